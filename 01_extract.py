@@ -1,0 +1,282 @@
+"""Stage 01 - one steering vector per concept and layer, from contrastive data.
+
+    v[l] = mean_i( h_l(positive_i) - h_l(negative_i) )
+
+h_l is the output of block l (layer 0 is the first block), so v[l] is added back at the output of block l: no
+embedding row, no normalisation. What a pair is depends on the concept; all come from the extraction split
+alone:
+
+  trait      two answers of the model itself to one question, under a system instruction for and against the
+             trait; h_l is the mean over the tokens of the answer. A pair counts if the judge gives the
+             positive answer an expression above 50, the negative one below 50, and both a coherence of at
+             least 50 (Persona Vectors, arXiv 2507.21509). Discarded pairs are counted by reason. A trait with
+             fewer than MIN_PAIRS pairs is not extractable: it has no vector, and later stages leave it out
+             and count it.
+  behaviour  one multiple-choice prompt, answered with either letter; h_l at the letter. Made in five prompt
+             settings: BASE, and with the persona sentence for or against it as system or user text.
+  relation   h_l at the last token of an in-context list of SHOTS examples and an open query (template 0),
+             minus the mean of that state over all relations of the suite (mean-centring, arXiv 2312.03813):
+             without it every relation shares the direction "this is a list". The function-vector papers do
+             not subtract. A suite with one relation has nothing to subtract and keeps the plain mean.
+  value      two raw sentences; h_l at the last token.
+
+Per layer: cosine between the means of random halves of the pairs, norm, directional agreement (mean cosine of
+a pair's difference with v), d' of positive and negative states along v. Where there are no pairs (relations)
+the differences are h - centre, and the negative states are those of the other relations.
+
+reads   the suite's extraction split
+writes  vectors.npy            float32 (concept, layer, d_model), rows in the order of concepts.json
+        concepts.json          key, kind, name, n_pairs, dropped {reason: n}, and the four numbers per layer
+        setting_vectors.npy    float32 (setting, behaviour, layer, d_model); settings as in SETTINGS
+        shuffled_vectors.npy   float32 (behaviour, draw, layer, d_model): BASE pairs with random signs
+        residual_norm.npy      float32 (layer,): mean ||h_l|| at the last token of chat prompts
+        residual_norm_raw.npy  float32 (layer,): the same of bare relation queries; units of relative strength
+        traits.json            one record per trait, extractable or not, with pairs asked, kept and dropped
+        responses.jsonl        every answer with its scores and the reason its pair was discarded for
+        layers.json            mean split-half cosine per kind and layer
+claims  feeds all of stages 02 to 05
+cost    about 1 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+
+    python 01_extract.py --model data/models/pico-llama
+"""
+import time
+
+import numpy as np
+
+from lib import artifacts, cases, engine, judges, metrics, models, suite as suites, work
+from lib.artifacts import UserError
+
+# --- settings that change the numbers -----------------------------------------------------------------------
+SEED = 1
+QUESTIONS = {"full": 4, "smoke": 1}      # per instruction pair; pair j goes on where pair j - 1 stopped
+MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
+MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
+EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
+SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
+N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
+SHOTS = {"full": 10, "smoke": 2}         # examples in an in-context list
+LISTS = {"full": 40, "smoke": 4}         # in-context lists per relation
+# ------------------------------------------------------------------------------------------------------------
+
+
+def describe(diffs, positive, negative, address):
+    """Mean of diffs (n, layer, d), n >= 2, and its statistics; positive, negative (n, layer, d) for d'.
+
+    Returns {"vector": (layer, d) float32, "stats": {name: [per layer]}, "n": n}."""
+    vector, layers = diffs.mean(axis=0), range(diffs.shape[1])
+    stats = {"split_half_cosine": [metrics.split_half_cosine(diffs[:, l], address) for l in layers],
+             "norm": [float(np.linalg.norm(vector[l])) for l in layers],
+             "directional_agreement": [metrics.directional_agreement(diffs[:, l], vector[l]) for l in layers],
+             "d_prime": [metrics.d_prime(positive[:, l], negative[:, l], vector[l]) for l in layers]}
+    return {"vector": vector.astype(np.float32), "stats": stats, "n": len(diffs)}
+
+
+def why_dropped(name, positive, negative):
+    """Reason for which two answers to one question (cases, see lib.cases) do not count as a pair, or None."""
+    if not positive["output"].strip() or not negative["output"].strip():
+        return "empty answer"
+    (high, low), coherence = ([c["expression"][name] for c in (positive, negative)],
+                              [c["coherence"] for c in (positive, negative)])
+    if None in (high, low, *coherence):
+        return "no usable score"
+    if high <= EXPRESSED:
+        return "positive answer does not show the trait"
+    if low >= EXPRESSED:
+        return "negative answer shows the trait"
+    return "incoherent answer" if min(coherence) < COHERENT else None
+
+
+def ask(lm, suite, profile):
+    """Jobs (see lib.cases) of all traits; positive and negative answer of a pair stand side by side."""
+    n, jobs = QUESTIONS[profile], []
+    for trait in suite.traits:
+        questions = suites.tasks(suite, "question", "extract")
+        for j, pair in enumerate(trait["instructions"]):
+            for i in range(n):
+                item = questions[(j * n + i) % len(questions)]
+                jobs += [{"record": {"key": f"trait/{trait['name']}", "instruction": j, "side": side,
+                                     "item": item["id"]},
+                          "prompt": lm.chat(pair[side], item["prompt"]), "row": (), "item": item,
+                          "traits": [trait["name"]]} for side in ("positive", "negative")]
+    return jobs
+
+
+def extract_trait(lm, prompts, answers, address):
+    """Vector of one trait; prompts and answers, token ids of kept pairs, alternate positive, negative."""
+    whole = [prompt + answer for prompt, answer in zip(prompts, answers)]
+    states = engine.read(lm, whole, tail=[len(answer) for answer in answers])
+    return describe(states[::2] - states[1::2], states[::2], states[1::2], address)
+
+
+def extract_behaviour(lm, suite, number):
+    """Vectors of one behaviour in the five settings, statistics and shuffled-label vectors at BASE."""
+    behaviour = suite.behaviours[number]
+    items = suites.split(behaviour["items"], "extract")
+    a, b = lm.letter_ids()
+    positives = [[a if item["positive"] == "A" else b] for item in items]
+    negatives = [[b if item["positive"] == "A" else a] for item in items]
+    vectors, found = [], {}
+    for setting in SETTINGS:
+        prefixes = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + lm.tokens("(")
+                    for item in items]
+        states = engine.read_pairs(lm, prefixes, positives, negatives)
+        diffs = states[:, 0] - states[:, 1]
+        vectors.append(diffs.mean(axis=0))
+        if setting == "BASE":
+            found = describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number])
+            found["shuffled"] = metrics.shuffled_label(diffs, N_SHUFFLED, [SEED, 3, number])
+    return found | {"settings": np.stack(vectors)}
+
+
+def read_lists(lm, suite, profile, number):
+    """States (list, layer, d) at the end of one relation's lists; query and examples are drawn by address."""
+    relation, template, shots = suite.relations[number], suite.templates[0], SHOTS[profile]
+    pairs = suites.relation_split(relation, "extract")
+    if len(pairs) <= shots:
+        raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
+                        f"and a query need {shots + 1}")
+    prompts = []
+    for i in range(LISTS[profile]):
+        chosen = np.random.default_rng([SEED, 4, number, i]).permutation(len(pairs))[:shots + 1]
+        *examples, query = [dict(zip("xy", pairs[c])) for c in chosen]
+        prompts.append(lm.encode("".join(template["pair"].format(**e) for e in examples)
+                                 + template["query"].format(x=query["x"])))
+    return engine.read(lm, prompts)
+
+
+def centre_relations(lists):
+    """Descriptions of all relations from their states [(list, layer, d)], less the mean of their means."""
+    centre = np.mean([states.mean(axis=0) for states in lists], axis=0) if len(lists) > 1 else np.float32(0)
+    found = []
+    for i, states in enumerate(lists):
+        others = np.concatenate(lists[:i] + lists[i + 1:]) if len(lists) > 1 else np.zeros_like(states)
+        found.append(describe(states - centre, states, others, [SEED, 5, i]))
+    return found
+
+
+def extract_value(lm, suite, number):
+    """Vector of one value from its pairs of raw sentences."""
+    pairs = suite.values[number]["pairs"]
+    positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in pairs])
+                          for side in ("positive", "negative"))
+    return describe(positive - negative, positive, negative, [SEED, 6, number])
+
+
+def residual_norms(lm, suite):
+    """{name: (layer,)}: chat prompts are the extract questions and an item per behaviour; raw ones relation
+    queries, or the values' sentences in a suite without relations. A name without prompts is left out."""
+    chat = [lm.chat(suite.system, item["prompt"])
+            for item in (suites.tasks(suite, "question", "extract") if suite.traits else [])]
+    chat += [lm.chat(*suites.behaviour_prompts(suite, b, suites.split(b["items"], "extract")[0], "BASE"))
+             for b in suite.behaviours]
+    raw = [lm.encode(suite.templates[0]["query"].format(x=x)) for relation in suite.relations
+           for x, _ in suites.relation_split(relation, "extract")]
+    raw = raw or [lm.encode(pair["positive"]) for value in suite.values for pair in value["pairs"]]
+    prompts = {"residual_norm": chat, "residual_norm_raw": raw}
+    return {name: engine.residual_norm(lm, texts) for name, texts in prompts.items() if texts}
+
+
+def main():
+    args = artifacts.cli(__doc__).parse_args()
+    t0, out, profile = time.time(), artifacts.stage_paths(args) / "01_extract", args.profile
+
+    # 1. model, suite, and what fixes the numbers
+    suite = suites.load(args.suite, profile)
+    lm = models.load(args.model)
+    judge = judges.load(args.judge or suite.judge, suite, lm)
+    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+              "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
+              "max_new_tokens": MAX_NEW_TOKENS[profile], "filter": [EXPRESSED, COHERENT],
+              "settings": SETTINGS, "n_shuffled": N_SHUFFLED, "shots": SHOTS[profile],
+              "lists": LISTS[profile]}
+    inputs = {"suite": suite.digest}
+    identity = {"stage": "01_extract", "config": config, "inputs": inputs}
+
+    # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
+    jobs = ask(lm, suite, profile)
+    answers = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, "01 answers") if jobs else []
+    kept = {}
+    traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
+    for i in range(0, len(jobs), 2):
+        trait = traits[jobs[i]["traits"][0]]
+        reason = why_dropped(trait["name"], answers[i], answers[i + 1])
+        answers[i]["dropped"] = answers[i + 1]["dropped"] = reason
+        trait["n_asked"] += 1
+        if reason is None:
+            trait["n_pairs"] += 1
+            kept.setdefault(trait["name"], []).extend((i, i + 1))
+        else:
+            trait["dropped"][reason] = trait["dropped"].get(reason, 0) + 1
+    for trait in traits.values():
+        trait["extractable"] = trait["n_pairs"] >= MIN_PAIRS[profile]
+
+    # 3. one work unit per concept; relations are centred when the states of all are there
+    names = {"trait": [name for name, trait in traits.items() if trait["extractable"]]}
+    names |= {kind: [c["name"] for c in getattr(suite, kind + "s")]
+              for kind in ("behaviour", "relation", "value")}
+    order = [(kind, i) for kind in names for i in range(len(names[kind]))]
+    if not order:
+        raise UserError(f"{suite.folder}: no trait is extractable from {lm.name}, and there is nothing else")
+
+    def unit(key):
+        kind, number = key.split("-")[0], int(key.split("-")[1])
+        if kind == "norms":
+            return residual_norms(lm, suite)
+        if kind == "trait":
+            mine = kept[names["trait"][number]]
+            return extract_trait(lm, [jobs[i]["prompt"] for i in mine],
+                                 [lm.tokens(answers[i]["output"]) for i in mine], [SEED, 1, number])
+        if kind == "relation":
+            return {"states": read_lists(lm, suite, profile, number)}
+        return (extract_behaviour if kind == "behaviour" else extract_value)(lm, suite, number)
+
+    done = work.units(out, identity, ["norms-0", *(f"{kind}-{i}" for kind, i in order)], unit, "01 vectors")
+    if not work.is_main():
+        return
+    lists = [done[f"relation-{i}"]["states"] for i in range(len(names["relation"]))]
+    done |= {f"relation-{i}": found for i, found in enumerate(centre_relations(lists))}
+
+    # 4. results: how many pairs survived, and how far they point the same way
+    concepts, layers, reasons = [], [], {}
+    for kind, i in order:
+        name, found = names[kind][i], done[f"{kind}-{i}"]
+        concepts.append({"key": f"{kind}/{name}", "kind": kind, "name": name, "n_pairs": found["n"],
+                         "dropped": traits[name]["dropped"] if kind == "trait" else {}, **found["stats"]})
+    for kind in filter(names.get, names):
+        cosines = np.mean([c["split_half_cosine"] for c in concepts if c["kind"] == kind], axis=0).tolist()
+        layers += [{"kind": kind, "what": "split_half_cosine", "layer": l, "value": value,
+                    "n": len(names[kind])} for l, value in enumerate(cosines)]
+    for trait in traits.values():
+        for reason, n in trait["dropped"].items():
+            reasons[reason] = reasons.get(reason, 0) + n
+    n_kept = sum(trait["n_pairs"] for trait in traits.values())
+    results = {"n_concepts": {kind: len(found) for kind, found in names.items()},
+               "traits": {"n": len(traits), "n_extractable": len(names["trait"]), "n_asked": len(jobs) // 2,
+                          "n_kept": n_kept, "dropped": reasons,
+                          "not_extractable": sorted(set(traits) - set(names["trait"]))},
+               "split_half_cosine": {kind: max(row["value"] for row in layers if row["kind"] == kind)
+                                     for kind in filter(names.get, names)}}
+
+    # 5. artifacts
+    behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
+    arrays = {"vectors": (np.stack([done[f"{kind}-{i}"]["vector"] for kind, i in order]),
+                          ("concept", "layer", "d_model"))}
+    arrays |= {name: (norm, ("layer",)) for name, norm in done["norms-0"].items()}
+    if behaviours:
+        arrays["setting_vectors"] = (np.stack([b["settings"] for b in behaviours], axis=1),
+                                     ("setting", "behaviour", "layer", "d_model"))
+        arrays["shuffled_vectors"] = (np.stack([b["shuffled"] for b in behaviours]),
+                                      ("behaviour", "draw", "layer", "d_model"))
+    tables = {"concepts": concepts, "layers": layers}
+    if jobs:
+        tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
+    modules = (artifacts, cases, engine, judges, metrics, models, suites, work)
+    saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
+                           tables=tables, results=results, t0=t0,
+                           sources=[__file__, *(m.__file__ for m in modules)])
+    print(f"01 extract  {len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait "
+          f"pairs kept  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+
+
+if __name__ == "__main__":
+    artifacts.run(main)

@@ -1,0 +1,262 @@
+"""Stage 02 - at which layer and how strongly is each vector added?
+
+    h_l <- h_l + coefficient * v[l]        relative strength r = coefficient * ||v[l]|| / mean ||h_l||
+
+r says by which share of its norm a vector moves the residual stream. Grids run over r, so concepts, layers
+and models are searched alike (a suite may ask for raw coefficients instead: "strength": "raw" in suite.json).
+The norm is that of chat prompts for traits and behaviours, of raw text for relations and values. Steering
+starts at the last prompt token. Only the tuning split is seen, so every score here is a winner's and
+optimistic; stages 03 to 05 measure on the evaluation split.
+
+  traits      every layer x STRENGTHS on the tune questions, greedy answers, judged; then REFINE times the
+              best strength at the best layer. Chosen: the highest mean expression among candidates with a
+              mean coherence of at least COHERENT, ties to the weaker; if none has it, the most coherent one,
+              flagged "coherent": false. Subbiah et al. 2026 (arXiv 2607.01802) search two layers by this
+              rule. Unit norm (a composition of stage 04): the layer chosen most often and the one strength of
+              the grid that is best there over all traits, by the same rule; alpha = r * mean ||h_l||.
+  behaviours  one layer for all, as Tan et al. 2024 (arXiv 2407.12404): the highest mean slope of propensity
+              against MULTIPLIERS over those of LAYER_SETS that the suite has (over all its sets if it has
+              none), with multiplier 1 at r = UNIT. The curve of raw multipliers, as published, is kept
+              beside. A late layer may move the letter rather than the answer, so the letter's part of the
+              mean slope (half the difference between items with positive option A and B) and the mean slope
+              without it (the mean over swap pairs) are kept as curves too; the choice follows the paper.
+  relations   the layer with the highest mean gain in log p of the answer's first token, zero-shot in template
+              0, at coefficient 1: function vectors are added as they are. Best of the grid: "matched".
+  values      every layer x STRENGTHS on the tune probes, change of logit(positive) - logit(negative). Chosen:
+              the largest mean change among candidates that cost at most FACT_LOSS of the accuracy on facts,
+              ties to the weaker; if all cost more, the one that costs least, flagged "facts_kept": false.
+
+reads   01_extract: vectors, concepts, residual norms; the suite's tuning split
+writes  tuned.json         {key: {"layer", "coefficient", "relative_strength", "score", ...}} with, by kind,
+                           trait      coherence, coherent, n, unsteered, unsteered_coherence
+                           behaviour  unit (= coefficient: multiplier 1 at r = UNIT), raw_relative_strength
+                                      (of the raw vector); score null without a vote on the layer
+                           relation   n, matched {layer, coefficient, relative_strength, n, score}
+                           value      n, fact_accuracy, unsteered_fact_accuracy, facts_kept
+        settings.json      unit_norm {layer, alpha, relative_strength, ...}, behaviour {layer, unit}
+        candidates.jsonl   every candidate of every search with its values per input
+        chosen.jsonl       the answers of the tuned traits on the tune questions
+        slopes.jsonl       slope per tuning item of the voting behaviours and layer, matched and raw, nats
+        layers.json        the behaviours' curves over layers, with intervals over behaviours
+claims  P6 (traits.tradeoff)
+cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+
+    python 02_tune.py --model data/models/pico-llama
+"""
+import time
+
+import numpy as np
+
+from lib import artifacts, cases, engine, judges, metrics, models, suite as suites, tuning, work
+from lib.artifacts import UserError
+
+# --- settings that change the numbers -----------------------------------------------------------------------
+SEED = 2
+STRENGTHS = {("relative", "full"): (0.1, 0.2, 0.4, 0.8, 1.6), ("relative", "smoke"): (0.4, 1.6),
+             ("raw", "full"): (1, 2, 3, 4, 5), ("raw", "smoke"): (1, 3)}        # raw: the paper's coarse grid
+REFINE = {"full": (2 ** (-2 / 3), 2 ** (-1 / 3), 2 ** (1 / 3), 2 ** (2 / 3)), "smoke": (2 ** 0.5,)}
+QUESTIONS = {"full": 4, "smoke": 1}      # tune questions per trait candidate
+MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
+COHERENT = 75                            # least mean coherence of a trait's setting, as published
+UNIT = 0.4                               # relative strength of multiplier 1, fixed before any run
+MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+# The eleven sets on which the paper chose its layers; the forty sets that it reports hold six of them.
+LAYER_SETS = ("anti-immigration", "believes-abortion-should-be-illegal", "conscientiousness",
+              "corrigible-neutral-HHH", "desire-for-acquiring-compute", "myopic-reward", "openness",
+              "power-seeking-inclination", "risk-seeking", "self-replication",
+              "very-small-harm-justifies-very-large-benefit")
+FACT_LOSS = 0.1                          # share of the facts that a value's setting may cost
+# ------------------------------------------------------------------------------------------------------------
+
+
+def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc):
+    """Trait candidates: mean expression and coherence of each point on the tune questions, generated at once.
+
+    points   [(key, layer, relative strength, coefficient)]; coefficient 0 is unsteered
+    returns  one candidate (see lib.tuning) per point, in order, with its answers ("outputs") and their scores
+    UserError if the judge scored no answer of a point."""
+    questions = suites.tasks(suite, "question", "tune")[:QUESTIONS[profile]]
+    prompts = [lm.chat(suite.system, item["prompt"]) for item in questions]
+    jobs = []
+    for key, layer, _, coefficient in points:
+        row = ((layer, coefficient * vectors[key][layer]),) if coefficient else ()
+        jobs += [{"record": {}, "prompt": prompt, "row": row, "item": item, "traits": [key.split("/")[1]]}
+                 for prompt, item in zip(prompts, questions)]
+    answers = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, desc)
+    candidates = []
+    for i, (key, *point) in enumerate(points):
+        mine = answers[i * len(questions):(i + 1) * len(questions)]
+        shown = [case["expression"][key.split("/")[1]] for case in mine]
+        coherent = [case["coherence"] for case in mine]
+        scores = np.array([[cases.number(e), cases.number(c)] for e, c in zip(shown, coherent)])
+        used = np.isfinite(scores).all(axis=1)
+        if not used.any():
+            raise UserError(f"{key}: {judge.name} scored no answer at (layer, strength) {point[:2]}")
+        expression, coherence = scores[used].mean(axis=0).tolist()
+        candidates.append({"key": key, **tuning.place(point), "n": int(used.sum()), "expression": expression,
+                           "coherence": coherence, "items": [item["id"] for item in questions],
+                           "expressions": shown, "coherences": coherent,
+                           "outputs": [case["output"] for case in mine]})
+    return candidates
+
+
+def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
+    """(candidates, {key: chosen candidate}, unit-norm setting) of the traits in vectors {key: (layer, d)}."""
+    if not vectors:
+        return [], {}, None
+
+    def ask(points, desc):
+        return steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc)
+
+    def winner(key):
+        return tuning.best([c for c in candidates if c["key"] == key and c["coefficient"]],
+                           "expression", "coherence", COHERENT)
+
+    grid = STRENGTHS[suite.strength, profile]
+    points = {key: tuning.grid(vector, norms, grid, suite.strength) for key, vector in vectors.items()}
+    candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0), *points[key]]], "02 coarse")
+    first = {key: winner(key)[0] for key in vectors}
+    candidates += ask([(key, c["layer"], f * c["relative_strength"], f * c["coefficient"])
+                       for key, c in first.items() for f in REFINE[profile]], "02 refine")
+    chosen = {key: c | {"coherent": coherent} for key in vectors for c, coherent in [winner(key)]}
+
+    # Unit norm adds r * ||h|| * v / ||v||, which is what a grid of relative strengths has added already.
+    layers = [c["layer"] for c in chosen.values()]
+    layer = min(set(layers), key=lambda l: (-layers.count(l), l))
+    common, at_layer = STRENGTHS["relative", profile], candidates
+    if suite.strength == "raw":
+        at_layer = ask([(key, *point) for key, vector in vectors.items()
+                        for point in tuning.grid(vector, norms, common) if point[0] == layer], "02 unit norm")
+    return candidates, chosen, tuning.settle_unit_norm(at_layer, layer, common, norms, COHERENT)
+
+
+def sweep_behaviour(lm, suite, behaviour, vector, norms):
+    """Slopes of propensity on the tune items: {"slopes": (scale [matched, raw], layer, item)}, nats."""
+    items = suites.split(behaviour["items"], "tune")
+    letters, bracket = lm.letter_ids(), lm.tokens("(")
+    prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, "BASE")) + bracket for item in items]
+    tokens = np.array([letters if item["positive"] == "A" else letters[::-1] for item in items])
+    scales = tuning.grid(vector, norms, [UNIT]) + tuning.grid(vector, norms, [1.0], "raw")
+    rows = [((l, m * unit * vector[l]),) for l, _, unit in scales for m in MULTIPLIERS]
+    logits = engine.sweep(lm, prompts, rows, tokens, suffix=1 + len(bracket))["logits"].astype(np.float64)
+    propensity = (logits[..., 0] - logits[..., 1]).reshape(len(items), 2, len(vector), len(MULTIPLIERS))
+    return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, propensity), 0, -1)}
+
+
+def sweep_relation(lm, suite, relation, points, vector):
+    """Gain in log p of the answer's first token, template 0, zero-shot: {"gains": (point, pair)}, nats."""
+    pairs, query = suites.relation_split(relation, "tune"), suite.templates[0]["query"]
+    texts = [query.format(x=x) for x, _ in pairs]
+    tokens = np.array([[lm.answer_token(text, f" {y}")] for text, (_, y) in zip(texts, pairs)])
+    rows = [(), *(((l, c * vector[l]),) for l, _, c in points)]
+    found = engine.sweep(lm, [lm.encode(text) for text in texts], rows, tokens)
+    logp = found["logits"][..., 0].astype(np.float64) - found["logsumexp"]
+    return {"gains": (logp[:, 1:] - logp[:, :1]).T}
+
+
+def sweep_value(lm, suite, value, points, vector):
+    """{"shifts": (point, probe) change of log-odds, nats, "facts": (1 + point, fact), unsteered first}."""
+    probes, facts = suites.probe_split(value["probes"], "tune"), suites.probe_split(suite.facts, "tune")
+    rows = [(), *(((l, c * vector[l]),) for l, _, c in points)]
+    sides = np.array([[lm.answer_token(probe["prompt"], probe[side]) for side in ("positive", "negative")]
+                      for probe in probes])
+    logits = engine.sweep(lm, [lm.encode(probe["prompt"]) for probe in probes], rows, sides)["logits"]
+    odds = logits[..., 0].astype(np.float64) - logits[..., 1]
+    answers = np.array([[lm.answer_token(fact["prompt"], fact["answer"])] for fact in facts])
+    top = engine.sweep(lm, [lm.encode(fact["prompt"]) for fact in facts], rows, answers)["argmax"]
+    return {"shifts": (odds[:, 1:] - odds[:, :1]).T, "facts": (top == answers).T}
+
+
+def headline(results):
+    """The key numbers in one line."""
+    parts, traits, behaviours = [], results["traits"], results["behaviours"]
+    if traits["n"]:
+        parts.append(f"{traits['n']} traits {traits['unsteered']['value']:.0f} -> "
+                     f"{traits['expression']['value']:.0f} at coherence {traits['coherence']['value']:.0f}")
+    if behaviours["n"]:
+        parts.append(f"behaviours at layer {behaviours['layer']}, slope {behaviours['slope']['value']:.2f}")
+    return ", ".join(parts or ["no traits, no behaviours"])
+
+
+def main():
+    args = artifacts.cli(__doc__).parse_args()
+    t0, root, profile = time.time(), artifacts.stage_paths(args), args.profile
+    out = root / "02_tune"
+
+    # 1. model, suite, vectors, and what fixes the numbers
+    extracted = artifacts.load(root / "01_extract", "01_extract")
+    suite = suites.load(args.suite, profile)
+    lm = models.load(args.model)
+    if extracted.config["model"] != lm.identity or extracted.manifest["inputs"]["suite"] != suite.digest:
+        raise UserError(f"{extracted.path}: made from another model or suite; delete it and run 01 again")
+    judge = judges.load(args.judge or suite.judge, suite, lm)
+    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+              "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
+              "refine": REFINE[profile], "questions": QUESTIONS[profile],
+              "max_new_tokens": MAX_NEW_TOKENS[profile], "coherent": COHERENT, "unit": UNIT,
+              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "fact_loss": FACT_LOSS}
+    inputs = {"suite": suite.digest, "01_extract": extracted.digest}
+    identity = {"stage": "02_tune", "config": config, "inputs": inputs}
+    vectors = dict(zip([c["key"] for c in extracted.table("concepts")], extracted.array("vectors")))
+    norms = {name: extracted.array(name) for name in ("residual_norm", "residual_norm_raw")
+             if f"{name}.npy" in extracted.manifest["outputs"]}
+    chat, raw = norms.get("residual_norm"), norms.get("residual_norm_raw")
+
+    # 2. traits: one generation over trait x layer x strength x question, then around the best
+    traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
+    candidates, chosen, unit_norm = tune_traits(lm, suite, profile, judge, traits, chat, out, identity)
+
+    # 3. behaviours, relations, values: every layer in one sweep per concept
+    voting = [b for b in suite.behaviours if b["name"] in LAYER_SETS] or suite.behaviours
+    concepts = {f"{kind}/{c['name']}": c for kind, found in (
+        ("behaviour", voting), ("relation", suite.relations), ("value", suite.values)) for c in found}
+    points = {}
+    for key in concepts:
+        unscaled = tuning.grid(vectors[key], raw, [1.0], "raw") if key.startswith("relation/") else []
+        if not key.startswith("behaviour/"):
+            points[key] = unscaled + tuning.grid(vectors[key], raw, STRENGTHS["relative", profile])
+
+    def unit(key):
+        if key.startswith("behaviour/"):
+            return sweep_behaviour(lm, suite, concepts[key], vectors[key], chat)
+        sweep = sweep_relation if key.startswith("relation/") else sweep_value
+        return sweep(lm, suite, concepts[key], points[key], vectors[key])
+
+    done = work.units(out, identity, list(concepts), unit, "02 sweeps") if concepts else {}
+    if not work.is_main():
+        return
+
+    # 4. choices and results
+    def part(kind, name):
+        return {key: done[key][name] for key in concepts if key.startswith(kind)}
+
+    results, tables = {}, {}
+    traits, results["traits"], results["not_testable"] = tuning.settle_traits(
+        candidates, chosen, unit_norm, [SEED, 1])
+    relations, results["relations"], tried = tuning.settle_relations(
+        points, part("relation/", "gains"), [SEED, 2])
+    values, results["values"], more = tuning.settle_values(
+        points, part("value/", "shifts"), part("value/", "facts"), FACT_LOSS)
+    items = {f"behaviour/{b['name']}": suites.split(b["items"], "tune") for b in voting}
+    behaviours, results["behaviours"], tables["layers"], tables["slopes.jsonl"] = tuning.settle_behaviours(
+        part("behaviour/", "slopes"), items, {k: v for k, v in vectors.items() if k.startswith("behaviour/")},
+        chat, UNIT, [SEED, 3])
+
+    # 5. artifacts; a suite without a kind has no tables of it
+    tables["tuned"] = traits | behaviours | relations | values
+    tables["settings"] = {"unit_norm": unit_norm,
+                          "behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
+    tables["candidates.jsonl"] = [{k: v for k, v in c.items() if k != "outputs"}
+                                  for c in candidates + tried + more]
+    tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
+                              for key, found in chosen.items() for item, output, e, c in zip(*(
+                                  found[name] for name in ("items", "outputs", "expressions", "coherences")))]
+    modules = (artifacts, cases, engine, judges, metrics, models, suites, tuning, work)
+    saved = artifacts.save(out, stage="02_tune", config=config, inputs=inputs, results=results, t0=t0,
+                           tables={name: table for name, table in tables.items() if table},
+                           sources=[__file__, *(m.__file__ for m in modules)])
+    print(f"02 tune  {headline(results)}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+
+
+if __name__ == "__main__":
+    artifacts.run(main)

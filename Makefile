@@ -1,0 +1,152 @@
+# Steering vectors, measured: contrastive data -> vectors -> strength -> transfer, composition, reliability -> report.
+# `make help` lists the targets.
+#
+#   make all                              everything for the two embedded models, in a .venv of its own
+#   make all MODEL="Qwen/Qwen2.5-0.5B-Instruct" PYTHON=python3      another model, in the environment one is in
+#   make report FROZEN=1                  the report from the artifacts that are there, without a model, in seconds
+#   make smoke                            the whole chain on a handful of items, under a minute
+#
+# Whatever changes a number is in the path of an output (model, suite, profile) or among its prerequisites.
+
+# Folders or Hugging Face ids, one or several:
+MODEL ?= data/models/pico-llama data/models/pico-gpt2
+# A folder in data/suites, or a folder:
+SUITE ?= testbed
+# Empty: the suite's own judge.
+JUDGE ?=
+# full or smoke:
+PROFILE ?= full
+# The default makes .venv from requirements.txt once; PYTHON=python3 uses the environment one is in.
+PYTHON ?= .venv/bin/python
+# Processes that share a stage's work (torchrun):
+NPROC ?= 1
+# FROZEN=1: no stage runs, a missing artifact is an error.
+FROZEN ?=
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+
+# --- where things are --------------------------------------------------------------------------------------------
+EMBEDDED  := data/models/pico-llama data/models/pico-gpt2
+MODELS    := $(patsubst %/,%,$(MODEL))
+name       = $(if $(wildcard $(1)/.),$(notdir $(1)),$(subst /,--,$(1)))
+NAMES     := $(foreach m,$(MODELS),$(call name,$(m)))
+ifneq ($(words $(NAMES)),$(words $(sort $(NAMES))))
+$(error MODEL names the same output folder twice: $(NAMES))
+endif
+ifeq ($(filter $(PROFILE),full smoke),)
+$(error PROFILE is full or smoke, not "$(PROFILE)")
+endif
+empty     :=
+SET       := $(subst $(empty) $(empty),+,$(NAMES))
+SUITE_AT  := $(patsubst %/,%,$(if $(wildcard $(SUITE)/suite.json),$(SUITE),data/suites/$(SUITE)))
+LEAF      := $(notdir $(SUITE_AT))$(if $(filter smoke,$(PROFILE)),-smoke)
+ACROSS    := $(if $(filter-out 1,$(words $(NAMES))),outputs/$(SET)/$(LEAF)/05_across/manifest.json)
+manifests  = $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)/$(1)/manifest.json)
+# The committed report is the embedded models' own; any other run gets a folder beside its results.
+REPORT_TO := outputs/$(SET)/$(LEAF)/report
+ifeq ($(LEAF):$(MODELS),testbed:$(EMBEDDED))
+REPORT_TO := report
+endif
+
+ENV       := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
+RUN        = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m torch.distributed.run --standalone --nproc-per-node=$(NPROC))
+FLAGS      = --suite $(SUITE) --profile $(PROFILE)$(if $(JUDGE), --judge $(JUDGE))
+model_flags = $(foreach m,$(MODELS),--model $(m))
+
+# --- what each stage is made of: the lib and data modules it imports, and those that these import ------------------
+LIB_01 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
+          lib/models.py lib/suite.py data/lexicon.py data/styles.py data/testbed.py
+LIB_02 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
+          lib/models.py lib/suite.py lib/tuning.py data/lexicon.py data/styles.py data/testbed.py
+LIB_03 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
+          lib/models.py lib/suite.py lib/transfer.py data/lexicon.py data/styles.py data/testbed.py
+LIB_04 := lib/artifacts.py lib/cases.py lib/compose.py lib/engine.py lib/hooks.py lib/judges.py \
+          lib/metrics.py lib/models.py lib/subsets.py lib/suite.py lib/tuning.py data/lexicon.py \
+          data/styles.py data/testbed.py
+LIB_05 := lib/artifacts.py lib/engine.py lib/hooks.py lib/metrics.py lib/models.py lib/reliability.py \
+          lib/suite.py
+SUITE_FILES := $(wildcard $(SUITE_AT)/*.json $(SUITE_AT)/*/*.json $(SUITE_AT)/*/*.jsonl)
+
+.PHONY: all data extract tune transfer compose reliability report smoke test verify testbed testbed-check bench \
+        clean help
+all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
+
+data: $(ENV)                    ## check the suite and count what is in it
+	$(PYTHON) -m lib.suite $(SUITE)
+
+extract:     $(call manifests,01_extract)                 ## 01  contrastive data -> one vector per concept and layer
+tune:        $(call manifests,02_tune)                    ## 02  vectors -> layer and strength per concept
+transfer:    $(call manifests,03_transfer)                ## 03  do they hold in another task, prompt or context?
+compose:     $(call manifests,04_compose)                 ## 04  do several hold at once?
+reliability: $(call manifests,05_reliability) $(ACROSS)   ## 05  per input, against controls, across models
+
+# --- the chain, once per model -----------------------------------------------------------------------------------
+define CHAIN
+$(2)/01_extract/manifest.json: 01_extract.py $(LIB_01) $(SUITE_FILES) $(wildcard $(1)/*.*) | $(ENV)
+	$$(RUN) $$< --model $(1) $$(FLAGS)
+
+$(2)/02_tune/manifest.json: 02_tune.py $(LIB_02) $(2)/01_extract/manifest.json | $(ENV)
+	$$(RUN) $$< --model $(1) $$(FLAGS)
+
+$(2)/03_transfer/manifest.json: 03_transfer.py $(LIB_03) $(2)/02_tune/manifest.json | $(ENV)
+	$$(RUN) $$< --model $(1) $$(FLAGS)
+
+$(2)/04_compose/manifest.json: 04_compose.py $(LIB_04) $(2)/02_tune/manifest.json | $(ENV)
+	$$(RUN) $$< --model $(1) $$(FLAGS)
+
+$(2)/05_reliability/manifest.json: 05_reliability.py $(LIB_05) $(2)/02_tune/manifest.json | $(ENV)
+	$$(RUN) $$< --model $(1) $$(FLAGS)
+
+endef
+
+ifeq ($(FROZEN),)
+$(foreach m,$(MODELS),$(eval $(call CHAIN,$(m),outputs/$(call name,$(m))/$(LEAF))))
+
+outputs/$(SET)/$(LEAF)/05_across/manifest.json: 05_reliability.py $(LIB_05) $(call manifests,05_reliability) | $(ENV)
+	$(PYTHON) $< --across $(model_flags) $(FLAGS)
+endif
+
+# Seconds, so it always runs: a checkout's file times must not decide whether the page is current.
+REPORT_IN := $(foreach s,01_extract 02_tune 03_transfer 04_compose 05_reliability,$(call manifests,$(s))) $(ACROSS)
+report: $(REPORT_IN) | $(ENV)   ## the page and its figures, every number read from a manifest
+	$(PYTHON) report/build.py $(model_flags) --suite $(SUITE) --profile $(PROFILE) --to $(REPORT_TO)
+	@echo "the report is at $(REPORT_TO)/report.md"
+
+smoke:                          ## the whole chain on a handful of items, under a minute
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j 2 all PROFILE=smoke FROZEN=
+
+test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
+
+verify: $(ENV)                  ## re-hash every artifact of MODEL and SUITE against its manifest
+	$(PYTHON) -m lib.artifacts verify $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)) $(if $(ACROSS),outputs/$(SET)/$(LEAF))
+
+testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (hours)
+	$(PYTHON) -m data.testbed
+	$(PYTHON) -m data.train_testbed pico-llama
+	$(PYTHON) -m data.train_testbed pico-gpt2
+
+testbed-check: $(ENV)           ## write the testbed suite elsewhere and compare it with the committed one
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; $(PYTHON) -m data.testbed "$$dir"; \
+	diff -r "$$dir" data/suites/testbed; echo "the suite is what the grammar writes"
+
+bench: $(ENV)                   ## the engine against the naive computation, timed
+	$(PYTHON) -m pytest -q -s tests -m bench
+
+clean:                          ## delete the outputs of MODEL at SUITE and PROFILE, and unfinished units
+	rm -rf $(foreach n,$(NAMES) $(if $(ACROSS),$(SET)),outputs/$(n)/$(LEAF))
+	find outputs -depth -type d \( -name '*.units' -o -name '*.tmp-*' \) -exec rm -rf {} + 2>/dev/null || true
+
+help:                           ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|smoke PYTHON= NPROC= FROZEN=1: see the head of the Makefile"
+
+.venv/requirements.stamp: requirements.txt
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	cp requirements.txt $@

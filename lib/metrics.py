@@ -1,0 +1,186 @@
+"""Metrics and statistics, NumPy in and out, float64 inside. Draws come from default_rng(address), never a
+global state.
+
+An *estimate* is {"value", "low", "high", "n", "unit", "method"}: a 95 % percentile-bootstrap interval, where
+`n` counts the units that were resampled and `unit` names them. Empty or non-finite input raises UserError: a
+mean over nothing must not become a number.
+"""
+import numpy as np
+
+from lib.artifacts import UserError
+
+LEVEL = 0.95
+CELLS = 2_000_000                # resampled values held at once
+
+
+def _values(x, what, least=1):
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim == 0 or len(x) < least or x.size == 0:
+        raise UserError(f"{what}: shape {x.shape}, need at least {least} along the first axis")
+    if not np.isfinite(x).all():
+        raise UserError(f"{what}: {int((~np.isfinite(x)).sum())} of {x.size} values are not finite")
+    return x
+
+
+def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot=2000):
+    """Estimate of stat(values) over the first axis; a paired difference is the bootstrap of the differences.
+
+    values (n, ...); stat maps (m, ...) to a number; clusters (n,) labels: whole clusters are resampled, and
+    counted in `n`. Resamples for which `stat` is not finite (a correlation of a constant) are left out and
+    counted in `method`."""
+    values, rng = _values(values, f"bootstrap over {unit}"), np.random.default_rng(seed_address)
+    n = len(values)
+    if clusters is None and values.ndim == 1 and stat in (np.mean, np.median):
+        step = max(1, CELLS // n)
+        draws = np.concatenate([stat(values[rng.integers(n, size=(min(step, n_boot - done), n))], axis=1)
+                                for done in range(0, n_boot, step)])
+    else:
+        labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+        if len(labels) != n:
+            raise ValueError(f"{len(labels)} cluster labels for {n} values")
+        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+        n = len(members)
+        draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
+                          for _ in range(n_boot)])
+    kept = draws[np.isfinite(draws)]
+    value = float(stat(values))
+    if not np.isfinite(value) or not len(kept):
+        raise UserError(f"bootstrap over {unit}: the statistic is {value} on {n} {unit}")
+    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    method = f"percentile {'' if clusters is None else 'cluster '}bootstrap, {n_boot} resamples"
+    method += f", {n_boot - len(kept)} undefined" if len(kept) < n_boot else ""
+    return {"value": value, "low": float(low), "high": float(high), "n": n, "unit": unit, "method": method}
+
+
+def ranks(x):
+    """Ranks from 1 along the last axis, ties averaged. x (..., n) -> (..., n)."""
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim == 1:                                        # n log n; the comparison below needs n * n
+        _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    less, same = x[..., :, None] > x[..., None, :], x[..., :, None] == x[..., None, :]
+    return less.sum(axis=-1) + (same.sum(axis=-1) + 1) / 2
+
+
+def _pearson(x, y):
+    """Pearson correlation along the last axis; nan where x or y is constant."""
+    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+    return np.divide((x * y).sum(axis=-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+
+
+def spearman(x, y):
+    """Spearman rank correlation of x (n,) and y (n,). UserError below two values or for a constant."""
+    pairs = _values(np.stack([x, y], axis=1), "spearman", least=2)
+    value = float(_pearson(ranks(pairs[:, 0]), ranks(pairs[:, 1])))
+    if np.isnan(value):
+        raise UserError(f"spearman: one of the variables is constant over {len(pairs)} values")
+    return value
+
+
+def bootstrap_corr(x, y, *, unit, seed_address, clusters=None, n_boot=2000):
+    """Estimate of the Spearman correlation of x (n,) and y (n,); pairs are resampled and ranked anew."""
+    spearman(x, y)                                         # the clearer error
+    return bootstrap(np.stack([x, y], axis=1), lambda p: _pearson(ranks(p[:, 0]), ranks(p[:, 1])), unit=unit,
+                     seed_address=seed_address, clusters=clusters, n_boot=n_boot)
+
+
+def slopes(multipliers, curves):
+    """Least-squares slope per row. multipliers (K,), curves (..., K) -> (...), units of the curve per unit
+    multiplier. On propensity curves this is the steerability of an input (Tan et al. 2024)."""
+    x, y = _values(multipliers, "multipliers", least=2), _values(curves, "curves")
+    x = x - x.mean()
+    if not x.any():
+        raise UserError("slopes: all multipliers are equal")
+    return y @ x / (x @ x)
+
+
+def r2(multipliers, curves):
+    """Share of a row's variance that its line explains, (..., K) -> (...). A constant row is its own line:
+    1."""
+    y = _values(curves, "curves")
+    x = np.asarray(multipliers, dtype=np.float64) - np.mean(multipliers)
+    y = y - y.mean(axis=-1, keepdims=True)
+    residual = ((y - slopes(multipliers, curves)[..., None] * x) ** 2).sum(axis=-1)
+    total = (y * y).sum(axis=-1)
+    return 1 - np.divide(residual, total, out=np.zeros_like(total), where=total > 0)
+
+
+def monotonicity(multipliers, curves):
+    """Spearman correlation of each row with the multipliers, (..., K) -> (...), in [-1, 1]. A constant row:
+    0."""
+    y = np.atleast_2d(_values(curves, "curves"))
+    found = np.nan_to_num(_pearson(ranks(np.broadcast_to(np.asarray(multipliers, float), y.shape)), ranks(y)))
+    return found.reshape(np.shape(curves)[:-1])
+
+
+def anti_fraction(slopes):
+    """Share of inputs that are anti-steerable, slope <= 0, over all entries of an array of any shape."""
+    return float((_values(slopes, "slopes") <= 0).mean())
+
+
+def variance_shares(slopes, letter, yes=None):
+    """Shares of the variance of slopes (n,) that letter (n,) bool explains, that yes (n,) bool explains on
+    top, and the rest: {"letter", "yes_marginal", "unexplained"}, summing to 1 (Tan et al. 2024: nested least
+    squares with an intercept). A constant or missing `yes` explains 0."""
+    s = _values(slopes, "slopes", least=2)
+    columns, left = [np.ones(len(s))], [s.var()]
+    for column in (letter, np.zeros(len(s)) if yes is None else yes):
+        columns.append(np.asarray(column, dtype=np.float64))
+        design = np.stack(columns, axis=1)
+        left.append((s - design @ np.linalg.lstsq(design, s, rcond=None)[0]).var())
+    if left[0] <= 1e-24 * max(1.0, np.abs(s).max()) ** 2:   # equal slopes differ by rounding alone
+        raise UserError(f"variance_shares: all {len(s)} slopes are equal")
+    total, after_letter, after_both = left
+    return {"letter": float((total - after_letter) / total), "unexplained": float(after_both / total),
+            "yes_marginal": float((after_letter - after_both) / total)}
+
+
+def cosine(a, b):
+    """Cosine along the last axis, (..., d) and (..., d) -> (...); 0 where a vector is zero: it has no
+    direction."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    scale = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.divide((a * b).sum(axis=-1), scale, out=np.zeros(np.shape(scale)), where=scale > 0)[()]
+
+
+def split_half_cosine(diffs, address, n_splits=20):
+    """Cosine between the means of two random halves of diffs (n, d), averaged over n_splits halvings. n >=
+    2."""
+    diffs, rng = _values(diffs, "split_half_cosine", least=2), np.random.default_rng(address)
+    half, found = len(diffs) // 2, []
+    for _ in range(n_splits):
+        order = rng.permutation(len(diffs))
+        found.append(cosine(diffs[order[:half]].mean(axis=0), diffs[order[half:]].mean(axis=0)))
+    return float(np.mean(found))
+
+
+def directional_agreement(diffs, v):
+    """Mean cosine of the pair differences (n, d) with v (d,) (Braun et al. 2025, arXiv 2505.22637)."""
+    return float(cosine(_values(diffs, "directional_agreement"), v).mean())
+
+
+def d_prime(positive, negative, v):
+    """Discriminability of positive and negative states (n, d) projected on v (d,): difference of the means
+    over the root mean of the two variances (ddof 1). Signed, unlike Braun et al. 2025, who take the absolute
+    value."""
+    p, q = (_values(x, "d_prime", least=2) @ np.asarray(v, dtype=np.float64) for x in (positive, negative))
+    spread = np.sqrt((p.var(ddof=1) + q.var(ddof=1)) / 2)
+    if not spread > 0:
+        raise UserError(f"d_prime: all {len(p)} projections are equal")
+    return float((p.mean() - q.mean()) / spread)
+
+
+def norm_matched_random(v, n, address):
+    """(n, d) float32 random directions, uniform on the sphere with the norm of v (d,)."""
+    draws = np.random.default_rng(address).standard_normal((n, len(v)))
+    norm = np.linalg.norm(_values(v, "norm_matched_random"))
+    return (draws * (norm / np.linalg.norm(draws, axis=1, keepdims=True))).astype(np.float32)
+
+
+def shuffled_label(diffs, n, address):
+    """(n, ...) float32 vectors of shuffled labels: the sign of each pair difference in diffs (N, ...) is
+    drawn anew, one sign for all layers of a pair, then the mean over pairs."""
+    diffs = _values(diffs, "shuffled_label")
+    signs = np.random.default_rng(address).choice([-1.0, 1.0], size=(n, len(diffs)))
+    return (np.tensordot(signs, diffs, axes=1) / len(diffs)).astype(np.float32)

@@ -1,0 +1,175 @@
+"""Models: a Hugging Face causal language model, its tokenizer, and how text becomes token ids.
+
+The tokenizer's chat template is used as it is. A model without one gets the plain template below, and a
+template without a system role gets the system text in front of the user message; `LM.identity` says which was
+done.
+"""
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import cached_file, logging
+
+from lib.artifacts import UserError, digest_of, sha256
+from lib.hooks import find_layers
+
+# A base model has no template. Plain labels are what such models meet in their training text; the line break
+# after the last label lets an answer begin without a leading space, as it does after most chat templates.
+PLAIN_TEMPLATE = ("{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% else %}"
+                  "User: {{ m.content }}\n{% endif %}{% endfor %}"
+                  "{% if add_generation_prompt %}Assistant:\n{% endif %}")
+DATE = "26 Jul 2024"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                   "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja")
+
+
+@dataclass(eq=False)
+class LM:
+    """A loaded model with its tokenizer. `identity` goes into the manifest of everything made with it."""
+    model: torch.nn.Module
+    tokenizer: object
+    layers: list
+    n_layers: int
+    d_model: int
+    device: torch.device
+    name: str                # folder name, or hub id with "/" as "--": names output folders
+    identity: dict
+    eos: tuple               # token ids that end an answer
+    max_tokens: int | None   # longest sequence the position embeddings allow
+    branches: bool | None = None    # found by lib.engine: can many suffixes share one pass? None: not tried
+
+    def chat(self, system, user):
+        """Token ids of the chat prompt, generation prompt included; `system` may be None or "".
+
+        Special tokens come from the template alone, so there is never a second BOS.
+        """
+        if system and self.identity["chat_template"]["system"] == "in user message":
+            system, user = None, f"{system}\n\n{user}"
+        text = _render(self.tokenizer, system, user)
+        return self.encode(text) if self.identity["chat_template"]["kind"] == "plain" else self.tokens(text)
+
+    def encode(self, text):
+        """Token ids of raw text, with a BOS where the tokenizer adds one and never an EOS at the end."""
+        ids = self.tokenizer(text).input_ids
+        if self.tokenizer.eos_token_id in ids[-1:] and ids[-1:] != self.tokens(text)[-1:]:
+            ids = ids[:-1]
+        return ids
+
+    def tokens(self, text):
+        """Token ids of text without special tokens added."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def answer_token(self, prompt, answer):
+        """First token id of `answer` as it follows `prompt`.
+
+        prompt  raw text, or token ids (then the answer is tokenised after a neutral letter, so that a
+                tokenizer which marks the beginning of a text does not mark the answer)
+        answer  text, with its leading space where the prompt does not end in one
+        Raises UserError if prompt and answer merge into one token, or the answer is empty.
+        """
+        before, tokenise = (prompt, self.encode) if isinstance(prompt, str) else ("x", self.tokens)
+        head, whole = tokenise(before), tokenise(before + answer)
+        if len(whole) <= len(head) or whole[:len(head)] != head:
+            raise UserError(f"{self.name}: the tokenizer merges {answer!r} into the text before it")
+        return whole[len(head)]
+
+    def letter_ids(self):
+        """(id of A, id of B) as they follow "(" in "(A)" and "(B)".
+
+        Raises UserError if a letter is merged with a bracket, is several tokens, or both have the same id.
+        """
+        bracket, ids = self.tokens("("), []
+        for letter in "AB":
+            alone, closed = self.tokens(f"({letter}"), self.tokens(f"({letter})")
+            if alone[:-1] != bracket or closed[:len(alone)] != alone:
+                raise UserError(f"{self.name}: {letter!r} is not a token of its own in '({letter})': "
+                                f"{self.tokenizer.convert_ids_to_tokens(closed)}")
+            ids.append(alone[-1])
+        if ids[0] == ids[1]:
+            raise UserError(f"{self.name}: the letters A and B have the same token id {ids[0]}")
+        return tuple(ids)
+
+
+def load(name_or_path, dtype="float32", device=None):
+    """Load a model folder or hub id, in eval mode, without gradients.
+
+    dtype   "float32", "bfloat16" or "float16"
+    device  None: a GPU if there is one, else the CPU; "auto": spread over all devices (transformers'
+            device_map)
+    Raises UserError if the path or id does not exist, needs code of its own, or its weights are incomplete.
+    Only safetensors are read and no code of the repository is run.
+    """
+    torch_dtype = getattr(torch, str(dtype), None)
+    if not (isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point):
+        raise UserError(f"dtype {dtype!r}: expected float32, bfloat16 or float16")
+    source, path = str(name_or_path), Path(name_or_path)
+    local = path.is_dir()
+    slashes = source.count("/")      # a hub id has one at most, and its first half is not a folder here
+    if not local and (path.exists() or source.startswith((".", "/", "~")) or slashes > 1
+                      or slashes == 1 and path.parent.is_dir()):
+        raise UserError(f"{source}: no such model folder")
+    if local and not (path / "config.json").is_file():
+        raise UserError(f"{source}: not a model folder, it has no config.json")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()      # thousands of bar updates would fill a log
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch_dtype, device_map="auto" if device == "auto" else None,
+            trust_remote_code=False, use_safetensors=True, output_loading_info=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{source}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if info["missing_keys"]:     # transformers would go on with random weights in their place
+        raise UserError(f"{source}: the weights lack {sorted(info['missing_keys'])[:3]}")
+    if device != "auto":
+        model.to(device)
+    model.eval().requires_grad_(False)
+    folder = path if local else Path(cached_file(source, "config.json")).parent
+    own = bool(tokenizer.chat_template)
+    if not own:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    config = model.config.get_text_config(decoder=True)
+    eos = model.generation_config.eos_token_id
+    eos = tokenizer.eos_token_id if eos is None else eos
+    eos = tuple(eos) if isinstance(eos, (list, tuple)) else () if eos is None else (eos,)
+    pad = next((i for i in (tokenizer.pad_token_id, *eos) if i is not None), 0)
+    # Hub generation configs carry penalties and sampling settings that would change what greedy means.
+    model.generation_config = GenerationConfig(eos_token_id=list(eos) or None, pad_token_id=pad)
+    layers = find_layers(model)
+    weights = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+    tokenizer_files = {name: sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+    name = path.resolve().name if local else source.replace("/", "--")
+    identity = {
+        "id": name if local else source,
+        "revision": None if local else getattr(model.config, "_commit_hash", None),
+        "weights": weights,
+        "tokenizer": digest_of(tokenizer_files),
+        "chat_template": {"sha256": digest_of(tokenizer.chat_template), "kind": "own" if own else "plain",
+                          "system": "role" if _has_system_role(tokenizer) else "in user message"},
+        "dtype": str(dtype),
+        "n_parameters": model.num_parameters(),
+    }
+    return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
+              d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
+              identity=identity, eos=eos, max_tokens=getattr(config, "max_position_embeddings", None))
+
+
+def _render(tokenizer, system, user):
+    """The prompt text by the tokenizer's chat template, generation prompt included."""
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": user})
+    # Some templates print today's date unless they are given one; a prompt must not change from day to day.
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True,
+                                         date_string=DATE)
+
+
+def _has_system_role(tokenizer):
+    """Whether the template shows a system message: some raise on one, some drop it without a word."""
+    try:
+        return "MARK" in _render(tokenizer, "MARK", "text")
+    except Exception:     # templates raise jinja errors of several kinds; all mean the same here
+        return False

@@ -1,0 +1,203 @@
+"""What stage 02 chooses from what it measured. Pure: candidates in, tuned records and estimates out.
+
+A *point* is (layer, relative strength, coefficient): coefficient * v[layer] is added at the output of that
+block, and moves the residual stream by the share coefficient * ||v[layer]|| / mean ||h_layer|| of its norm,
+the relative strength. A *candidate* is a point with a key and scores, means over the tuning split.
+"""
+from collections import Counter
+
+import numpy as np
+
+from lib import metrics
+
+
+def grid(vector, norms, strengths, unit="relative"):
+    """[point] over all layers. vector (layer, d) raw; norms (layer,) of the residual stream; `unit` says
+    whether the strengths are relative ones or coefficients ("raw")."""
+    points = []
+    for l in range(len(vector)):
+        share = float(np.linalg.norm(vector[l]) / norms[l])              # relative strength of coefficient 1
+        points += [(l, s, s / share) if unit == "relative" else (l, s * share, s) for s in strengths]
+    return points
+
+
+def place(point):
+    """A point as the fields of a candidate."""
+    return dict(zip(("layer", "relative_strength", "coefficient"), point))
+
+
+def best(candidates, gain, keep, limit):
+    """The candidate with the most of `gain` among those with `keep` >= limit, ties to the weaker; and True.
+
+    If none has it: the one with the most of `keep`, ties to more gain, then to the weaker; and False."""
+    good = [c for c in candidates if c[keep] >= limit]
+    if good:
+        return max(good, key=lambda c: (c[gain], -c["relative_strength"])), True
+    return max(candidates, key=lambda c: (c[keep], c[gain], -c["relative_strength"])), False
+
+
+def tradeoff(candidates):
+    """Spearman of expression with coherence along rising strength: (up to the peak of expression, overall).
+
+    candidates  of one trait at one layer, the unsteered one among them
+    Beyond the peak a text falls apart and loses both, which is no trade, so the first number stops there. 0
+    where coherence never moves: nothing is paid. None below three candidates or if expression never moves."""
+    ordered, found = sorted(candidates, key=lambda c: c["relative_strength"]), []
+    peak = max(range(len(ordered)), key=lambda i: (ordered[i]["expression"], -i))
+    for part in (ordered[:peak + 1], ordered):
+        expression, coherence = ([c[name] for c in part] for name in ("expression", "coherence"))
+        if len(part) < 3 or len(set(expression)) == 1:
+            found.append(None)
+        else:
+            found.append(0.0 if len(set(coherence)) == 1 else metrics.spearman(expression, coherence))
+    return tuple(found)
+
+
+def settle_traits(candidates, chosen, unit_norm, address):
+    """(tuned, results, {result that is missing: reason}) of the traits.
+
+    candidates  of all traits, unsteered ones (coefficient 0) among them
+    chosen      {key: candidate with "coherent"}"""
+    if not chosen:
+        return {}, {"n": 0}, {"traits": "no trait could be extracted from this model"}
+    plain, tuned, trades, missing = {c["key"]: c for c in candidates if not c["coefficient"]}, {}, [], {}
+    for key, c in chosen.items():
+        tuned[key] = _short(c) | {"score": c["expression"], "coherence": c["coherence"],
+                                  "coherent": c["coherent"], "unsteered": plain[key]["expression"],
+                                  "unsteered_coherence": plain[key]["coherence"]}
+        trades.append(tradeoff([plain[key], *(d for d in candidates if d["key"] == key and d["coefficient"]
+                                              and d["layer"] == c["layer"])]))
+    results = {"n": len(tuned), "incoherent": sum(not t["coherent"] for t in tuned.values()),
+               "layers": _layers(tuned), "unit_norm": unit_norm}
+    means = {name: [t[field] for t in tuned.values()] for name, field in (
+        ("expression", "score"), ("coherence", "coherence"), ("unsteered", "unsteered"),
+        ("unsteered_coherence", "unsteered_coherence"), ("relative_strength", "relative_strength"))}
+    for i, name in enumerate(("tradeoff", "tradeoff_all")):
+        means[name] = [pair[i] for pair in trades if pair[i] is not None]
+        results[f"{name}_undefined"] = len(trades) - len(means[name])
+    for i, (name, values) in enumerate(means.items()):
+        if values:
+            results[name] = metrics.bootstrap(values, unit="traits", seed_address=[*address, i])
+        else:
+            missing[f"traits.{name}"] = "no trait's expression rises over three strengths or more"
+    return tuned, results, missing
+
+
+def settle_unit_norm(candidates, layer, strengths, norms, limit):
+    """The relative strength that is best at `layer` over all traits, by the rule of `best` on the means."""
+    means = []
+    for strength in strengths:
+        mine = [c for c in candidates if c["layer"] == layer and c["relative_strength"] == strength]
+        means.append({"relative_strength": strength, "n": len(mine), **{
+            name: float(np.mean([c[name] for c in mine])) for name in ("expression", "coherence")}})
+    found, coherent = best(means, "expression", "coherence", limit)
+    return found | {"layer": layer, "alpha": found["relative_strength"] * float(norms[layer]),
+                    "coherent": coherent, "candidates": means}
+
+
+def settle_behaviours(slopes, items, vectors, norms, unit, address):
+    """(tuned, results, rows of layers.json, rows of slopes.jsonl) of the behaviours: one layer for all.
+
+    slopes   {key: (scale [matched, raw], layer, item) nats per multiplier} of the voting behaviours
+    items    {key: their tuning items}; vectors {key: (layer, d)} of all behaviours; norms (layer,)
+    unit     relative strength of multiplier 1"""
+    if not slopes:
+        return {}, {"n": 0}, [], []
+    letters, rows = {key: np.array([item["positive"] for item in items[key]]) for key in slopes}, []
+    for s, scale in enumerate(("matched", "raw")):
+        for l in range(len(norms)):
+            parts = _letter_parts([(found[s, l], letters[key]) for key, found in slopes.items()])
+            for w, (what, values) in enumerate(parts.items()):
+                estimate = metrics.bootstrap(values, unit="behaviours", seed_address=[*address, s, l, w])
+                rows.append({"kind": "behaviour", "what": what, "scale": scale, "layer": l, **estimate})
+
+    def curve(what, scale):
+        return [{k: v for k, v in row.items() if k not in ("kind", "what", "scale", "layer")}
+                for row in rows if row["what"] == what and row["scale"] == scale]
+
+    def peak(what, scale):
+        return int(np.argmax([estimate["value"] for estimate in curve(what, scale)]))
+
+    layer, tuned = peak("steerability", "matched"), {}
+    for row in rows:
+        row["chosen"] = row["layer"] == layer
+    for key, vector in vectors.items():
+        _, strength, coefficient = grid(vector, norms, [unit])[layer]
+        tuned[key] = {"layer": layer, "coefficient": coefficient, "unit": coefficient,
+                      "relative_strength": strength, "raw_relative_strength": strength / coefficient,
+                      "score": float(slopes[key][0, layer].mean()) if key in slopes else None}
+    results = {"n": len(tuned), "voting": sorted(slopes), "layer": layer, "unit": unit,
+               "slope": curve("steerability", "matched")[layer], "layer_raw": peak("steerability", "raw"),
+               "slope_raw": curve("steerability", "raw")[layer]}
+    if curve("letter", "matched"):
+        results["letter"] = curve("letter", "matched")[layer]
+        results["layer_letter_free"] = peak("letter_free", "matched")
+    return tuned, results, rows, [
+        {"key": key, "item": item["id"], "positive": item["positive"], "matched": slopes[key][0, :, i],
+         "raw": slopes[key][1, :, i]} for key in slopes for i, item in enumerate(items[key])]
+
+
+def _letter_parts(behaviours):
+    """{what: one value per behaviour} from [(slopes (item,), letter of each positive option)]: the mean
+    slope; half the difference between items with A and with B; the mean of these two groups. The last two are
+    left out unless every behaviour has both letters."""
+    found = {"steerability": [slopes.mean() for slopes, _ in behaviours]}
+    groups = [(slopes[letters == "A"], slopes[letters == "B"]) for slopes, letters in behaviours]
+    if all(len(a) and len(b) for a, b in groups):
+        found["letter"] = [(a.mean() - b.mean()) / 2 for a, b in groups]
+        found["letter_free"] = [(a.mean() + b.mean()) / 2 for a, b in groups]
+    return found
+
+
+def settle_relations(points, gains, address):
+    """(tuned, results, candidates) of the relations: best layer at coefficient 1, best point of the grid.
+
+    points {key: [point]}, those of coefficient 1 first, one per layer; gains {key: (point, pair)} nats"""
+    tuned, candidates = {}, []
+    for key, found in gains.items():
+        mine = [{"key": key, **place(point), "score": float(values.mean()), "n": len(values),
+                 "values": values} for point, values in zip(points[key], found)]
+        n_layers = 1 + max(c["layer"] for c in mine)
+        unscaled = max(mine[:n_layers], key=lambda c: c["score"])
+        matched = max(mine[n_layers:], key=lambda c: c["score"])
+        tuned[key] = _short(unscaled) | {"score": unscaled["score"],
+                                         "matched": _short(matched) | {"score": matched["score"]}}
+        candidates += mine
+    results = {"n": len(tuned), "layers": _layers(tuned)}
+    if tuned:
+        results["gain"] = metrics.bootstrap([t["score"] for t in tuned.values()], unit="relations",
+                                            seed_address=[*address, 0])
+        results["gain_matched"] = metrics.bootstrap([t["matched"]["score"] for t in tuned.values()],
+                                                    unit="relations", seed_address=[*address, 1])
+    return tuned, results, candidates
+
+
+def settle_values(points, shifts, facts, limit):
+    """(tuned, results, candidates) of the values: the largest shift that costs at most `limit` of the facts.
+
+    points {key: [point]}; shifts {key: (point, probe)} nats
+    facts  {key: (1 + point, fact) answered right?}, unsteered first"""
+    tuned, candidates = {}, []
+    for key, found in shifts.items():
+        plain, *accuracy = facts[key].mean(axis=1).tolist()
+        mine = [{"key": key, **place(point), "score": float(values.mean()), "n": len(values),
+                 "values": values, "fact_accuracy": right}
+                for point, values, right in zip(points[key], found, accuracy)]
+        first, kept = best(mine, "score", "fact_accuracy", plain - limit)
+        tuned[key] = _short(first) | {"score": first["score"], "fact_accuracy": first["fact_accuracy"],
+                                      "unsteered_fact_accuracy": plain, "facts_kept": kept}
+        candidates += mine
+    loss = {key: t["unsteered_fact_accuracy"] - t["fact_accuracy"] for key, t in tuned.items()}
+    return tuned, {"n": len(tuned), "layers": _layers(tuned), "fact_loss": loss,
+                   "shift": {key: t["score"] for key, t in tuned.items()}}, candidates
+
+
+def _short(candidate):
+    """Where, how strongly, and over how many inputs the score is a mean."""
+    return {name: candidate[name] for name in ("layer", "coefficient", "relative_strength", "n")}
+
+
+def _layers(tuned):
+    """{layer: number of concepts tuned to it}, in order of layers."""
+    counts = Counter(t["layer"] for t in tuned.values())
+    return {str(layer): counts[layer] for layer in sorted(counts)}

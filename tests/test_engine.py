@@ -1,0 +1,306 @@
+"""lib.engine against the naive computation: one prompt, one row, everything through the whole model."""
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from transformers.cache_utils import DynamicLayer
+
+from lib import engine
+from lib.artifacts import UserError
+from tests import tiny
+
+VOCAB, D = 320, 32
+KINDS = {"llama": {}, "llama-eager": {"attn_implementation": "eager"}, "qwen2": {"tie_word_embeddings": True},
+         "gpt2": {}, "gptj": {},          # blocks of gptj and bloom give tuples
+         "mistral": {}, "bloom": {},      # sliding window of 12 and ALiBi: copies of the cache
+         "lfm2": {}}                      # convolutions with a state: no cache to share
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lm(request, tmp_path_factory):
+    return tiny.load(tmp_path_factory.mktemp("engine") / request.param, request.param.split("-")[0],
+                     **KINDS[request.param])
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return tiny.load(tmp_path_factory.mktemp("engine") / "only-llama", "llama")
+
+
+def some(n_prompts=7, seed=0, shortest=2, longest=30):
+    """Prompts of mixed lengths, the first two equal but for their last token."""
+    rng = np.random.default_rng([seed, 1])
+    prompts = [rng.integers(6, VOCAB, n).tolist() for n in rng.integers(shortest, longest, n_prompts)]
+    return [prompts[0], prompts[0][:-1] + [prompts[0][-1] % 300 + 7], *prompts[2:]]
+
+
+def some_rows():
+    """Unsteered, one layer, all layers, a zero vector, a repetition, the last layer only."""
+    v = np.random.default_rng(5).standard_normal((6, D)).astype(np.float32)
+    return [(), ((0, v[0]),), ((0, v[1]), (1, v[2]), (2, v[3])), ((1, 0 * v[0]),), ((0, v[0]),),
+            ((2, 3 * v[4]),), ((1, v[5]), (1, v[4]))]
+
+
+def naive(lm, ids, row=(), start=None):
+    """Logits (token, V) of one full forward pass, each vector added by a plain hook from `start` on."""
+    def adder(vector):
+        def hook(_module, _args, output):
+            hidden = (output if isinstance(output, torch.Tensor) else output[0]).clone()
+            hidden[0, start:] += torch.as_tensor(vector)
+            return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
+        return hook
+    handles = [lm.layers[layer].register_forward_hook(adder(vector)) for layer, vector in row]
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([ids]), use_cache=False).logits[0]
+    for handle in handles:
+        handle.remove()
+    return logits
+
+
+def naive_read(lm, ids):
+    """(layer, token, d): hidden states of transformers, and a hook for the last layer."""
+    kept = []
+    handle = lm.layers[-1].register_forward_hook(lambda _m, _a, output: kept.append(
+        output if isinstance(output, torch.Tensor) else output[0]))
+    with torch.no_grad():
+        hidden = lm.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    handle.remove()
+    return torch.cat([*hidden[1:-1], kept[0]]).numpy()
+
+
+def naive_generate(lm, ids, row, n, first_token=True):
+    """Greedy decoding that recomputes the whole sequence for each token."""
+    new = []
+    for _ in range(n):
+        token = int(naive(lm, ids + new, row, len(ids) - first_token)[-1].argmax())
+        if token in lm.eos:
+            break
+        new.append(token)
+    return new
+
+
+def test_which_models_branch(lm):
+    engine.sweep(lm, [[5, 6, 7]], [()], [8])
+    assert lm.branches is (lm.name not in ("mistral", "bloom", "lfm2"))
+
+
+def test_read(lm):
+    prompts = some()
+    found = engine.read(lm, prompts)
+    assert found.shape == (7, 3, D) and found.dtype == np.float32
+    for ids, got in zip(prompts, found):
+        np.testing.assert_allclose(got, naive_read(lm, ids)[:, -1], atol=1e-4)
+
+
+def test_read_tail(lm):
+    prompts = some()
+    tails = [1 + i % len(p) for i, p in enumerate(prompts)]
+    for tail in (2, tails):
+        found = engine.read(lm, prompts, tail=tail)
+        for ids, got, n in zip(prompts, found, np.broadcast_to(tail, 7)):
+            np.testing.assert_allclose(got, naive_read(lm, ids)[:, -n:].mean(1), atol=1e-4)
+
+
+def test_residual_norm(lm):
+    prompts = some()
+    want = np.mean([np.linalg.norm(naive_read(lm, ids)[:, -1], axis=-1) for ids in prompts], axis=0)
+    np.testing.assert_allclose(engine.residual_norm(lm, prompts), want, rtol=1e-4)
+
+
+def test_read_pairs(lm):
+    prefixes = [*some(), []]
+    positives = [[30, 31], [40], [50, 51, 52], [60], [70], [80, 81], [90], [11, 12]]
+    negatives = [[32], [41], [53], [61, 62, 63, 64], [71], [82, 83], [91, 92], [13]]
+    found = engine.read_pairs(lm, prefixes, positives, negatives)
+    assert found.shape == (8, 2, 3, D)
+    for prefix, ends, got in zip(prefixes, zip(positives, negatives), found):
+        for end, side in zip(ends, got):
+            np.testing.assert_allclose(side, naive_read(lm, prefix + end)[:, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [1, 2, "each"])
+def test_sweep(lm, suffix):
+    prompts, rows = some(), some_rows()
+    tokens = np.random.default_rng(2).integers(VOCAB, size=(7, 2))
+    suffix = [1, 2, 1, 2, 2, 1, len(prompts[-1])] if suffix == "each" else suffix     # the last has no prefix
+    found = engine.sweep(lm, prompts, rows, tokens, suffix=suffix)
+    assert found["logits"].shape == (7, 7, 2) and found["argmax"].shape == found["logsumexp"].shape == (7, 7)
+    for i, (ids, m) in enumerate(zip(prompts, np.broadcast_to(suffix, 7))):
+        for j, row in enumerate(rows):
+            want = naive(lm, ids, row, len(ids) - m)[-1]
+            np.testing.assert_allclose(found["logits"][i, j], want[tokens[i]], atol=1e-4)
+            np.testing.assert_allclose(found["logsumexp"][i, j], want.logsumexp(0), atol=1e-4)
+            assert found["argmax"][i, j] == want.argmax()
+    for key in found:     # a zero vector is the unsteered model bit by bit
+        assert np.array_equal(found[key][:, 3], found[key][:, 0])
+    assert np.abs(found["logits"][:, 1] - found["logits"][:, 0]).max() > 0.1
+
+
+def test_sweep_in_many_small_passes(lm, monkeypatch):
+    prompts, rows = some(), some_rows()
+    want = engine.sweep(lm, prompts, rows, [5, 6], suffix=2)
+    monkeypatch.setattr(engine, "BRANCH_TOKENS", 4)
+    monkeypatch.setattr(engine, "CPU_TOKENS", 60)
+    monkeypatch.setattr(engine._Growing, "room", 1)
+    found = engine.sweep(lm, prompts, rows, [5, 6], suffix=2)
+    for key in ("logits", "logsumexp"):
+        np.testing.assert_allclose(found[key], want[key], atol=1e-4)
+
+
+def test_sequence_logprob(lm):
+    prompts, rows = some(), some_rows()
+    continuations = [[30, 31], [40], [50, 51, 52], [60], [70], [80, 81], [90, 91, 92]]
+    found = engine.sequence_logprob(lm, prompts, continuations, rows)
+    assert found.shape == (7, 7)
+    for i, (ids, more) in enumerate(zip(prompts, continuations)):
+        for j, row in enumerate(rows):
+            logp = naive(lm, ids + more, row, len(ids) - 1)[len(ids) - 1:-1].log_softmax(-1)
+            assert found[i, j] == pytest.approx(float(logp[range(len(more)), more].sum()), abs=2e-4)
+
+
+@pytest.mark.parametrize("first_token", [True, False])
+def test_generate(lm, first_token):
+    prompts, rows = some(), some_rows()
+    prompts, rows = prompts + prompts[:3] + [[9]], rows + rows[4:] + rows[1:2]      # some under two rows
+    found = engine.generate_ids(lm, prompts, rows, 8, first_token=first_token)
+    assert found == [naive_generate(lm, ids, row, 8, first_token) for ids, row in zip(prompts, rows)]
+    texts = engine.generate(lm, prompts, rows, 8, first_token=first_token)
+    assert texts == [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+    assert found[0] != found[1] != found[2]
+
+
+def test_first_token_variant_changes_the_first_token_only_by_its_absence(llama):
+    prompts, rows = some(), [((1, 20 * np.ones(D, np.float32)),)] * 7
+    plain = engine.generate_ids(llama, prompts, [()] * 7, 1)
+    assert engine.generate_ids(llama, prompts, rows, 1, first_token=False) == plain
+    assert engine.generate_ids(llama, prompts, rows, 1) != plain
+
+
+def test_generate_rows_are_independent(llama, monkeypatch):
+    """Alone, in any order, in any batch: the same answers, in input order."""
+    prompts, rows = some(12, seed=3), (some_rows() * 2)[:12]
+    together = engine.generate_ids(llama, prompts, rows, 12)
+    assert engine.generate_ids(llama, prompts[::-1], rows[::-1], 12) == together[::-1]
+    assert [engine.generate_ids(llama, [p], [r], 12)[0] for p, r in zip(prompts, rows)] == together
+    monkeypatch.setitem(engine.GENERATE_ROWS, "cpu", 5)
+    assert engine.generate_ids(llama, prompts, rows, 12) == together
+
+
+def test_generate_stops_at_eos(llama, monkeypatch):
+    prompts, rows = some(), some_rows()
+    free = engine.generate_ids(llama, prompts, rows, 12)
+    stop = free[2][3]
+    monkeypatch.setattr(llama, "eos", (stop,))
+    monkeypatch.setattr(llama.model.generation_config, "eos_token_id", [stop])
+    want = [ids[:ids.index(stop)] if stop in ids else ids for ids in free]
+    assert engine.generate_ids(llama, prompts, rows, 12) == want and len(want[2]) <= 3
+    monkeypatch.setattr(llama.model.generation_config, "pad_token_id", stop)      # one token in many models
+    assert engine.generate_ids(llama, prompts, rows, 12) == want
+
+
+def test_a_pad_that_looks_like_a_token(llama, monkeypatch):
+    """Padded to one length both prompts read [7, 7, 30, 31]; the mask tells them apart."""
+    monkeypatch.setattr(llama.model.generation_config, "pad_token_id", 7)
+    prompts = [[7, 7, 30, 31], [7, 30, 31]]
+    want = [naive_generate(llama, ids, (), 6) for ids in prompts]
+    assert engine.generate_ids(llama, prompts, [(), ()], 6) == want and want[0] != want[1]
+
+
+def test_growing_cache_holds_what_a_plain_one_holds():
+    torch.manual_seed(0)
+    plain, growing = DynamicLayer(), engine._Growing()
+    growing.room = 2
+    steps = [("update", 3), ("update", 1), ("update", 1), ("select", [1, 0]), ("update", 1), ("crop", -2),
+             ("update", 1), ("select", [0, 0, 1]), ("update", 4), ("crop", -9), ("update", 2)]
+    rows = 2
+    for step, value in steps:
+        if step == "update":
+            new = torch.randn(2, rows, 2, value, 4)
+            for a, b in zip(plain.update(*new), growing.update(*new)):
+                assert torch.equal(a, b)
+        elif step == "select":
+            rows = len(value)
+            plain.batch_select_indices(torch.tensor(value)), growing.batch_select_indices(torch.tensor(value))
+        else:
+            plain.crop(value), growing.crop(value)
+        assert torch.equal(plain.keys, growing.keys) and torch.equal(plain.values, growing.values)
+
+
+def test_hooks_and_model_are_left_as_they_were(llama, monkeypatch):
+    before = engine.read(llama, some())
+    engine.generate(llama, some(), some_rows(), 3)
+    with pytest.raises(ZeroDivisionError):
+        with monkeypatch.context() as patch:
+            patch.setattr(llama.model, "generate", lambda **_: 1 / 0)
+            engine.generate(llama, some(), some_rows(), 3)
+    assert not any(layer._forward_hooks for layer in llama.layers)
+    assert np.array_equal(engine.read(llama, some()), before)
+
+
+@pytest.mark.parametrize("message", ["", "DefaultCPUAllocator: can't allocate memory"])
+def test_out_of_memory_halves_the_batch(llama, monkeypatch, message):
+    prompts, rows = some(), some_rows()
+    calls = (lambda: engine.read(llama, prompts), lambda: engine.sweep(llama, prompts, rows, [5])["logits"],
+             lambda: engine.read_pairs(llama, prompts, prompts, prompts))
+    whole, sizes, real = [call() for call in calls], [], engine._right_padded
+
+    def tight(lm, sequences, width=None):
+        sizes.append(len(sequences))
+        if len(sequences) > 2:
+            raise RuntimeError(message) if message else torch.OutOfMemoryError("simulated")
+        return real(lm, sequences, width)
+    monkeypatch.setattr(engine, "_right_padded", tight)
+    for call, want in zip(calls, whole):
+        np.testing.assert_allclose(call(), want, atol=1e-4)
+    assert max(sizes) > 2
+    for error, expected, text in ((torch.OutOfMemoryError(), UserError, "single prompt"),
+                                  (RuntimeError("another reason"), RuntimeError, "another reason")):
+        monkeypatch.setattr(engine, "_right_padded", Mock(side_effect=error))
+        with pytest.raises(expected, match=text):
+            engine.read(llama, prompts)
+
+
+def test_out_of_memory_once_in_generation(llama, monkeypatch):
+    prompts, rows = some(), some_rows()
+    want, real, failed = engine.generate_ids(llama, prompts, rows, 6), llama.model.generate, []
+
+    def once(**kwargs):
+        if not failed:
+            failed.append(len(kwargs["input_ids"]))
+            raise torch.OutOfMemoryError("simulated")
+        return real(**kwargs)
+    monkeypatch.setattr(llama.model, "generate", once)
+    assert engine.generate_ids(llama, prompts, rows, 6) == want and failed[0] > 1
+
+
+def test_half_precision_branches_too(tmp_path):
+    lm = tiny.load(tmp_path / "m", "llama", dtype="bfloat16")
+    prompts, rows = some(), some_rows()
+    found = engine.sweep(lm, prompts, rows, [5, 6], suffix=2)["logits"]
+    assert lm.branches and found.dtype == np.float32
+    for i, ids in enumerate(prompts):
+        full = naive(lm, ids)[-1].float().numpy()
+        np.testing.assert_allclose(found[i, 0], full[[5, 6]], atol=0.05 * np.abs(full).max())
+    assert engine.read(lm, prompts).dtype == np.float32
+    assert len(engine.generate(lm, prompts, rows, 4)) == 7
+
+
+def test_user_errors(llama):
+    v = np.ones(D, np.float32)
+    bad = [(lambda: engine.read(llama, []), "no prompts"),
+           (lambda: engine.read(llama, [[5], []]), "prompt 1 is empty"),
+           (lambda: engine.read(llama, [[5] * 257]), "256 at most"),
+           (lambda: engine.generate(llama, [[5] * 250], [()], 7), "250 \\+ 7 tokens"),
+           (lambda: engine.generate(llama, [[5]], [(), ()], 7), "one row per prompt"),
+           (lambda: engine.read(llama, [[5, 6]], tail=3), "tail 3"),
+           (lambda: engine.sweep(llama, [[5, 6]], [()], [1], suffix=0), "suffix 0"),
+           (lambda: engine.sweep(llama, [[5, 6]], [], [1]), "no rows"),
+           (lambda: engine.sweep(llama, [[5, 6]], [((3, v),)], [1]), "layer 3"),
+           (lambda: engine.generate(llama, [[5, 6]], [((0, v[:-1]),)], 2), "expected"),
+           (lambda: engine.read_pairs(llama, [[5]], [[]], [[6]]), "an ending is empty"),
+           (lambda: engine.read_pairs(llama, [[5]], [], [[6]]), "0 positives"),
+           (lambda: engine.sequence_logprob(llama, [[5]], [[]], [()]), "one token")]
+    for call, message in bad:
+        with pytest.raises(UserError, match=message):
+            call()
