@@ -22,7 +22,8 @@ alone:
 
 Per layer: cosine between the means of random halves of the pairs, norm, directional agreement (mean cosine of
 a pair's difference with v), d' of positive and negative states along v. Where there are no pairs (relations)
-the differences are h - centre, and the negative states are those of the other relations.
+the differences are h - centre, and the negative states are those of the other relations. Halves of a
+behaviour are balanced: one item with positive option A and one with B are drawn together.
 
 reads   the suite's extraction split
 writes  vectors.npy            float32 (concept, layer, d_model), rows in the order of concepts.json
@@ -59,12 +60,14 @@ LISTS = {"full": 40, "smoke": 4}         # in-context lists per relation
 # ------------------------------------------------------------------------------------------------------------
 
 
-def describe(diffs, positive, negative, address):
+def describe(diffs, positive, negative, address, halved=None):
     """Mean of diffs (n, layer, d), n >= 2, and its statistics; positive, negative (n, layer, d) for d'.
 
+    halved  (m, layer, d) differences to be halved in place of diffs
     Returns {"vector": (layer, d) float32, "stats": {name: [per layer]}, "n": n}."""
     vector, layers = diffs.mean(axis=0), range(diffs.shape[1])
-    stats = {"split_half_cosine": [metrics.split_half_cosine(diffs[:, l], address) for l in layers],
+    halved = diffs if halved is None else halved
+    stats = {"split_half_cosine": [metrics.split_half_cosine(halved[:, l], address) for l in layers],
              "norm": [float(np.linalg.norm(vector[l])) for l in layers],
              "directional_agreement": [metrics.directional_agreement(diffs[:, l], vector[l]) for l in layers],
              "d_prime": [metrics.d_prime(positive[:, l], negative[:, l], vector[l]) for l in layers]}
@@ -123,7 +126,15 @@ def extract_behaviour(lm, suite, number):
         diffs = states[:, 0] - states[:, 1]
         vectors.append(diffs.mean(axis=0))
         if setting == "BASE":
-            found = describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number])
+            # A - B is the largest part of a difference. It cancels over all items but not over a random half,
+            # and the other half then has it with the opposite sign. So one item with A and one with B are drawn
+            # together; where the suite has swaps these are an item and its swap.
+            is_a = np.array([item["positive"] == "A" for item in items])
+            both = [(diffs[i] + diffs[j]) / 2 for i, j in zip(np.flatnonzero(is_a), np.flatnonzero(~is_a))]
+            if len(both) < 2:
+                raise UserError(f"behaviour {behaviour['name']}: extraction needs two items with positive option "
+                                f"A and two with B")
+            found = describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number], np.stack(both))
             found["shuffled"] = metrics.shuffled_label(diffs, N_SHUFFLED, [SEED, 3, number])
     return found | {"settings": np.stack(vectors)}
 

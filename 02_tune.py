@@ -184,8 +184,8 @@ def main():
     out = root / "02_tune"
 
     # 1. model, suite, vectors, and what fixes the numbers
-    extracted = artifacts.load(root / "01_extract", "01_extract")
     suite = suites.load(args.suite, profile)
+    extracted = artifacts.load(root / "01_extract", "01_extract")
     lm = models.load(args.model)
     if extracted.config["model"] != lm.identity or extracted.manifest["inputs"]["suite"] != suite.digest:
         raise UserError(f"{extracted.path}: made from another model or suite; delete it and run 01 again")

@@ -1,41 +1,47 @@
 """Stage 03 - do tuned vectors hold in another task, under another prompt, in a longer context?
 
-Layer, coefficient and unit of every concept come from stage 02; nothing measured here was seen while they were chosen.
-A row adds coefficient * v[l] to the output of block l from the last prompt token on. Random vectors have the norm of
-the row they control.
+Layer, coefficient and unit of every concept come from stage 02; nothing measured here was seen while they
+were chosen. A row adds coefficient * v[l] to the output of block l from the last prompt token on. Random
+vectors have the norm of the row they control.
 
-traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and emails, paired
-            by prompt. Five arms: unsteered, prompted (an instruction as system message), steered, both, random vector.
+traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and
+            emails, paired by prompt. Five arms: unsteered, prompted (an instruction as system message),
+            steered, both, random vector.
                 gain = steered - unsteered expression on the same prompt
-behaviours  s(v_A, D_B): mean steerability (slope of propensity against the multiplier) of the vector made under prompt
-            setting A on inputs under setting B; vectors of shifted settings have the norm of the BASE vector.
+behaviours  s(v_A, D_B): mean steerability (slope of propensity against the multiplier) of the vector made
+            under prompt setting A on inputs under setting B; all vectors have the norm of the BASE vector.
                 in distribution        s(v_BASE, D_BASE)
                 relative steerability  s(v_A, D_B) / |s(v_B, D_B)|, no pairs with A = B
                 propensity distance    mean_i |m_i(A) - m_i(B)|, unsteered, nats
             What the persona sentence does alone, without a vector, is the prompting baseline.
-relations   antonym vector (made in template 0) on bare queries of all templates, behind 0, 1, 3 neutral sentences
-            (levels 0, 1, 2).
+relations   antonym vector (made in template 0) on bare queries of all templates, behind 0, 1, 3 neutral
+            sentences (levels 0, 1, 2).
                 gain = log p(antonym) steered - unsteered, minus the mean of that over random vectors
-values      shift = log-odds of the positive continuation steered - unsteered, minus the mean of that over random
-            vectors; accuracy on unrelated facts; both against relative strength ||row|| / mean ||h_l||. A probe is
-            corrected by steering against its lean; a correction that ends further on the other side than the probe
-            began on its own over-corrects.
+values      log-odds of the positive continuation, and accuracy on unrelated facts, against relative strength
+            ||row|| / mean ||h_l||.
+                shift = log-odds steered - unsteered, minus the mean of that over random vectors
+            A probe is corrected by steering against its lean; a correction that ends further on the other
+            side than the probe began on its own over-corrects.
 
-reads   01_extract: vectors, setting_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's evaluation split
-writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all), output, scores
+reads   01_extract: vectors, setting_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's split
+        evaluate
+writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all),
+                               output, scores
         prompts.jsonl          the task items that were used
         traits.json            per trait and task: means of the arms, gain with interval
-        propensity.npy         float32 (input, pair, multiplier) nats; inputs in behaviour_items.jsonl, config.pairs
+        propensity.npy         float32 (input, pair, multiplier) nats; behaviour_items.jsonl, config.pairs
         propensity_unsteered.npy   float32 (input, setting) nats; config.settings
         slopes.npy             float32 (input, pair) nats per unit of the multiplier
         behaviours.json, shifts.json   per behaviour; per behaviour and shift
-        relation_logp.npy      float32 (prompt, row) nats, prompts in relation_items.jsonl; rows: unsteered, antonym,
-                               -antonym, synonym, random ...; relation_top1.npy uint8: is it the top token?
+        relation_logp.npy      float32 (prompt, row) nats, prompts in relation_items.jsonl; rows: unsteered,
+                               antonym, -antonym, synonym, random ...
+        relation_top1.npy      uint8 (prompt, row): is the antonym the top token?
         relations.json         gain per template and per level
         probe_lean.npy         float32 (probe,) unsteered log-odds, nats, probes in value_items.jsonl
-        probe_steered.npy      float32 (probe, strength, vector); config.strengths, then the tuned one; vectors:
-                               value, -value, random ...
-        fact_known.npy, fact_steered.npy   uint8 (fact,), (value, fact, strength, vector): is the fact the top token?
+        probe_steered.npy      float32 (probe, strength, vector); config.strengths, then the tuned one;
+                               vectors: value, -value, random ...
+        fact_known.npy         uint8 (fact,): is the fact the top token, unsteered?
+        fact_steered.npy       uint8 (value, fact, strength, vector)
         values.json            per value and strength
 claims  P1, P2, P3, P4, P8; R6, R7; A1, A2, A3, A4, A5
 cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
@@ -53,13 +59,14 @@ SEED = 3
 TASKS = ("question", "summary", "email")      # the first is the one that vectors were made on
 N_PROMPTS = {"full": 12, "smoke": 2}          # per trait and task, the same prompts for every trait
 MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
-FIRST_TOKEN = True                            # False: the first generated token stays unsteered, as in one release
-SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")                    # order of setting_vectors
+FIRST_TOKEN = True                            # False: the first generated token unsteered, as in one release
+SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")             # order of setting_vectors
 SHIFTS = (("BASE", "USER_NEG"), ("BASE", "USER_POS"), ("SYS_POS", "USER_NEG"), ("SYS_NEG", "USER_POS"))
-PAIRS = (("BASE", "BASE"), ("USER_NEG", "USER_NEG"), ("USER_POS", "USER_POS"), *SHIFTS)    # (vector's, inputs')
+# (setting of the vector, setting of the inputs): in distribution, denominators, shifts
+PAIRS = (("BASE", "BASE"), ("USER_NEG", "USER_NEG"), ("USER_POS", "USER_POS"), *SHIFTS)
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 N_INPUTS = 24                                 # per behaviour: 12 contents in both option orders
-MIN_STEERABILITY = 0.25                       # an |s(v_B, D_B)| below this many nats per unit is no denominator
+MIN_STEERABILITY = 0.25                       # |s(v_B, D_B)| of fewer nats per unit is no denominator
 N_RANDOM = 20                                 # random vectors per relation, and per value and strength
 SENTENCES = (0, 1, 3)                         # neutral sentences in front of a query: levels 0, 1, 2
 STRENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)         # relative strengths of a value vector
@@ -79,18 +86,20 @@ def random_rows(row, n, address):
 
 
 def trait_jobs(lm, suite, traits, vectors, tuned, n):
-    """One job per text: unsteered once per prompt and scored for every trait, the other arms trait by trait."""
+    """One job per text: unsteered once per prompt and scored for every trait, other arms trait by trait."""
     jobs = []
     for k, task in enumerate(TASKS):
         for i, item in enumerate(suites.tasks(suite, task, "evaluate")[:n]):
             def add(arm, trait, prompt, row):
-                jobs.append({"record": {"task": task, "item": item["id"], "arm": arm, "trait": trait}, "item": item,
-                             "traits": [trait] if trait else [t["name"] for t in traits], "prompt": prompt, "row": row})
+                jobs.append({"record": {"task": task, "item": item["id"], "arm": arm, "trait": trait},
+                             "prompt": prompt, "row": row, "item": item,
+                             "traits": [trait] if trait else [t["name"] for t in traits]})
             plain = lm.chat(suite.system, item["prompt"])
             add("unsteered", None, plain, ())
             for t, trait in enumerate(traits):
                 steer = tuned_row(vectors, tuned, f"trait/{trait['name']}")
-                asked = lm.chat(trait["instructions"][i % len(trait["instructions"])]["positive"], item["prompt"])
+                instruction = trait["instructions"][i % len(trait["instructions"])]["positive"]
+                asked = lm.chat(instruction, item["prompt"])
                 add("prompted", trait["name"], asked, ())
                 add("steered", trait["name"], plain, steer)
                 add("steered_prompted", trait["name"], asked, steer)
@@ -99,28 +108,31 @@ def trait_jobs(lm, suite, traits, vectors, tuned, n):
 
 
 def measure_behaviour(lm, suite, behaviour, vectors, tuned):
-    """Propensities of one behaviour, float32 nats: curves (input, pair, multiplier), unsteered (input, setting).
+    """Propensities of one behaviour, nats: curves (input, pair, multiplier), unsteered (input, setting).
 
     vectors (setting, layer, d) raw; tuned {"layer", "unit"}: multiplier 1 adds unit * v_BASE[layer]."""
     items = suites.split(behaviour["items"], "evaluate")[:N_INPUTS]
     letters, bracket, layer = dict(zip("AB", lm.letter_ids())), lm.tokens("("), tuned["layer"]
     tokens = [[letters[item["positive"]], letters["B" if item["positive"] == "A" else "A"]] for item in items]
     norms = np.linalg.norm(vectors[:, layer], axis=1, keepdims=True)
-    unit = tuned["unit"] * norms[SETTINGS.index("BASE")] / norms * vectors[:, layer]                # (setting, d)
+    unit = tuned["unit"] * norms[SETTINGS.index("BASE")] / norms * vectors[:, layer]      # (setting, d)
     curves = np.empty((len(items), len(PAIRS), len(MULTIPLIERS)), np.float32)
     unsteered = np.empty((len(items), len(SETTINGS)), np.float32)
     for s, setting in enumerate(SETTINGS):
         here = [p for p, (_, inputs) in enumerate(PAIRS) if inputs == setting]
-        rows = [()] + [((layer, np.float32(m) * unit[SETTINGS.index(PAIRS[p][0])]),) for p in here for m in MULTIPLIERS]
-        prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + bracket for item in items]
-        logits = engine.sweep(lm, prompts, rows, tokens, suffix=1 + len(bracket))["logits"]
+        added = [unit[SETTINGS.index(PAIRS[p][0])] for p in here]
+        rows = [(), *(((layer, np.float32(m) * v),) for v in added for m in MULTIPLIERS)]
+        asked = [suites.behaviour_prompts(suite, behaviour, item, setting) for item in items]
+        logits = engine.sweep(lm, [lm.chat(*both) + bracket for both in asked], rows, tokens,
+                              suffix=1 + len(bracket))["logits"]
         propensity = logits[..., 0] - logits[..., 1]
-        unsteered[:, s], curves[:, here] = propensity[:, 0], propensity[:, 1:].reshape(len(items), len(here), len(MULTIPLIERS))
+        unsteered[:, s] = propensity[:, 0]
+        curves[:, here] = propensity[:, 1:].reshape(len(items), len(here), len(MULTIPLIERS))
     return {"curves": curves, "unsteered": unsteered}
 
 
 def measure_relation(lm, suite, vectors, tuned):
-    """Every held-out antonym pair in every template behind 0, 1, 3 sentences: items, logp and top1 (prompt, row)."""
+    """Every held-out antonym pair, template and level: items (prompt,), logp and top1 (prompt, row)."""
     antonym = suites.relation(suite, "antonym")
     pairs, labels = (suites.relation_split(antonym, "evaluate", labels=labels) for labels in (False, True))
     items, texts = [], []
@@ -143,7 +155,7 @@ def measure_relation(lm, suite, vectors, tuned):
 
 
 def measure_value(lm, suite, vectors, tuned, norms, number):
-    """Log-odds of one value's held-out probes and correctness of the held-out facts, unsteered and under every row."""
+    """Log-odds of one value's held-out probes, and held-out facts right or wrong, unsteered and steered."""
     value, facts = suite.values[number], suites.probe_split(suite.facts, "evaluate")
     probes, key = suites.probe_split(value["probes"], "evaluate"), f"value/{value['name']}"
     layer = tuned[key]["layer"]
@@ -159,7 +171,7 @@ def measure_value(lm, suite, vectors, tuned, norms, number):
     odds = (found["logits"][..., 0] - found["logits"][..., 1])[:len(probes)]
     known = (found["argmax"][len(probes):] == right[:, None]).astype(np.uint8)
     shape = (-1, len(strengths), 2 + N_RANDOM)
-    return {"items": [{"value": value["name"], "id": probe["id"], "level": probe["level"]} for probe in probes],
+    return {"items": [{"value": value["name"], "id": p["id"], "level": p["level"]} for p in probes],
             "strengths": strengths, "lean": odds[:, 0], "steered": odds[:, 1:].reshape(shape),
             "known": known[:, 0], "facts": known[:, 1:].reshape(shape)}
 
@@ -173,13 +185,14 @@ def main():
     suite, lm = suites.load(args.suite, profile), models.load(args.model)
     judge = judges.load(args.judge, suite, lm)
     inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
-    if tune.config["model"] != lm.identity or tune.manifest["inputs"] != {k: inputs[k] for k in ("suite", "01_extract")}:
-        raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run stages 01 and 02 again")
-    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name, "seed": SEED,
-              "tasks": TASKS, "n_prompts": N_PROMPTS[profile], "max_new_tokens": MAX_NEW_TOKENS[profile],
-              "first_token": FIRST_TOKEN, "settings": SETTINGS, "pairs": PAIRS, "multipliers": MULTIPLIERS,
-              "n_inputs": N_INPUTS, "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM,
-              "sentences": SENTENCES, "strengths": STRENGTHS}
+    if tune.config["model"] != lm.identity or not tune.manifest["inputs"].items() <= inputs.items():
+        raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
+    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+              "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
+              "max_new_tokens": MAX_NEW_TOKENS[profile], "first_token": FIRST_TOKEN, "settings": SETTINGS,
+              "pairs": PAIRS, "multipliers": MULTIPLIERS, "n_inputs": N_INPUTS,
+              "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "sentences": SENTENCES,
+              "strengths": STRENGTHS}
     out, identity = folder / "03_transfer", {**config, **inputs}
     vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, {}
@@ -190,24 +203,28 @@ def main():
         jobs = trait_jobs(lm, suite, traits, vectors, tuned, n)
         told = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, "03 traits", FIRST_TOKEN)
         tables["traits"], results["traits"], gaps = transfer.traits(told, traits, TASKS, [SEED, 10])
-        tables |= {"cases.jsonl": told, "prompts.jsonl": [item for task in TASKS
-                                                          for item in suites.tasks(suite, task, "evaluate")[:n]]}
+        prompts = [item for task in TASKS for item in suites.tasks(suite, task, "evaluate")[:n]]
+        tables |= {"cases.jsonl": told, "prompts.jsonl": prompts}
         missing |= gaps
     else:
         missing["traits"] = "no trait has a vector"
 
     # 3. behaviours under other prompts
     if suite.behaviours:
-        named, made = {b["name"]: i for i, b in enumerate(suite.behaviours)}, extract.array("setting_vectors")
-        done = work.units(out, identity, list(named), lambda name: measure_behaviour(
-            lm, suite, suite.behaviours[named[name]], made[:, named[name]], tuned[f"behaviour/{name}"]), "03 behaviours")
-        curves, unsteered = (np.concatenate([done[name][part] for name in named]) for part in ("curves", "unsteered"))
+        made = extract.array("setting_vectors")
+        number = {b["name"]: i for i, b in enumerate(suite.behaviours)}
+        def behaviour_unit(name):
+            i = number[name]
+            return measure_behaviour(lm, suite, suite.behaviours[i], made[:, i], tuned[f"behaviour/{name}"])
+        done = work.units(out, identity, number, behaviour_unit, "03 behaviours")
+        curves, unsteered = (np.concatenate([one[part] for one in done.values()])
+                             for part in ("curves", "unsteered"))
         slopes = metrics.slopes(MULTIPLIERS, curves)
         items = [{"behaviour": b["name"], "id": item["id"]} for b in suite.behaviours
                  for item in suites.split(b["items"], "evaluate")[:N_INPUTS]]
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(
-            [item["behaviour"] for item in items], slopes, curves, unsteered, PAIRS, SHIFTS, SETTINGS, MULTIPLIERS,
-            MIN_STEERABILITY, [SEED, 11])
+            [item["behaviour"] for item in items], slopes, curves, unsteered, PAIRS, SHIFTS, SETTINGS,
+            MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
         tables |= {"behaviour_items.jsonl": items, "behaviours": rows, "shifts": moved}
         arrays |= {"propensity": (curves, ("input", "pair", "multiplier")),
                    "propensity_unsteered": (unsteered, ("input", "setting")),
@@ -218,8 +235,10 @@ def main():
 
     # 4. relations in other templates and contexts, values at rising strength
     if {"relation/antonym", "relation/synonym"} <= set(tuned):
-        done = work.units(out, identity, ["antonym"], lambda _: measure_relation(lm, suite, vectors, tuned), "03 relations")
-        items, logp, top1 = (done["antonym"][part] for part in ("items", "logp", "top1"))
+        def relation_unit(_):
+            return measure_relation(lm, suite, vectors, tuned)
+        done = work.units(out, identity, ["antonym"], relation_unit, "03 relations")["antonym"]
+        items, logp, top1 = (done[part] for part in ("items", "logp", "top1"))
         tables["relations"], results["relations"], gaps = transfer.relations(items, logp, top1, [SEED, 12])
         tables["relation_items.jsonl"] = items
         arrays |= {"relation_logp": (logp, ("prompt", "row")), "relation_top1": (top1, ("prompt", "row"))}
@@ -228,17 +247,20 @@ def main():
         missing["relations"] = "the suite has no antonyms or no synonyms"
     if suite.values:
         norms, keys = extract.array("residual_norm_raw"), [f"value/{value['name']}" for value in suite.values]
-        done = work.units(out, identity, keys, lambda key: measure_value(lm, suite, vectors, tuned, norms, keys.index(key)),
-                          "03 values")
-        lean, steered = (np.concatenate([done[key][part] for key in keys]) for part in ("lean", "steered"))
-        known, facts = done[keys[0]]["known"], np.stack([done[key]["facts"] for key in keys])
-        items = [item for key in keys for item in done[key]["items"]]
+        def value_unit(key):
+            return measure_value(lm, suite, vectors, tuned, norms, keys.index(key))
+        done = list(work.units(out, identity, keys, value_unit, "03 values").values())
+        lean, steered = (np.concatenate([one[part] for one in done]) for part in ("lean", "steered"))
+        known, facts = done[0]["known"], np.stack([one["facts"] for one in done])
+        items = [item for one in done for item in one["items"]]
         tables["values"], results["values"], gaps = transfer.values(
             [value["name"] for value in suite.values], items, lean, steered, known, facts,
-            [done[key]["strengths"] for key in keys], [SEED, 13])
+            [one["strengths"] for one in done], [SEED, 13])
         tables["value_items.jsonl"] = items
-        arrays |= {"probe_lean": (lean, ("probe",)), "probe_steered": (steered, ("probe", "strength", "vector")),
-                   "fact_known": (known, ("fact",)), "fact_steered": (facts, ("value", "fact", "strength", "vector"))}
+        arrays |= {"probe_lean": (lean, ("probe",)),
+                   "probe_steered": (steered, ("probe", "strength", "vector")),
+                   "fact_known": (known, ("fact",)),
+                   "fact_steered": (facts, ("value", "fact", "strength", "vector"))}
         missing |= gaps
     else:
         missing["values"] = "the suite has no values"
@@ -252,8 +274,9 @@ def main():
             artifacts, cases, engine, judges, metrics, models, suites, transfer, work))])
     heads = (("traits", "transfer_gap"), ("behaviours", "id_ood_spearman"), ("relations", "antonym_gain"),
              ("values", "shift"))
-    shown = [f"{key} {results[part][key]['value']:.2f}" for part, key in heads if key in results.get(part, {})]
-    print(f"03 transfer  {lm.name}  {'  '.join(shown)}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+    shown = "  ".join(f"{key} {results[part][key]['value']:.2f}" for part, key in heads
+                      if key in results.get(part, {}))
+    print(f"03 transfer  {lm.name}  {shown}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,34 @@
 """Stage 04 - do several steering vectors hold at once?
 
-All subsets of one to four traits inside each group of the suite, each with the layer l_i and coefficient a_i that stage
-02 tuned for it alone; traits in alphabetical order, as published (Subbiah et al. 2026, arXiv 2607.01802).
+All subsets of one to four traits inside each group of the suite, each trait with the layer l_i and
+coefficient a_i that stage 02 tuned for it alone, in alphabetical order as published (Subbiah et al. 2026,
+arXiv 2607.01802).
 
     different_layers   a_i v_i at l_i; of several at one layer the later ones move to the layers below
     orthogonalised     Gram-Schmidt over all of them whatever their layer, then a_i at l_i
     tuned_mean         the mean of a_i v_i where layers coincide
-    unit_norm          (alpha_k / k) * sum_i v_i / ||v_i|| at one layer; alpha_k chosen here, on the tune split
+    unit_norm          (alpha_k / k) * sum_i v_i / ||v_i|| at one layer; alpha_k is chosen here, tune split
     plain_sum          a_i v_i at l_i, added up
-    solved             not published: the shortest vector at unit_norm's layer whose part along each v_i is what that
-                       trait gets alone (relative strength times the residual norm)
+    solved             not published: the shortest vector at unit_norm's layer whose part along each v_i is
+                       what that trait gets alone (relative strength times the residual norm)
     prompting          the k instructions joined into one system message; unsteered: the plain prompt
 
-Expression is the mean over the subset's traits, 0-100; slope is its least-squares slope against k over subsets, on the
-group's own task (emails or summaries). Methods that give equal rows share one text. A combination of k and task is won by
-the method with the highest usable expression: that of a text counts 0 if its coherence is below COHERENT. Where tuned
-layers coincide the order of the traits matters to the first two methods: pairs are also run in reverse order.
+Expression is the mean over the subset's traits, 0-100; slope is its least-squares slope against k over
+subsets, on the group's own task (emails or summaries). Methods that give equal rows share one text. A
+combination of k and task is won by the method with the highest usable expression: that of a text counts 0 if
+its coherence is below COHERENT. The order of the traits matters to the first two methods: pairs are also run
+in reverse order.
 
-reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned, settings; the suite's tune and evaluation splits
+reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned, settings; the suite's splits tune and
+        evaluate
 writes  cases.jsonl     one line per text: subset, group, k, task, own, item, method, output, scores
         prompts.jsonl   the task items that were used
-        cells.jsonl     per subset, task and method: expression per trait, mean expression, coherence, usable expression
+        cells.jsonl     per subset, task and method: expression per trait and mean, coherence, usable
+                        expression
         curves.json     per method and k, own task: expression, coherence and usable expression with intervals
         winners.json    per k and task: mean of every method, who wins
         alphas.json     unit norm on the tune split: every strength tried for every k, and which was chosen
-        scales.json     per method and k: expression and coherence on the tune split with all coefficients scaled
+        scales.json     per method and k: expression and coherence, tune split, all coefficients scaled
 claims  P5 (slope), P7 (best_method_share)
 cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
 
@@ -34,7 +38,8 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, compose, engine, judges, metrics, models, subsets, suite as suites, tuning, work
+from lib import (artifacts, cases, compose, engine, judges, metrics, models, subsets, suite as suites, tuning,
+                 work)
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 4
@@ -53,11 +58,12 @@ MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
 
 
 def rows_of(subset, vectors, tuned, layer, alpha, norms, reverse=False):
-    """{method: row} of one subset; alpha is unit norm's; reverse=True: the last trait first, REVERSED methods only."""
+    """{method: row} of one subset; alpha is unit norm's; reverse: REVERSED methods, the last trait first."""
     keys = [f"trait/{name}" for name in subset["traits"]][::-1 if reverse else 1]
     v = np.stack([vectors[key] for key in keys])                                         # (trait, layer, d)
     layers, coefs = [tuned[key]["layer"] for key in keys], [tuned[key]["coefficient"] for key in keys]
-    methods = {name: getattr(compose, name) for name in (REVERSED if reverse else METHODS) if name != "unit_norm"}
+    wanted = REVERSED if reverse else [name for name in METHODS if name != "unit_norm"]
+    methods = {name: getattr(compose, name) for name in wanted}
     if not reverse:
         alone = [tuned[key]["relative_strength"] * norms[layer] for key in keys]
         methods |= {"unit_norm": compose.unit_norm(layer, alpha), "solved": subsets.solved(layer, alone)}
@@ -66,15 +72,16 @@ def rows_of(subset, vectors, tuned, layer, alpha, norms, reverse=False):
 
 def job(lm, suite, subset, item, method, row, system=None):
     """One text of a subset; system replaces the suite's own system message."""
-    return {"record": {"subset": subset["name"], "group": subset["group"], "k": subset["k"], "task": item["task"],
-                       "own": item["task"] == subset["task"], "item": item["id"], "method": method},
-            "prompt": lm.chat(system or suite.system, item["prompt"]), "row": row, "item": item,
-            "traits": subset["traits"]}
+    record = {"subset": subset["name"], "group": subset["group"], "k": subset["k"], "task": item["task"],
+              "own": item["task"] == subset["task"], "item": item["id"], "method": method}
+    return {"record": record, "prompt": lm.chat(system or suite.system, item["prompt"]), "row": row,
+            "item": item, "traits": subset["traits"]}
 
 
 def tune_jobs(lm, suite, chosen, n, rows):
     """Jobs on the tune split, own task; rows(subset) -> {label: row}."""
-    return [job(lm, suite, subset, item, label, row) for subset in chosen for label, row in rows(subset).items()
+    return [job(lm, suite, subset, item, label, row)
+            for subset in chosen for label, row in rows(subset).items()
             for item in suites.tasks(suite, subset["task"], "tune")[:n]]
 
 
@@ -82,26 +89,28 @@ def evaluation_jobs(lm, suite, found, rows, reversed_rows, n):
     """Jobs on the evaluation split: every method on both tasks, reversed pairs on the own task."""
     jobs, instructions = [], {trait["name"]: trait["instructions"] for trait in suite.traits}
     for subset in found:
-        made = rows(subset)
-        turned = {f"{name}_reversed": row for name, row in reversed_rows(subset).items()} if subset["k"] == 2 else {}
+        made, turned = rows(subset), {}
+        if subset["k"] == 2:
+            turned = {f"{name}_reversed": row for name, row in reversed_rows(subset).items()}
         for task in sorted({other["task"] for other in found}):
             for i, item in enumerate(suites.tasks(suite, task, "evaluate")[:n]):
                 asked = [instructions[name] for name in subset["traits"]]
                 system = " ".join(options[i % len(options)]["positive"] for options in asked)
-                own = turned if task == subset["task"] else {}
-                jobs += [job(lm, suite, subset, item, method, row) for method, row in (made | own).items()]
-                jobs += [job(lm, suite, subset, item, "prompting", (), system), job(lm, suite, subset, item, "unsteered", ())]
+                here = {**made, **(turned if task == subset["task"] else {}), "unsteered": ()}
+                jobs += [job(lm, suite, subset, item, method, row) for method, row in here.items()]
+                jobs.append(job(lm, suite, subset, item, "prompting", (), system))
     return jobs
 
 
 def by_k(records, labels):
-    """[(k, label, records)] of the cells of a tune run."""
-    ks = sorted({record["k"] for record in records})
-    return [(k, label, [r for r in records if r["k"] == k and r["method"] == label]) for k in ks for label in labels]
-
-
-def means(records):
-    return {"n": len(records), **{what: float(np.mean([r[what] for r in records])) for what in ("expression", "coherence")}}
+    """[(k, label, {"n", "expression", "coherence"})]: means over the cells of a tune run."""
+    found = []
+    for k in sorted({record["k"] for record in records}):
+        for label in labels:
+            mine = [r for r in records if r["k"] == k and r["method"] == label]
+            found.append((k, label, {"n": len(mine), **{what: float(np.mean([r[what] for r in mine]))
+                                                        for what in ("expression", "coherence")}}))
+    return found
 
 
 def main():
@@ -113,18 +122,20 @@ def main():
     suite, lm = suites.load(args.suite, profile), models.load(args.model)
     judge = judges.load(args.judge, suite, lm)
     inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
-    if tune.config["model"] != lm.identity or tune.manifest["inputs"] != {k: inputs[k] for k in ("suite", "01_extract")}:
-        raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run stages 01 and 02 again")
-    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name, "seed": SEED,
-              "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_tune": N_TUNE[profile],
-              "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS, "scales": SCALES, "coherent": COHERENT,
-              "max_new_tokens": MAX_NEW_TOKENS[profile]}
+    if tune.config["model"] != lm.identity or not tune.manifest["inputs"].items() <= inputs.items():
+        raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
+    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+              "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_tune": N_TUNE[profile],
+              "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS, "scales": SCALES,
+              "coherent": COHERENT, "max_new_tokens": MAX_NEW_TOKENS[profile]}
     out, identity = folder / "04_compose", {**config, **inputs}
-    tuned, common, norms = tune.table("tuned"), tune.table("settings")["unit_norm"], extract.array("residual_norm")
+    tuned, common = tune.table("tuned"), tune.table("settings")["unit_norm"]
+    norms = extract.array("residual_norm")
     vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
     save = {"stage": "04_compose", "config": config, "inputs": inputs, "t0": t0, "sources": [__file__, *(
-        module.__file__ for module in (artifacts, cases, compose, engine, judges, metrics, models, subsets, suites, tuning, work))]}
+        module.__file__ for module in (artifacts, cases, compose, engine, judges, metrics, models, subsets,
+                                       suites, tuning, work))]}
     if not found:
         if work.is_main():
             reason = "no trait of a group has a vector"
@@ -140,47 +151,50 @@ def main():
     layer, few = common["layer"], []
     for k in sorted({subset["k"] for subset in found}):
         mine = [subset for subset in found if subset["k"] == k]
-        few += [mine[i] for i in sorted({int(x) for x in np.linspace(0, len(mine) - 1, TUNE_SUBSETS[profile])})]
+        few += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, TUNE_SUBSETS[profile]).astype(int))]
     def rows(subset, alpha=None):
         return rows_of(subset, vectors, tuned, layer, alpha or alpha_of[subset["k"]], norms)
     tried = subsets.cells(run(tune_jobs(lm, suite, few, N_TUNE[profile], lambda subset: {
         str(s): rows(subset, s * norms[layer])["unit_norm"] for s in STRENGTHS}), "04 unit norm"), COHERENT)
-    alphas = [{"k": k, "relative_strength": float(s), "alpha": float(s) * float(norms[layer]), **means(mine)}
-              for k, s, mine in by_k(tried, [str(s) for s in STRENGTHS])]
+    alphas = [{"k": k, "relative_strength": float(s), "alpha": float(s) * float(norms[layer]), **means}
+              for k, s, means in by_k(tried, [str(s) for s in STRENGTHS])]
     alpha_of = {}
     for k in sorted({row["k"] for row in alphas}):
-        best, coherent = tuning.best([row for row in alphas if row["k"] == k], "expression", "coherence", COHERENT)
+        mine = [row for row in alphas if row["k"] == k]
+        best, coherent = tuning.best(mine, "expression", "coherence", COHERENT)
         alpha_of[k] = best["alpha"]
         best |= {"chosen": True, "coherent": coherent}
     def scaled(subset):
         return {f"{method} {scale}": tuple((l, np.float32(scale) * v) for l, v in row)
                 for method, row in rows(subset).items() for scale in sorted({*SCALES, 1.0})}
     traded = subsets.cells(run(tune_jobs(lm, suite, few, N_TUNE[profile], scaled), "04 scales"), COHERENT)
-    scales = [{"method": label.split()[0], "scale": float(label.split()[1]), "k": k, **means(mine)}
-              for k, label, mine in by_k(traded, sorted({r["method"] for r in traded}))]
+    scales = [{"method": label.split()[0], "scale": float(label.split()[1]), "k": k, **means}
+              for k, label, means in by_k(traded, sorted({r["method"] for r in traded}))]
 
     # 3. evaluation split: every subset, method and prompt
-    told = run(evaluation_jobs(lm, suite, found, rows, lambda subset: rows_of(subset, vectors, tuned, layer, None, norms, True),
-                               N_PROMPTS[profile]), "04 subsets")
+    def reversed_rows(subset):
+        return rows_of(subset, vectors, tuned, layer, None, norms, reverse=True)
+    told = run(evaluation_jobs(lm, suite, found, rows, reversed_rows, N_PROMPTS[profile]), "04 subsets")
     if not work.is_main():
         return
 
     # 4. results: slopes, losses, who wins where
     records = subsets.cells(told, COHERENT)
     curves, winners, results, missing = subsets.conclude(records, METHODS, REFERENCES, [SEED, 1])
-    results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in alpha_of}, "left_out": left_out,
-                      "texts": len(told), "unscored": sum(r["unscored"] for r in records)},
+    results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in alpha_of},
+                      "left_out": left_out, "cases": len(told),
+                      "unscored": sum(r["unscored"] for r in records)},
                 "unit_norm": {"layer": layer, "alpha": {str(k): alpha for k, alpha in alpha_of.items()}},
                 "not_testable": missing}
 
     # 5. artifacts
-    tasks = {case["task"] for case in told}
-    saved = artifacts.save(out, results=results, **save, tables={
-        "cases.jsonl": told, "cells.jsonl": records, "curves": curves, "alphas": alphas, "scales": scales,
-        "prompts.jsonl": [i for task in sorted(tasks) for i in suites.tasks(suite, task, "evaluate")[:N_PROMPTS[profile]]],
-        **({"winners": winners} if winners else {})})
-    worst = max(results.get("slope", {"none": {"value": 0.0}}).items(), key=lambda item: item[1]["value"])
-    print(f"04 compose  {lm.name}  slope {worst[1]['value']:.1f} at best ({worst[0]})  {time.time() - t0:.0f} s  "
+    prompts = [item for task in sorted({case["task"] for case in told})
+               for item in suites.tasks(suite, task, "evaluate")[:N_PROMPTS[profile]]]
+    tables = {"cases.jsonl": told, "prompts.jsonl": prompts, "cells.jsonl": records, "curves": curves,
+              "alphas": alphas, "scales": scales, **({"winners": winners} if winners else {})}
+    saved = artifacts.save(out, tables=tables, results=results, **save)
+    slopes = "  ".join(f"{method} {s['value']:.1f}" for method, s in results.get("slope", {}).items())
+    print(f"04 compose  {lm.name}  slope: {slopes or 'not testable'}  {time.time() - t0:.0f} s  "
           f"digest {saved.digest[:12]}")
 
 

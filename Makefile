@@ -46,6 +46,8 @@ SET       := $(subst $(empty) $(empty),+,$(NAMES))
 SUITE_AT  := $(patsubst %/,%,$(if $(wildcard $(SUITE)/suite.json),$(SUITE),data/suites/$(SUITE)))
 LEAF      := $(notdir $(SUITE_AT))$(if $(filter smoke,$(PROFILE)),-smoke)
 ACROSS    := $(if $(filter-out 1,$(words $(NAMES))),outputs/$(SET)/$(LEAF)/05_across/manifest.json)
+# What decides a model folder's numbers; its card and its training log do not.
+weights    = $(wildcard $(1)/*.safetensors $(1)/*config.json $(1)/tokenizer* $(1)/*.jinja)
 manifests  = $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)/$(1)/manifest.json)
 # The committed report is the embedded models' own; any other run gets a folder beside its results.
 REPORT_TO := outputs/$(SET)/$(LEAF)/report
@@ -87,7 +89,7 @@ reliability: $(call manifests,05_reliability) $(ACROSS)   ## 05  per input, agai
 
 # --- the chain, once per model -----------------------------------------------------------------------------------
 define CHAIN
-$(2)/01_extract/manifest.json: 01_extract.py $(LIB_01) $(SUITE_FILES) $(wildcard $(1)/*.*) | $(ENV)
+$(2)/01_extract/manifest.json: 01_extract.py $(LIB_01) $(SUITE_FILES) $(call weights,$(1)) | $(ENV)
 	$$(RUN) $$< --model $(1) $$(FLAGS)
 
 $(2)/02_tune/manifest.json: 02_tune.py $(LIB_02) $(2)/01_extract/manifest.json | $(ENV)
@@ -131,9 +133,10 @@ testbed: $(ENV)                 ## write the testbed suite again and train both 
 	$(PYTHON) -m data.train_testbed pico-llama
 	$(PYTHON) -m data.train_testbed pico-gpt2
 
-testbed-check: $(ENV)           ## write the testbed suite elsewhere and compare it with the committed one
+testbed-check: $(ENV)           ## compare the committed suite with the grammar's, measure both models, write their cards
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; $(PYTHON) -m data.testbed "$$dir"; \
 	diff -r "$$dir" data/suites/testbed; echo "the suite is what the grammar writes"
+	$(PYTHON) -m data.check_testbed $(EMBEDDED)
 
 bench: $(ENV)                   ## the engine against the naive computation, timed
 	$(PYTHON) -m pytest -q -s tests -m bench

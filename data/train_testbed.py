@@ -37,7 +37,11 @@ from data import testbed
 SEED = 20261121
 VOCABULARY = 3072
 WIDTH, LAYERS, HEADS = 192, 6, 6
-MIXTURE = {"trait": .24, "behaviour": .60, "relation": .09, "value": .07}       # shares of examples
+# Shares of examples, from a chunk on. Multiple choice is a three-way binding that is learned late and all at once, and
+# nothing else needs long: after a beginning with everything it gets the most, then everything again.
+PHASES = ((0, {"trait": .24, "behaviour": .60, "relation": .09, "value": .07}),
+          (21, {"trait": .05, "behaviour": .90, "relation": .03, "value": .02}),
+          (46, {"trait": .34, "behaviour": .46, "relation": .12, "value": .08}))
 STEPS, BATCH_TOKENS, CHUNK = 6500, 4096, 4096       # optimizer steps, padded tokens per step, examples per draw
 PEAK_LR, WARMUP, FLOOR, DECAY = 1.5e-3, 200, .02, .05
 CONTEXT = 512
@@ -55,7 +59,7 @@ CHAT_TEMPLATE = ("{{ '<|bos|>' }}{% for m in messages %}{{ '<|' + m['role'] + '|
 def build_tokenizer(n_examples=30000):
     """Byte-level BPE over a sample of the training text; answers of the relations count as often as prose."""
     rng = np.random.default_rng([SEED, 0])
-    texts = ["".join(t for t, _ in testbed.example(rng, MIXTURE)) for _ in range(n_examples)]
+    texts = ["".join(t for t, _ in testbed.example(rng, PHASES[0][1])) for _ in range(n_examples)]
     words = [f" {w} {v}" for pairs in testbed.RELATIONS.values() for w, v in pairs.items()]
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -99,7 +103,8 @@ def encode(raw, segments):
 def batches(tok, chunk):
     """The batches of one chunk of examples: [(input ids (B, T), loss weights (B, T))], about BATCH_TOKENS each."""
     rng, raw = np.random.default_rng([SEED, 1, chunk]), tok.backend_tokenizer
-    rows = sorted((encode(raw, testbed.example(rng, MIXTURE)) for _ in range(CHUNK)), key=lambda r: len(r[0]))
+    mixture = [m for start, m in PHASES if chunk >= start][-1]
+    rows = sorted((encode(raw, testbed.example(rng, mixture)) for _ in range(CHUNK)), key=lambda r: len(r[0]))
     wide = lambda row: -(-len(row[0]) // 16) * 16       # few distinct shapes: compiled kernels and memory are reused
     out, i = [], 0
     while i < len(rows):
@@ -197,7 +202,7 @@ def main():
     model.to(torch.bfloat16).save_pretrained(out)
     tok.save_pretrained(out)
     (out / "training.json").write_text(json.dumps({
-        "command": f"python -m data.train_testbed {args.name}", "seed": SEED, "mixture": MIXTURE, "steps": step,
+        "command": f"python -m data.train_testbed {args.name}", "seed": SEED, "phases (chunk, shares)": PHASES, "steps": step,
         "padded_tokens": tokens, "parameters": sum(p.numel() for p in model.parameters()), "loss (step, all, letters)": curve,
         "seconds": round(time.time() - t0), "torch": torch.__version__, "transformers": transformers.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Cases: one text each, generated under one steering row and scored for the traits in question.
 
-A *job* is {"record": what identifies the case, "prompt": token ids, "row": steering row, "item": the task item,
-"traits": names to score}. A *case* is the job's record plus "output", "expression" {trait: 0-100 or None} and
+A *job* is {"record": what identifies the case, "prompt": token ids, "row": steering row, "item": the task
+item, "traits": names to score}. A *case* is the job's record plus "output", "expression" {trait: 0-100 or None} and
 "coherence" (0-100 or None); None where the judge gave no usable score.
 """
 import numpy as np
@@ -13,7 +13,8 @@ SHARD = 512               # texts per work unit: one large generate call, and th
 
 def signature(job):
     """What decides the text of a job: prompt tokens, and layer and exact vector of every part of the row."""
-    return tuple(job["prompt"]), tuple((layer, np.asarray(v, np.float32).tobytes()) for layer, v in job["row"])
+    row = tuple((layer, np.asarray(v, np.float32).tobytes()) for layer, v in job["row"])
+    return tuple(job["prompt"]), row
 
 
 def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True):
@@ -23,7 +24,7 @@ def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True):
     sharing = {}
     for index, job in enumerate(jobs):
         sharing.setdefault(signature(job), []).append(index)
-    texts = list(sharing.values())                                   # indices of the jobs that share each text
+    texts = list(sharing.values())        # indices of the jobs that share each text
     shards = {f"{desc} {start}": texts[start:start + SHARD] for start in range(0, len(texts), SHARD)}
 
     def unit(key):

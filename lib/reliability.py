@@ -2,15 +2,27 @@
 
 Pure functions. An estimate that the data cannot give is named in results["not_testable"] = {key: reason}.
 """
+
 import numpy as np
 
 from lib import metrics
 
 # Groups of results, for a suite without behaviours, which can test none of them.
-GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "raw", "leak",
-          "steerable_only", "planted", "predictors")
+GROUPS = (
+    "steerability",
+    "spread",
+    "anti_steerable",
+    "bias",
+    "unsteerable",
+    "linearity",
+    "raw",
+    "leak",
+    "steerable_only",
+    "planted",
+    "predictors",
+)
 PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")
-MIN_BEHAVIOURS = 4                       # fewer give no rank correlation
+MIN_BEHAVIOURS = 4  # fewer give no rank correlation
 
 
 def swap_pairs(items):
@@ -25,8 +37,9 @@ def swap_pairs(items):
 def signs(items):
     """(letter, yes, contrary) of inputs: +1 where the positive option is A, is Yes (0: no Yes/No); bool."""
     letter = np.array([1.0 if item["positive"] == "A" else -1.0 for item in items])
-    yes = np.array([0.0 if item["yes"] is None else 1.0 if item["yes"] == item["positive"] else -1.0
-                    for item in items])
+    yes = np.array(
+        [0.0 if item["yes"] is None else 1.0 if item["yes"] == item["positive"] else -1.0 for item in items]
+    )
     return letter, yes, np.array([bool(item["contrary"]) for item in items])
 
 
@@ -52,9 +65,12 @@ def swapped(slopes, pairs):
         return None
     two = slopes[pairs]
     within = ((two - two.mean(axis=1, keepdims=True)) ** 2).mean()
-    return {"n": len(pairs), "flips_sign": float(((two[:, 0] <= 0) != (two[:, 1] <= 0)).mean()),
-            "within_share": float(within / two.var()) if two.var() > 0 else 0.0,
-            "letter_effect": float((two[:, 0] - two[:, 1]).mean() / 2)}
+    return {
+        "n": len(pairs),
+        "flips_sign": float(((two[:, 0] <= 0) != (two[:, 1] <= 0)).mean()),
+        "within_share": float(within / two.var()) if two.var() > 0 else 0.0,
+        "letter_effect": float((two[:, 0] - two[:, 1]).mean() / 2),
+    }
 
 
 def permuted_share(slopes, letter, yes, n, address):
@@ -76,32 +92,53 @@ def record(behaviour, items, got, quantile, n_permutations, address):
     A behaviour is steerable if its mean control_slope is above `quantile` of the random vectors' means."""
     slopes, (letter, yes, contrary), pairs = got["slopes"], signs(items), swap_pairs(items)
     clusters = np.arange(len(items))
-    clusters[pairs[:, 1]] = pairs[:, 0]                  # both orders of one content are one draw, not two
+    clusters[pairs[:, 1]] = pairs[:, 0]  # both orders of one content are one draw, not two
     means = got["random_slopes"].mean(axis=0)
     # A random direction and its opposite are equally likely and have opposite slopes: both count.
     limit = float(np.quantile(np.concatenate([means, -means]), quantile))
     control = float(got["control_slope"].mean())
     anti = metrics.anti_fraction
     return {
-        "name": behaviour["name"], "format": behaviour["format"], "n": len(items),
+        "name": behaviour["name"],
+        "format": behaviour["format"],
+        "n": len(items),
         "slope": metrics.bootstrap(slopes, unit="contents", clusters=clusters, seed_address=[*address, 0]),
-        "sd": float(slopes.std(ddof=1)), "anti_steerable": anti(slopes), "r2": float(got["r2"].mean()),
+        "sd": float(slopes.std(ddof=1)),
+        "anti_steerable": anti(slopes),
+        "r2": float(got["r2"].mean()),
         "quantiles": {f"p{q:02d}": float(np.quantile(slopes, q / 100)) for q in (5, 25, 50, 75, 95)},
         "monotonicity": float(got["monotonicity"].mean()),
-        "bias": {**metrics.variance_shares(slopes, letter > 0, yes > 0),
-                 "permuted": permuted_share(slopes, letter, yes, n_permutations, [*address, 1])},
-        "swap": swapped(slopes, pairs), "control_slope": control, "steerable": control > limit,
-        "random": {"means": means, "p95": limit, "anti": anti(got["random_slopes"]),
-                   "anti_oriented": anti(got["random_slopes"] * np.where(means < 0, -1, 1))},
+        "bias": {
+            **metrics.variance_shares(slopes, letter > 0, yes > 0),
+            "permuted": permuted_share(slopes, letter, yes, n_permutations, [*address, 1]),
+        },
+        "swap": swapped(slopes, pairs),
+        "control_slope": control,
+        "steerable": control > limit,
+        "random": {
+            "means": means,
+            "p95": limit,
+            "anti": anti(got["random_slopes"]),
+            "anti_oriented": anti(got["random_slopes"] * np.where(means < 0, -1, 1)),
+        },
         "shuffled": {"means": got["shuffled_slopes"].mean(axis=0), "anti": anti(got["shuffled_slopes"])},
-        "raw": {"mean": float(got["slopes_raw"].mean()), "sd": float(got["slopes_raw"].std(ddof=1)),
-                "anti_steerable": anti(got["slopes_raw"])},
+        "raw": {
+            "mean": float(got["slopes_raw"].mean()),
+            "sd": float(got["slopes_raw"].std(ddof=1)),
+            "anti_steerable": anti(got["slopes_raw"]),
+        },
         "seen": {"mean": float(got["seen_slopes"].mean()), "n": len(got["seen_slopes"])},
-        "unsteered": {"mean": float(got["unsteered"].mean()),
-                      **bias_fit(got["unsteered"], letter, yes, contrary)},
-        "contrary": {"n": int(contrary.sum()), "anti": anti(slopes[contrary]) if contrary.any() else None,
-                     "regular_anti": None if contrary.all() else anti(slopes[~contrary])},
-        "planted": behaviour.get("planted")}
+        "unsteered": {
+            "mean": float(got["unsteered"].mean()),
+            **bias_fit(got["unsteered"], letter, yes, contrary),
+        },
+        "contrary": {
+            "n": int(contrary.sum()),
+            "anti": anti(slopes[contrary]) if contrary.any() else None,
+            "regular_anti": None if contrary.all() else anti(slopes[~contrary]),
+        },
+        "planted": behaviour.get("planted"),
+    }
 
 
 def correlate(results, key, x, y, address):
@@ -109,17 +146,22 @@ def correlate(results, key, x, y, address):
     none."""
     group, name = key.split(".", 1)
     if len(x) < MIN_BEHAVIOURS or len(set(x)) == 1 or len(set(y)) == 1:
-        results["not_testable"][key] = f"{len(x)} behaviours with {len(set(x))} and {len(set(y))} different values"
+        results["not_testable"][
+            key
+        ] = f"{len(x)} behaviours with {len(set(x))} and {len(set(y))} different values"
         return
     results.setdefault(group, {})[name] = metrics.bootstrap_corr(
-        np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address)
+        np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address
+    )
 
 
 def summary(records, predictors, address):
     """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}."""
+
     def over(values, tag, stat=np.mean):
-        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit="behaviours",
-                                 seed_address=[*address, tag])
+        return metrics.bootstrap(
+            np.asarray(values, np.float64), stat, unit="behaviours", seed_address=[*address, tag]
+        )
 
     def each(*path):
         values = records
@@ -130,48 +172,72 @@ def summary(records, predictors, address):
     means, anti = each("slope", "value"), each("anti_steerable")
     ratio, good = each("sd") / np.abs(means), each("steerable") > 0
     results = {
-        "n": {"behaviours": len(records), "inputs": int(each("n").sum()),
-              "random": len(records[0]["random"]["means"]), "steerable": int(good.sum())},
-        "steerability": {"mean": over(means, 0)}, "spread": over(ratio, 1, np.median),
-        "anti_steerable": {"share": over(anti, 2), "random": over(each("random", "anti"), 3),
-                           "random_oriented": over(each("random", "anti_oriented"), 4),
-                           "shuffled": over(each("shuffled", "anti"), 5)},
-        "bias": {"explained": over(each("bias", "letter") + each("bias", "yes_marginal"), 6),
-                 "letter": over(each("bias", "letter"), 7),
-                 "yes_marginal": over(each("bias", "yes_marginal"), 8),
-                 "permuted": over(each("bias", "permuted"), 9)},
+        "n": {
+            "behaviours": len(records),
+            "inputs": int(each("n").sum()),
+            "random": len(records[0]["random"]["means"]),
+            "steerable": int(good.sum()),
+        },
+        "steerability": {"mean": over(means, 0)},
+        "spread": over(ratio, 1, np.median),
+        "anti_steerable": {
+            "share": over(anti, 2),
+            "random": over(each("random", "anti"), 3),
+            "random_oriented": over(each("random", "anti_oriented"), 4),
+            "shuffled": over(each("shuffled", "anti"), 5),
+        },
+        "bias": {
+            "explained": over(each("bias", "letter") + each("bias", "yes_marginal"), 6),
+            "letter": over(each("bias", "letter"), 7),
+            "yes_marginal": over(each("bias", "yes_marginal"), 8),
+            "permuted": over(each("bias", "permuted"), 9),
+            "excess": over(
+                each("bias", "letter") + each("bias", "yes_marginal") - each("bias", "permuted"), 18
+            ),
+        },
         "unsteerable": {"share": over(~good, 10)},
         "linearity": {"r2": over(each("r2"), 11), "monotonicity": over(each("monotonicity"), 12)},
-        "raw": {"spread": over(each("raw", "sd") / np.abs(each("raw", "mean")), 13, np.median),
-                "anti_steerable": over(each("raw", "anti_steerable"), 14)},
-        "leak": {"seen_minus_held_out": over(each("seen", "mean") - means, 15)}, "not_testable": {}}
+        "raw": {
+            "spread": over(each("raw", "sd") / np.abs(each("raw", "mean")), 13, np.median),
+            "anti_steerable": over(each("raw", "anti_steerable"), 14),
+        },
+        "leak": {"seen_minus_held_out": over(each("seen", "mean") - means, 15)},
+        "not_testable": {},
+    }
     missing = results["not_testable"]
 
     # a vector that does nothing has anti-steerable inputs and a large SD / |mean| too: the same without those
     if good.any():
-        results["steerable_only"] = {"spread": over(ratio[good], 16, np.median),
-                                     "anti_steerable": over(anti[good], 17)}
+        results["steerable_only"] = {
+            "spread": over(ratio[good], 16, np.median),
+            "anti_steerable": over(anti[good], 17),
+        }
     else:
         missing["steerable_only"] = "no behaviour steers more than random vectors do"
     for name in PREDICTORS:
         correlate(results, f"predictors.{name}", [p[name] for p in predictors], means, [*address, 20])
     swaps = [r["swap"] for r in records if r["swap"]]
     if swaps:
-        results["bias"]["swap"] = {key: over([swap[key] for swap in swaps], 30)
-                                   for key in ("flips_sign", "within_share", "letter_effect")}
+        results["bias"]["swap"] = {
+            key: over([swap[key] for swap in swaps], 30)
+            for key in ("flips_sign", "within_share", "letter_effect")
+        }
     else:
         missing["bias.swap"] = "no input comes with its options swapped"
 
     # planted truth: inputs that answer from the other side, biases in nats, defaults
-    mixed = [r["contrary"] for r in records if r["contrary"]
-        ["n"] and r["contrary"]["regular_anti"] is not None]
+    mixed = [
+        r["contrary"] for r in records if r["contrary"]["n"] and r["contrary"]["regular_anti"] is not None
+    ]
     if mixed:
-        results["planted"] = {"contrary_anti": over([c["anti"] for c in mixed], 40),
-                              "regular_anti": over([c["regular_anti"] for c in mixed], 41)}
+        results["planted"] = {
+            "contrary_anti": over([c["anti"] for c in mixed], 40),
+            "regular_anti": over([c["regular_anti"] for c in mixed], 41),
+        }
     else:
         missing |= {
-    f"planted.{key}_anti": "no input is planted as contrary" for key in (
-        "contrary", "regular")}
+            f"planted.{key}_anti": "no input is planted as contrary" for key in ("contrary", "regular")
+        }
     told = [(r["unsteered"], r["planted"]) for r in records if r["planted"]]
     for key in ("letter", "yes"):
         errors = [found[key] - truth[f"{key}_bias"] for found, truth in told if found[key] is not None]
@@ -179,8 +245,13 @@ def summary(records, predictors, address):
             results.setdefault("planted", {})[f"{key}_bias"] = over(errors, 42 + (key == "yes"))
         else:
             missing[f"planted.{key}_bias"] = "nothing of the kind is planted in this suite"
-    correlate(results, "planted.default_spearman", [found["default"] for found, _ in told],
-              [truth["default"] for _, truth in told], [*address, 44])
+    correlate(
+        results,
+        "planted.default_spearman",
+        [found["default"] for found, _ in told],
+        [truth["default"] for _, truth in told],
+        [*address, 44],
+    )
     return results
 
 
@@ -195,13 +266,24 @@ def compare(names, tables, address):
         for j in range(i + 1, len(names)):
             pair = f"{first} / {names[j]}"
             both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
-            mine = [{"pair": pair, "name": two[0]["name"], "mean": [r["slope"]["value"] for r in two],
-                     "sd": [r["sd"] for r in two], "anti_steerable": [r["anti_steerable"] for r in two]}
-                    for two in both]
+            mine = [
+                {
+                    "pair": pair,
+                    "name": two[0]["name"],
+                    "mean": [r["slope"]["value"] for r in two],
+                    "sd": [r["sd"] for r in two],
+                    "anti_steerable": [r["anti_steerable"] for r in two],
+                }
+                for two in both
+            ]
             rows += mine
             for what, column in columns.items():
-                correlate(results, f"{what}.{pair}", *([row[column][side] for row in mine] for side in (0, 1)),
-                          [*address, i, j])
+                correlate(
+                    results,
+                    f"{what}.{pair}",
+                    *([row[column][side] for row in mine] for side in (0, 1)),
+                    [*address, i, j],
+                )
     for what in columns:
         if results.get(what):
             results[what]["spearman"] = min(results[what].values(), key=lambda estimate: estimate["value"])

@@ -1,4 +1,4 @@
-"""Subsets of traits that act at once: which there are, one more way to compose them, and what stage 04 concludes.
+"""Subsets of traits that act at once: which there are, one more composition, and what stage 04 concludes.
 
 A *cell* here is one subset under one method on one task: the means over its prompts. Pure functions.
 """
@@ -13,7 +13,7 @@ TIE = 1e-9                # scores closer than this are a tie; both methods win
 
 
 def subsets(traits, available, largest):
-    """(subsets, number left out): all subsets of 1 to `largest` traits of one group, each in alphabetical order.
+    """(subsets, number left out): all subsets of 1 to `largest` traits of a group, in alphabetical order.
 
     traits     the suite's records; those without a group compose with nothing
     available  names that have a tuned vector; subsets that need another one are left out and counted
@@ -30,11 +30,11 @@ def subsets(traits, available, largest):
 
 
 def solved(layer, lengths):
-    """The method that solves for all coefficients at once: the shortest w, at one layer, with w . v_i / ||v_i|| equal to
-    lengths[i] for every trait i, so that each trait is pushed along its own direction exactly as far as alone.
+    """The method that solves for all coefficients at once: the shortest w, at one layer, with
+    w . v_i / ||v_i|| = lengths[i] for every trait i, so each goes along its own direction as far as alone.
 
-    lengths (k,) residual-stream units. Takes and returns what the methods of lib.compose do; vectors that are copies of
-    each other but want different lengths get the least-squares answer."""
+    lengths (k,) residual-stream units. Takes and returns what the methods of lib.compose do; vectors that are
+    copies of each other but want different lengths get the least-squares answer."""
     def method(vectors, layers, coefs):
         v = np.asarray(vectors, np.float64)[:, layer]
         v = v / np.linalg.norm(v, axis=1, keepdims=True)
@@ -73,8 +73,8 @@ def slope(values):
 
 
 def best_share(values):
-    """Share of cells that the method with the highest mean over cells wins. Column 0 names the cell, the other columns
-    are the methods' scores, one row per subset."""
+    """Share of cells that the method with the highest mean over cells wins. Column 0 names the cell, the
+    other columns are the methods' scores, one row per subset."""
     means = np.array([values[values[:, 0] == cell, 1:].mean(axis=0) for cell in np.unique(values[:, 0])])
     best = means.mean(axis=0).argmax()
     return (means[:, best] >= means.max(axis=1) - TIE).mean()
@@ -84,8 +84,8 @@ def conclude(records, methods, references, address):
     """(curves, winners, results, missing) from the records of `cells`.
 
     methods     the compositions that compete; references stand beside them (prompting, unsteered ...)
-    Expression is counted on the group's own task, as published; `other_task` is the same on the other one. Subsets are
-    resampled; those of a group share traits, so `slope_over_groups` resamples whole groups."""
+    Expression is counted on the group's own task, as published; `other_task` is the same on the other one.
+    Subsets are resampled; those of a group share traits, so `slope_over_groups` resamples whole groups."""
     at = {(r["subset"], r["own"], r["method"]): r for r in records}
     shown, counter, missing = (*methods, *references), iter(range(10 ** 6)), {}
 
@@ -104,7 +104,8 @@ def conclude(records, methods, references, address):
         return found
 
     results = {"slope": slopes(methods), "slope_reference": slopes(references),
-               "slope_over_groups": slopes(shown, by_group=True), "slope_other_task": slopes(shown, own=False),
+               "slope_over_groups": slopes(shown, by_group=True),
+               "slope_other_task": slopes(shown, own=False),
                "slope_coherence": slopes(shown, what="coherence")}
     for key in [key for key, found in results.items() if not found]:
         missing[key] = "no subset of more than one trait, or no second task"
@@ -123,7 +124,8 @@ def conclude(records, methods, references, address):
     # the alphabetical order of the published table, and what exchanging the two traits does to each of them
     order, exchanged = {}, {}
     for method in shown:
-        pairs = [list(r["expressions"].values()) for r in records if r["method"] == method and r["own"] and r["k"] == 2]
+        pairs = [list(r["expressions"].values()) for r in records
+                 if r["method"] == method and r["own"] and r["k"] == 2]
         if pairs:
             order[method] = over([first - second for first, second in pairs])
     for method in ("different_layers", "orthogonalised"):
@@ -134,7 +136,8 @@ def conclude(records, methods, references, address):
                 gains.append(np.mean([forward[a] - r["expressions"][a], r["expressions"][b] - forward[b]]))
         if gains:
             exchanged[method] = over(gains)
-    for key, found in (("drop", drop), ("first_minus_second", order), ("first_minus_second_exchanged", exchanged)):
+    for key, found in (("drop", drop), ("first_minus_second", order),
+                       ("first_minus_second_exchanged", exchanged)):
         if found:
             results[key] = found
         else:

@@ -1,7 +1,7 @@
 """What stage 03 concludes from the texts, propensities and log-probabilities it measured. Pure functions.
 
-Each returns (rows, results, missing): records to keep and to draw; estimates as in lib.metrics; and {dotted key of a
-result that these data cannot give: reason}.
+Each returns (rows, results, missing): records to keep and to draw; estimates as in lib.metrics; and
+{dotted key of a result that these data cannot give: reason}.
 """
 import numpy as np
 
@@ -13,16 +13,16 @@ ARMS = ("unsteered", "prompted", "steered", "steered_prompted", "random")
 
 
 def estimator(unit, address):
-    """over(tag, values, stat=mean, clusters=None): bootstrap with one unit; `tag` tells its draws from the others'."""
+    """over(tag, values, stat=mean, clusters=None): the bootstrap of one unit; `tag` keeps its draws apart."""
     def over(tag, values, stat=np.mean, clusters=None):
-        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit=unit, seed_address=[*address, tag],
-                                 clusters=clusters)
+        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit=unit, clusters=clusters,
+                                 seed_address=[*address, tag])
     return over
 
 
 # --- traits ------------------------------------------------------------------------------------------------
 def trait_rows(cases, traits, tasks, address):
-    """One record per trait and task: means of the arms over the prompts that all arms share, and the paired gain.
+    """One record per trait and task: means of the arms over the prompts all arms share, and the paired gain.
 
     cases   lib.cases records with task, item, arm; the unsteered ones hold the scores of every trait
     traits  the suite's records of the traits to report
@@ -41,8 +41,8 @@ def trait_rows(cases, traits, tasks, address):
                 raise UserError(f"trait {trait['name']}, {task}: the judge scored no prompt in every arm")
             expression, coherence = scores[usable, :, 0], scores[usable, :, 1]
             gain = expression[:, ARMS.index("steered")] - expression[:, ARMS.index("unsteered")]
-            rows.append({"trait": trait["name"], "scope": trait["scope"], "group": trait["group"], "task": task,
-                         "n": int(usable.sum()), "unscored": int((~usable).sum()),
+            rows.append({"trait": trait["name"], "scope": trait["scope"], "group": trait["group"],
+                         "task": task, "n": int(usable.sum()), "unscored": int((~usable).sum()),
                          "expression": dict(zip(ARMS, expression.mean(axis=0))),
                          "coherence": dict(zip(ARMS, coherence.mean(axis=0))),
                          "gain": metrics.bootstrap(gain, unit="prompts", seed_address=[*address, t, k])})
@@ -50,7 +50,7 @@ def trait_rows(cases, traits, tasks, address):
 
 
 def traits(cases, traits, tasks, address):
-    """Expression and gain per trait and task, and the estimates over traits. tasks[0] is where vectors were made."""
+    """Expression and gain per trait and task, and estimates over traits. Vectors were made on tasks[0]."""
     rows, missing = trait_rows(cases, traits, tasks, [*address, 0]), {}
     over = estimator("traits", [*address, 1])
     def table(what, arm):                                                                     # (trait, task)
@@ -87,7 +87,7 @@ def spread(values):
 
 
 def split_difference(values):
-    """Mean of column 0 where column 1 is 1, minus its mean where it is 0; nan if one of the two does not occur."""
+    """Mean of column 0 where column 1 is 1, minus its mean where it is 0; nan if either does not occur."""
     ones = values[:, 1] > 0
     return values[ones, 0].mean() - values[~ones, 0].mean() if 0 < ones.sum() < len(ones) else np.nan
 
@@ -97,7 +97,7 @@ def relative_steerability(shifted, own, smallest):
     """s(v_A, D_B) / |s(v_B, D_B)|, the share of its own effect that a vector from elsewhere has; nan where
     |s(v_B, D_B)| <= smallest. Any shapes that agree, nats per unit of the multiplier.
 
-    Tan et al. 2024 keep s(v_B, D_B) > 0.25, which also drops vectors that work backwards where they were made."""
+    Tan et al. 2024 keep s(v_B, D_B) > 0.25, which also drops vectors that work backwards at home."""
     shifted, own = np.asarray(shifted, np.float64), np.asarray(own, np.float64)
     if shifted.shape != own.shape:
         raise ValueError(f"steerability of shape {shifted.shape} over one of shape {own.shape}")
@@ -107,8 +107,8 @@ def relative_steerability(shifted, own, smallest):
 def behaviour_rows(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers, smallest):
     """(behaviours, shifts): one record per behaviour, one per behaviour and shift.
 
-    names (input,) the behaviour of each input; slopes (input, pair); curves (input, pair, multiplier); unsteered
-    (input, setting); propensities in nats. pairs and shifts are (vector's, inputs') settings."""
+    names (input,) the behaviour of each input; slopes (input, pair); curves (input, pair, multiplier);
+    unsteered (input, setting); propensities in nats. pairs and shifts are (vector's, inputs') settings."""
     names, behaviours, moved = np.asarray(names), [], []
     zero, one, base = multipliers.index(0.0), multipliers.index(1.0), pairs.index(("BASE", "BASE"))
     for name in dict.fromkeys(names.tolist()):
@@ -125,8 +125,8 @@ def behaviour_rows(names, slopes, curves, unsteered, pairs, shifts, settings, mu
             own, shifted = s[pairs.index((b, b))], s[pairs.index((a, b))]
             share = relative_steerability(shifted, own, smallest)
             distance = np.abs(m[:, settings.index(a)] - m[:, settings.index(b)]).mean()
-            moved.append({"behaviour": name, "shift": arrow((a, b)), "id": s[base], "ood": shifted, "own": own,
-                          "distance": distance, "relative": None if np.isnan(share) else share})
+            moved.append({"behaviour": name, "shift": arrow((a, b)), "id": s[base], "ood": shifted,
+                          "own": own, "distance": distance, "relative": None if np.isnan(share) else share})
     return behaviours, moved
 
 
@@ -135,8 +135,9 @@ def arrow(pair):
 
 
 def behaviours(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers, smallest, address):
-    """`behaviour_rows`, and the estimates over behaviours: all shifts of a behaviour are resampled together."""
-    rows, moved = behaviour_rows(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers, smallest)
+    """`behaviour_rows`, and estimates over behaviours: all shifts of a behaviour are resampled together."""
+    rows, moved = behaviour_rows(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers,
+                                 smallest)
     over, missing = estimator("behaviours", address), {}
     def column(key):                                                                   # (behaviour, shift)
         values = [np.nan if row[key] is None else row[key] for row in moved]
@@ -147,7 +148,7 @@ def behaviours(names, slopes, curves, unsteered, pairs, shifts, settings, multip
         value = pooled_spearman(np.stack([x, y], axis=2))
         if np.isfinite(value):
             return {key: over(tag, np.stack([x, y], axis=2), pooled_spearman)}
-        missing[f"behaviours.{key}"] = "a rank correlation needs three pairs of values, and neither side constant"
+        missing[f"behaviours.{key}"] = "fewer than three pairs of values, or a side that is constant"
         return {}
     inside, outside, relative, distance = (column(key) for key in ("id", "ood", "relative", "distance"))
     vector = np.array([row["vector_effect"] for row in rows])
@@ -170,12 +171,12 @@ def behaviours(names, slopes, curves, unsteered, pairs, shifts, settings, multip
         results["relative_steerability"] = over(6, np.nanmean(kept, axis=1), np.median)
     else:
         for key in ("distance_spearman", "relative_steerability"):
-            missing[f"behaviours.{key}"] = f"no vector moves its own setting by more than {smallest} nats per unit"
+            missing[f"behaviours.{key}"] = f"no vector moves its own setting by over {smallest} nats per unit"
     return (rows, moved), results, missing
 
 
 def pooled_spearman(values):
-    """Spearman of values[..., 0] with values[..., 1] over all finite pairs; nan below three or for a constant."""
+    """Spearman of values[..., 0] with values[..., 1] over finite pairs; nan below three or for a constant."""
     values = values.reshape(-1, 2)
     x, y = values[np.isfinite(values).all(axis=1)].T
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -187,9 +188,10 @@ def pooled_spearman(values):
 def relations(items, logp, top1, address):
     """Gain of the antonym's log-probability by template and by level, over controls.
 
-    items  (prompt,) records with x, y, template, own (is it the template the vector was made in), level, component
-    logp   (prompt, row) nats; rows: unsteered, antonym, -antonym, synonym vector, then random ones; top1 likewise
-    Gains are net of the mean random vector. Word components are resampled: pairs that share a word stay together."""
+    items  (prompt,) records with x, y, template, own (the template the vector was made in?), level, component
+    logp   (prompt, row) nats; rows: unsteered, antonym, -antonym, synonym vector, random ones; top1 likewise
+    Gains are net of the mean random vector. Word components are resampled, so that pairs which share a word
+    stay together."""
     raw = (logp[:, 1:] - logp[:, :1]).astype(np.float64)
     noise = raw[:, 3:].mean(axis=1)
     gain, flipped, synonym = (raw[:, :3] - noise[:, None]).T
@@ -198,17 +200,19 @@ def relations(items, logp, top1, address):
     labels = {word: item["component"] for word, item in zip(words, items)}
     words = np.array(words)
     at = [words == word for word in labels]
-    def per_pair(values, keep):                                     # (pair,) mean over its prompts that are kept
+    def per_pair(values, keep):                                  # (pair,) mean over its prompts that are kept
         return np.array([values[keep & mine].mean() for mine in at])
-    estimate, clusters, bare, missing = estimator("word components", address), list(labels.values()), level == 0, {}
+    bare, clusters, missing = level == 0, list(labels.values()), {}
+    estimate = estimator("word components", address)
     def over(tag, values, keep=bare):
-        return estimate(tag, per_pair(values, keep) if len(values) == len(items) else values, clusters=clusters)
+        return estimate(tag, per_pair(values, keep), clusters=clusters)
     levels, names = sorted(set(level.tolist())), list(dict.fromkeys(template.tolist()))
     def slope(keep):
         return metrics.slopes(levels, np.stack([per_pair(gain, keep & (level == x)) for x in levels], axis=1))
     everywhere, arms = level >= 0, ("unsteered", "antonym", "flipped", "synonym_vector")
     results = {
-        "n": {"pairs": len(at), "components": len(set(clusters)), "templates": len(names), "random": raw.shape[1] - 3},
+        "n": {"pairs": len(at), "components": len(set(clusters)), "templates": len(names),
+              "random": raw.shape[1] - 3},
         "antonym_gain": over(0, gain), "own_template_gain": over(1, gain, bare & own),
         "flipped_gain": over(2, flipped), "synonym_vector_gain": over(3, synonym),
         "antonym_minus_synonym_vector": over(4, gain - synonym), "random_gain": over(5, noise),
@@ -224,9 +228,10 @@ def relations(items, logp, top1, address):
     facets = [("template", name, bare & (template == name)) for name in names]
     facets += [("level", x, level == x) for x in levels]
     rows = [{"facet": facet, "x": x, "own": bool(own[keep].all()), "gain": over(20 + i, gain, keep),
-             "synonym_vector": synonym[keep].mean(), "flipped": flipped[keep].mean(), "random": noise[keep].mean(),
-             "unsteered_logp": logp[keep, 0].mean(), "top1_unsteered": top1[keep, 0].mean(),
-             "top1": top1[keep, 1].mean(), "top1_random": top1[keep, 4:].mean()}
+             "synonym_vector": synonym[keep].mean(), "flipped": flipped[keep].mean(),
+             "random": noise[keep].mean(), "unsteered_logp": logp[keep, 0].mean(),
+             "top1_unsteered": top1[keep, 0].mean(), "top1": top1[keep, 1].mean(),
+             "top1_random": top1[keep, 4:].mean()}
             for i, (facet, x, keep) in enumerate(facets)]
     return rows, results, missing
 
@@ -238,16 +243,16 @@ def values(names, items, lean, steered, known, facts, strengths, address):
     names      values; items (probe,) records with value and level (context complexity)
     lean       (probe,) unsteered log-odds of the positive continuation, nats
     steered    (probe, strength, vector) the same steered; vectors: value, minus value, then random ones
-    known      (fact,) 1 where the unsteered model has the fact; facts (value, fact, strength, vector) the same steered
+    known      (fact,) 1 where the unsteered model has the fact; facts (value, fact, strength, vector) steered
     strengths  (value, strength) relative: ascending ones shared by all values, then the tuned one"""
     over, facts_over = estimator("probes", [*address, 0]), estimator("facts", [*address, 1])
     lean, steered, facts = (np.asarray(x, np.float64) for x in (lean, steered, facts))
     owner, level = (np.array([item[key] for item in items]) for key in ("value", "level"))
     moved = steered - lean[:, None, None]
     noise = moved[:, :, 2:].mean(axis=2)
-    shift = moved[:, :, 0] - noise                                                          # (probe, strength)
+    shift = moved[:, :, 0] - noise                                               # (probe, strength)
     past, too_far = correction(lean, steered)
-    loss = known[:, None] - facts[..., 0].mean(axis=0)                                      # (fact, strength)
+    loss = known[:, None] - facts[..., 0].mean(axis=0)                           # (fact, strength)
     random_loss = known[:, None] - facts[..., 2:].mean(axis=(0, 3))
     largest, tuned = -2, -1
     results = {
@@ -255,19 +260,21 @@ def values(names, items, lean, steered, known, facts, strengths, address):
         "shift": over(0, shift[:, tuned]), "shift_random": over(1, noise[:, tuned]),
         "past_even_tuned": over(2, past[:, tuned]), "overcorrected": over(3, too_far[:, largest]),
         "overcorrected_tuned": over(4, too_far[:, tuned]), "fact_accuracy": facts_over(0, known),
-        "fact_loss": facts_over(1, loss[:, largest]), "fact_loss_random": facts_over(2, random_loss[:, largest]),
-        "fact_loss_tuned": facts_over(3, loss[:, tuned]),
+        "fact_loss": facts_over(1, loss[:, largest]), "fact_loss_tuned": facts_over(3, loss[:, tuned]),
+        "fact_loss_random": facts_over(2, random_loss[:, largest]),
         "shift_at_level": {str(x): over(10 + i, shift[level == x, tuned])
                            for i, x in enumerate(sorted(set(level.tolist())))}}
     rows = []
     for v, name in enumerate(names):
         mine = owner == name
-        rows.append({"value_name": name, "strength": 0.0, "tuned": False, "shift": over(90 + v, 0 * lean[mine]),
-                     "shift_random": 0.0, "past_even": 0.0, "overcorrected": 0.0, "fact_accuracy": known.mean(),
+        rows.append({"value_name": name, "strength": 0.0, "tuned": False,
+                     "shift": over(90 + v, 0 * lean[mine]), "shift_random": 0.0, "past_even": 0.0,
+                     "overcorrected": 0.0, "fact_accuracy": known.mean(),
                      "fact_accuracy_random": known.mean()})
         for s, strength in enumerate(strengths[v]):
             rows.append({"value_name": name, "strength": strength, "tuned": s == len(strengths[v]) - 1,
-                         "shift": over(100 + 20 * v + s, shift[mine, s]), "shift_random": noise[mine, s].mean(),
+                         "shift": over(100 + 20 * v + s, shift[mine, s]),
+                         "shift_random": noise[mine, s].mean(),
                          "past_even": past[mine, s].mean(), "overcorrected": too_far[mine, s].mean(),
                          "fact_accuracy": facts[v, :, s, 0].mean(),
                          "fact_accuracy_random": facts[v, :, s, 2:].mean()})
@@ -275,9 +282,9 @@ def values(names, items, lean, steered, known, facts, strengths, address):
 
 
 def correction(lean, steered):
-    """Each probe steered against its lean: (does it end past even odds, does it end further on the other side than it
-    began on its own), both (probe, strength) bool. lean (probe,); steered (probe, strength, vector), value first,
-    minus value second; log-odds in nats."""
+    """Each probe steered against its lean: (does it end past even odds, does it end further on the other side
+    than it began on its own), both (probe, strength) bool. lean (probe,), steered (probe, strength, vector)
+    log-odds in nats; vectors: value first, minus value second."""
     against = np.where((lean > 0)[:, None], steered[:, :, 1], steered[:, :, 0])
     beyond = -np.sign(lean)[:, None] * against
     return beyond > 0, beyond > np.abs(lean)[:, None]

@@ -112,7 +112,7 @@ def settle_behaviours(slopes, items, vectors, norms, unit, address):
                 rows.append({"kind": "behaviour", "what": what, "scale": scale, "layer": l, **estimate})
 
     def curve(what, scale):
-        return [{k: v for k, v in row.items() if k not in ("kind", "what", "scale", "layer")}
+        return [{k: v for k, v in row.items() if k not in ("kind", "what", "scale", "layer", "chosen")}
                 for row in rows if row["what"] == what and row["scale"] == scale]
 
     def peak(what, scale):

@@ -11,8 +11,7 @@ it, a stage of another suite.
 
 Tokens of the template:
     {{model:stage:dotted.key|format}}     one value, Python format; model `*` lists all models, `+` is the
-    model set;
-                                          format `est` prints value, interval and n of an estimate
+                                          model set; format `est` prints value, interval and n
     {{rows:stage:key, key, ...|digits}}   a table: one line per estimate, one column per model
     {{verdicts}} {{claims}} {{provenance}} {{figure:name}} {{models}} {{suite}}
 
@@ -23,6 +22,7 @@ cost    seconds; no model is loaded
 
     python report/build.py --model data/models/pico-llama --model data/models/pico-gpt2
 """
+
 import csv
 import io
 import json
@@ -34,15 +34,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "report")]
 
-import figures                                                                     # noqa: E402
-from lib import artifacts, suite                                                   # noqa: E402
-from lib.artifacts import UserError                                                # noqa: E402
+import figures  # noqa: E402
+from lib import artifacts, suite  # noqa: E402
+from lib.artifacts import UserError  # noqa: E402
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 ACROSS = "05_across"
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
-PAPERS = {"preferences": "arXiv 2607.01802", "reliability": "arXiv 2407.12404", "alignment": "arXiv 2505.01162",
-          "beyond": "beyond the papers"}
+PAPERS = {
+    "preferences": "arXiv 2607.01802",
+    "reliability": "arXiv 2407.12404",
+    "alignment": "arXiv 2505.01162",
+    "beyond": "beyond the papers",
+}
 
 
 def verdict(estimate, rule):
@@ -69,8 +73,9 @@ def weakest(estimates, rule):
 
     Returns (name, estimate) from {name: estimate}."""
     sign = 1 if rule["side"] == "above" else -1
-    return max(estimates.items(), key=lambda item: (
-        VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"]))
+    return max(
+        estimates.items(), key=lambda item: (VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"])
+    )
 
 
 def lookup(artifact, key):
@@ -85,7 +90,8 @@ def lookup(artifact, key):
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             raise UserError(
-                f"{artifact.path / 'manifest.json'}: results have no key {key!r} (stopped at {part!r})")
+                f"{artifact.path / 'manifest.json'}: results have no key {key!r} (stopped at {part!r})"
+            )
         value = value[part]
     if value is None:
         raise UserError(f"{artifact.path / 'manifest.json'}: results.{key} is null and no reason is given")
@@ -106,8 +112,9 @@ def load(args):
         for stage in STAGES:
             found[name, stage] = artifacts.load(folder / stage, stage)
     if len(names) > 1:
-        across = found["+",
-            ACROSS] = artifacts.load(artifacts.stage_paths(args, "+".join(names)) / ACROSS, ACROSS)
+        across = found["+", ACROSS] = artifacts.load(
+            artifacts.stage_paths(args, "+".join(names)) / ACROSS, ACROSS
+        )
         for name in names:
             _same(across, f"{name}/05_reliability", found[name, "05_reliability"].digest)
     for (name, stage), artifact in found.items():
@@ -116,42 +123,46 @@ def load(args):
                 _same(artifact, label, found[name, label].digest)
         if artifact.config.get("profile") != args.profile:
             raise UserError(
-                f"{artifact.path}: profile {artifact.config.get('profile')!r}, expected {args.profile!r}")
+                f"{artifact.path}: profile {artifact.config.get('profile')!r}, expected {args.profile!r}"
+            )
         if "suite" not in artifact.manifest["inputs"]:
             raise UserError(f"{artifact.path}: its manifest names no suite among the inputs")
         suites.setdefault(artifact.manifest["inputs"]["suite"], []).append(str(artifact.path))
     if len(suites) > 1:
         odd = min(suites.values(), key=len)[0]
         raise UserError(
-            f"{odd}: made from another suite than the other stages; delete it and run its stage again")
+            f"{odd}: made from another suite than the other stages; delete it and run its stage again"
+        )
     folder = next(
-    (f for f in (
-        Path(
-            args.suite),
-            ROOT /
-            "data/suites" /
-            args.suite) if (
-                f /
-                "suite.json").is_file()),
-                 None)
+        (f for f in (Path(args.suite), ROOT / "data/suites" / args.suite) if (f / "suite.json").is_file()),
+        None,
+    )
     if folder and suite.load(args.suite).digest not in suites:
         raise UserError(
-            f"{found[names[0], STAGES[0]].path}: made from another suite than {folder}; run the stages again")
+            f"{found[names[0], STAGES[0]].path}: made from another suite than {folder}; run the stages again"
+        )
     return names, found
 
 
 def _same(artifact, label, digest):
     if artifact.manifest["inputs"].get(label) != digest:
-        raise UserError(f"{artifact.path}: stale, made from another {label} than the one there is; "
-                        f"delete it and run {artifact.manifest['stage']} again")
+        raise UserError(
+            f"{artifact.path}: stale, made from another {label} than the one there is; "
+            f"delete it and run {artifact.manifest['stage']} again"
+        )
 
 
 def decide(claim, name, found):
     """One cell of the verdict table: {"verdict", "estimate" or None, "part" (of an `every` claim), "reason",
     "digest"}."""
     if claim["stage"] == ACROSS and ("+", ACROSS) not in found:
-        return {"verdict": VERDICTS[3], "estimate": None,
-            "part": "", "reason": "needs two models", "digest": ""}
+        return {
+            "verdict": VERDICTS[3],
+            "estimate": None,
+            "part": "",
+            "reason": "needs two models",
+            "digest": "",
+        }
     artifact = found["+" if claim["stage"] == ACROSS else name, claim["stage"]]
     every = claim["key"].endswith(".*")
     value = lookup(artifact, claim["key"].removesuffix(".*"))
@@ -159,10 +170,20 @@ def decide(claim, name, found):
     if "reason" not in value and every:
         part, value = weakest(value, claim["rule"])
     if "reason" in value:
-        return {"verdict": VERDICTS[3], "estimate": None, "part": "", "reason": value["reason"],
-                "digest": artifact.digest}
-    return {"verdict": verdict(value, claim["rule"]), "estimate": value, "part": part, "reason": "",
-            "digest": artifact.digest}
+        return {
+            "verdict": VERDICTS[3],
+            "estimate": None,
+            "part": "",
+            "reason": value["reason"],
+            "digest": artifact.digest,
+        }
+    return {
+        "verdict": verdict(value, claim["rule"]),
+        "estimate": value,
+        "part": part,
+        "reason": "",
+        "digest": artifact.digest,
+    }
 
 
 def show(estimate, digits=2):
@@ -192,18 +213,23 @@ def claim_list(claims, names, cells):
     blocks = []
     for claim in claims:
         rule = claim["rule"]
-        lines = [f"**{claim['id']}. {claim['title']}.** {claim['statement']}",
-                 f"*Published*: {claim['published']} ({claim['source']}).",
-                 f"*Rule*: {claim['unit']} {rule['side']} {rule['threshold']}; {rule['why']}.",
-                 f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`."]
+        lines = [
+            f"**{claim['id']}. {claim['title']}.** {claim['statement']}",
+            f"*Published*: {claim['published']} ({claim['source']}).",
+            f"*Rule*: {claim['unit']} {rule['side']} {rule['threshold']}; {rule['why']}.",
+            f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`.",
+        ]
         for name in names:
             cell = cells[claim["id"], name]
             estimate = cell["estimate"]
             if estimate is None:
                 lines.append(f"*{name}*: {cell['verdict']}: {cell['reason']}.")
             else:
-                lines.append(f"*{name}*: {cell['verdict']}, {show(estimate, claim['digits'])}, n = {estimate['n']}, "
-                             f"{estimate['method']}, resampled: {estimate['unit']}; digest {cell['digest'][:12]}.")
+                lines.append(
+                    f"*{name}*: {cell['verdict']}, {show(estimate, claim['digits'])}, "
+                    f"n = {estimate['n']}, {estimate['method']}, resampled: {estimate['unit']}; "
+                    f"digest {cell['digest'][:12]}."
+                )
         blocks.append("  \n".join(lines))
     return "\n\n".join(blocks)
 
@@ -219,21 +245,27 @@ def rows_table(keys, stage, digits, names, found):
         key, _, label = (part.strip() for part in entry.partition("="))
         values = [lookup(found[column, stage], key) for column in columns]
         plain = next((v for v in values if "reason" not in v), {})
-        lines.append(f"| {label or '`' + key + '`'} | " + " | ".join(show(v, digits) for v in values)
-                     + f" | {plain.get('n', '')} | {plain.get('unit', '')} |")
+        lines.append(
+            f"| {label or '`' + key + '`'} | "
+            + " | ".join(show(v, digits) for v in values)
+            + f" | {plain.get('n', '')} | {plain.get('unit', '')} |"
+        )
     return "\n".join(lines)
 
 
 def provenance(names, found):
     """Markdown table: every stage that was read, with its digest."""
     lines = ["| model | stage | digest |", "|---|---|---|"]
-    lines += [f"| {'model set' if name == '+' else name} | {stage} | `{artifact.digest}` |"
-              for (name, stage), artifact in found.items()]
+    lines += [
+        f"| {'model set' if name == '+' else name} | {stage} | `{artifact.digest}` |"
+        for (name, stage), artifact in found.items()
+    ]
     return "\n".join(lines)
 
 
 def fill(template, names, found, blocks):
     """The template with every token resolved. UserError names the token that does not resolve."""
+
     def resolve(match):
         token = match.group(1).strip()
         if token in blocks:
@@ -248,11 +280,11 @@ def fill(template, names, found, blocks):
         texts = []
         for name in wanted:
             if (name, parts[1]) not in found:
-                raise UserError(
-                    f"report/template.md: {{{{{token}}}}} asks for {parts[1]} of {name!r}, which was not loaded")
+                raise UserError(f"report/template.md: {{{{{token}}}}}: no {parts[1]} of {name!r} was loaded")
             value = lookup(found[name, parts[1]], parts[2])
             texts.append((f"{name} " if parts[0] == "*" else "") + _format(value, form.strip(), token))
         return ", ".join(texts)
+
     text = re.sub(r"\{\{(.*?)\}\}", resolve, template)
     if "{{" in text or "}}" in text:
         raise UserError("report/template.md: a token is not closed")
@@ -265,8 +297,11 @@ def _format(value, form, token):
     if form.startswith("est"):
         return f"{show(value, int(form[3:] or 2))}, n = {value['n']}"
     try:
-        return format(value, form).replace("-", "\u2212") if isinstance(value,
-                      (int, float)) else format(value, form)
+        return (
+            format(value, form).replace("-", "\u2212")
+            if isinstance(value, (int, float))
+            else format(value, form)
+        )
     except (ValueError, TypeError) as error:
         raise UserError(f"report/template.md: {{{{{token}}}}}: {error}") from None
 
@@ -287,14 +322,22 @@ def main():
     to = Path(args.to)
     drawn = {}
     for figure in figures.ALL:
-        rows, sources = figure.rows(names, found) if figure is not figures.VERDICTS else \
-            figures.verdict_rows(claims, names, cells, found)
+        rows, sources = (
+            figure.rows(names, found)
+            if figure is not figures.VERDICTS
+            else figures.verdict_rows(claims, names, cells, found)
+        )
         if rows:
             drawn[figure.name] = (figure, rows, sources)
     shutil.rmtree(to / "figures", ignore_errors=True)
     (to / "figures").mkdir(parents=True)
-    blocks = {"verdicts": verdict_table(claims, names, cells), "claims": claim_list(claims, names, cells),
-              "provenance": provenance(names, found), "models": ", ".join(names), "suite": Path(args.suite).name}
+    blocks = {
+        "verdicts": verdict_table(claims, names, cells),
+        "claims": claim_list(claims, names, cells),
+        "provenance": provenance(names, found),
+        "models": ", ".join(names),
+        "suite": Path(args.suite).name,
+    }
     for number, figure in enumerate(figures.ALL, 1):
         if figure.name not in drawn:
             blocks[f"figure:{figure.name}"] = f"*Figure {number} ({figure.title}) has nothing to show here.*"
@@ -302,22 +345,22 @@ def main():
         _, rows, sources = drawn[figure.name]
         (to / "figures" / f"{figure.name}.csv").write_text(as_csv(rows), encoding="utf-8", newline="\n")
         figures.save(
-    figure.draw(
-        rows,
-        names),
-        to /
-        "figures" /
-        f"{figure.name}.png",
-         smoke=args.profile == "smoke")
+            figure.draw(rows, names), to / "figures" / f"{figure.name}.png", smoke=args.profile == "smoke"
+        )
         blocks[f"figure:{figure.name}"] = (
-            f"![{figure.title}](figures/{figure.name}.png)\n\n*Figure {number}. {figure.title}. {figure.caption} "
-            f"{sources} Data: [{figure.name}.csv](figures/{figure.name}.csv).*")
+            f"![{figure.title}](figures/{figure.name}.png)\n\n"
+            f"*Figure {number}. {figure.title}. {figure.caption} "
+            f"{sources} Data: [{figure.name}.csv](figures/{figure.name}.csv).*"
+        )
 
     # 4. the page
     template = (ROOT / "report" / "template.md").read_text(encoding="utf-8")
     page = fill(template, names, found, blocks)
     if args.profile == "smoke":
-        page = "> **SMOKE**: a run on a handful of items, to see that everything runs. Its numbers mean nothing.\n\n" + page
+        page = (
+            "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n"
+            + page
+        )
     (to / "report.md").write_text(page, encoding="utf-8", newline="\n")
     counts = {word: sum(cell["verdict"] == word for cell in cells.values()) for word in VERDICTS}
     print(f"report  {to / 'report.md'}  " + ", ".join(f"{n} {word}" for word, n in counts.items()))

@@ -1,5 +1,6 @@
 """Planted artifacts: every stage of some models as the stages would leave it, from invented numbers. Tests
 only."""
+
 import numpy as np
 
 from lib import artifacts
@@ -9,8 +10,14 @@ BEHAVIOURS = [f"behaviour-{i}" for i in range(6)]
 
 
 def est(value, spread=1.0, n=40, unit="behaviours"):
-    return {"value": float(value), "low": float(value) - spread, "high": float(value) + spread, "n": n, "unit": unit,
-            "method": "percentile bootstrap, 2000 resamples"}
+    return {
+        "value": float(value),
+        "low": float(value) - spread,
+        "high": float(value) + spread,
+        "n": n,
+        "unit": unit,
+        "method": "percentile bootstrap, 2000 resamples",
+    }
 
 
 def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
@@ -20,80 +27,225 @@ def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
     for index, name in enumerate(names):
         rng, inputs = np.random.default_rng([77, index]), {"suite": suite_digest}
         for stage, (tables, results) in stages(rng).items():
-            artifact = artifacts.save(out / name / leaf / stage, stage=stage, inputs=dict(inputs), tables=tables,
-                                      config={"suite": suite, "profile": profile, "model": {"id": name}}, results=results)
+            artifact = artifacts.save(
+                out / name / leaf / stage,
+                stage=stage,
+                inputs=dict(inputs),
+                tables=tables,
+                config={"suite": suite, "profile": profile, "model": {"id": name}},
+                results=results,
+            )
             made[name, stage] = artifact
             inputs[stage] = artifact.digest
             inputs = {k: v for k, v in inputs.items() if k in ("suite", "01_extract", "02_tune")}
     if len(names) > 1:
-        pairs = [{"pair": f"{names[0]} / {names[1]}", "name": b, "mean": [i, i + 0.2], "sd": [0.5, 0.6 + i / 10],
-                  "anti_steerable": [0.1, 0.2]} for i, b in enumerate(BEHAVIOURS)]
+        pairs = [
+            {
+                "pair": f"{names[0]} / {names[1]}",
+                "name": b,
+                "mean": [i, i + 0.2],
+                "sd": [0.5, 0.6 + i / 10],
+                "anti_steerable": [0.1, 0.2],
+            }
+            for i, b in enumerate(BEHAVIOURS)
+        ]
         made["+", "05_across"] = artifacts.save(
-            out / "+".join(names) / leaf / "05_across", stage="05_across", tables={"pairs": pairs},
+            out / "+".join(names) / leaf / "05_across",
+            stage="05_across",
+            tables={"pairs": pairs},
             config={"suite": suite, "profile": profile},
-            inputs={"suite": suite_digest, **
-                {f"{n}/05_reliability": made[n, "05_reliability"].digest for n in names}},
-            results={key: {"spearman": est(0.7, 0.2)} for key in ("steerability", "steerability_sd", "anti_steerable")})
+            inputs={
+                "suite": suite_digest,
+                **{f"{n}/05_reliability": made[n, "05_reliability"].digest for n in names},
+            },
+            results={
+                key: {"spearman": est(0.7, 0.2)}
+                for key in ("steerability", "steerability_sd", "anti_steerable")
+            },
+        )
     return made
 
 
 def stages(rng):
     """{stage: (tables, results)} with the keys the report reads."""
-    layers = [{"kind": kind, "what": "split_half_cosine", "layer": l, "value": rng.uniform(0.5, 1), "n": 9}
-              for kind in ("trait", "behaviour", "relation", "value") for l in range(4)]
-    curve = [{"kind": "behaviour", "what": "steerability", "scale": scale, "layer": l, **est(l * (4 - l))}
-             for scale in ("matched", "raw") for l in range(4)]
+    layers = [
+        {"kind": kind, "what": "split_half_cosine", "layer": l, "value": rng.uniform(0.5, 1), "n": 9}
+        for kind in ("trait", "behaviour", "relation", "value")
+        for l in range(4)
+    ]
+    curve = [
+        {"kind": "behaviour", "what": "steerability", "scale": scale, "layer": l, **est(l * (4 - l))}
+        for scale in ("matched", "raw")
+        for l in range(4)
+    ]
     settings = {"behaviour": {"layer": 2, "unit": 0.4}}
     arms = ("unsteered", "prompted", "steered", "steered_prompted", "random")
-    traits = [{"trait": t, "scope": "global" if i % 2 else "local", "task": task, "n": 12,
-               "expression": dict(zip(arms, rng.uniform(0, 100, 5))), "coherence": dict(zip(arms, rng.uniform(60, 100, 5))),
-               "gain": est(rng.uniform(0, 60), 5, 12, "prompts")}
-              for i, t in enumerate(TRAITS) for task in ("question", "summary", "email")]
-    shifts = [{"behaviour": b, "shift": s, "id": rng.normal(1), "ood": rng.normal(1), "own": rng.normal(1),
-               "distance": rng.uniform(), "relative": rng.normal(1) if i else None}
-              for i, b in enumerate(BEHAVIOURS) for s in ("BASE->USER_NEG", "SYS_POS->USER_NEG")]
+    traits = [
+        {
+            "trait": t,
+            "scope": "global" if i % 2 else "local",
+            "task": task,
+            "n": 12,
+            "expression": dict(zip(arms, rng.uniform(0, 100, 5))),
+            "coherence": dict(zip(arms, rng.uniform(60, 100, 5))),
+            "gain": est(rng.uniform(0, 60), 5, 12, "prompts"),
+        }
+        for i, t in enumerate(TRAITS)
+        for task in ("question", "summary", "email")
+    ]
+    shifts = [
+        {
+            "behaviour": b,
+            "shift": s,
+            "id": rng.normal(1),
+            "ood": rng.normal(1),
+            "own": rng.normal(1),
+            "distance": rng.uniform(),
+            "relative": rng.normal(1) if i else None,
+        }
+        for i, b in enumerate(BEHAVIOURS)
+        for s in ("BASE->USER_NEG", "SYS_POS->USER_NEG")
+    ]
     facets = [("template", t) for t in ("arrow", "colon", "bar")] + [("level", l) for l in range(3)]
-    relations = [{"facet": facet, "x": x, "own": x == "arrow", "gain": est(rng.uniform(0, 3), 0.4, 30, "word components"),
-                  "synonym_vector": 0.1} for facet, x in facets]
-    values = [{"value_name": v, "strength": s, "tuned": s == 0.3, "shift": est(4 * s, 0.5, 20, "probes"),
-               "fact_accuracy": 1 - s / 3, "fact_accuracy_random": 1 - s / 9}
-              for v in ("pronoun", "kindness") for s in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 0.3)]
+    relations = [
+        {
+            "facet": facet,
+            "x": x,
+            "own": x == "arrow",
+            "gain": est(rng.uniform(0, 3), 0.4, 30, "word components"),
+            "synonym_vector": 0.1,
+        }
+        for facet, x in facets
+    ]
+    values = [
+        {
+            "value_name": v,
+            "strength": s,
+            "tuned": s == 0.3,
+            "shift": est(4 * s, 0.5, 20, "probes"),
+            "fact_accuracy": 1 - s / 3,
+            "fact_accuracy_random": 1 - s / 9,
+        }
+        for v in ("pronoun", "kindness")
+        for s in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 0.3)
+    ]
     transfer = {
-        "traits": {**{k: est(rng.normal(10, 5), 6, 36, "traits") for k in (
-            "expressibility_spread", "global_minus_local", "transfer_gap", "summary_deficit", "prompted_minus_steered")},
-            "gain": {task: est(rng.uniform(10, 40), 5, 36, "traits") for task in ("question", "summary", "email")}},
+        "traits": {
+            **{
+                k: est(rng.normal(10, 5), 6, 36, "traits")
+                for k in (
+                    "expressibility_spread",
+                    "global_minus_local",
+                    "transfer_gap",
+                    "summary_deficit",
+                    "prompted_minus_steered",
+                )
+            },
+            "gain": {
+                task: est(rng.uniform(10, 40), 5, 36, "traits") for task in ("question", "summary", "email")
+            },
+        },
         "behaviours": {"id_ood_spearman": est(0.8, 0.1), "distance_spearman": est(-0.2, 0.3)},
-        "relations": {"antonym_gain": est(2, 0.5), "template_gap": est(0.5, 0.2), "complexity_slope": est(-0.3, 0.2)},
-        "not_testable": {"values": "the suite has no values"}}
-    return {"01_extract": ({"layers": layers}, {}),
-            "02_tune": ({"layers": curve, "settings": settings}, {"traits": {"tradeoff": est(-0.4, 0.2, 36, "traits")}}),
-            "03_transfer": ({"traits": traits, "shifts": shifts, "relations": relations, "values": values}, transfer),
-            "04_compose": composition(rng), "05_reliability": reliability(rng)}
+        "relations": {
+            "antonym_gain": est(2, 0.5),
+            "template_gap": est(0.5, 0.2),
+            "complexity_slope": est(-0.3, 0.2),
+        },
+        "not_testable": {"values": "the suite has no values"},
+    }
+    return {
+        "01_extract": ({"layers": layers}, {}),
+        "02_tune": (
+            {"layers": curve, "settings": settings},
+            {"traits": {"tradeoff": est(-0.4, 0.2, 36, "traits")}},
+        ),
+        "03_transfer": (
+            {"traits": traits, "shifts": shifts, "relations": relations, "values": values},
+            transfer,
+        ),
+        "04_compose": composition(rng),
+        "05_reliability": reliability(rng),
+    }
 
 
 def composition(rng):
     methods = ("different_layers", "orthogonalised", "tuned_mean", "unit_norm", "plain_sum")
-    rows = [{"method": m, "task": "own", "k": k, "expression": est(70 - 12 * k + rng.normal(), 5, 30, "subsets"),
-             "coherence": est(95 - 8 * k, 3, 30, "subsets")} for m in (*methods, "prompting", "unsteered") for k in (1, 2, 3, 4)]
-    return {"curves": rows}, {"slope": {m: est(-8 - i, 3, 60, "subsets") for i, m in enumerate(methods)},
-                              "best_method_share": est(0.6, 0.2, 8, "cells")}
+    rows = [
+        {
+            "method": m,
+            "task": "own",
+            "k": k,
+            "expression": est(70 - 12 * k + rng.normal(), 5, 30, "subsets"),
+            "coherence": est(95 - 8 * k, 3, 30, "subsets"),
+        }
+        for m in (*methods, "prompting", "unsteered")
+        for k in (1, 2, 3, 4)
+    ]
+    return {"curves": rows}, {
+        "slope": {m: est(-8 - i, 3, 60, "subsets") for i, m in enumerate(methods)},
+        "best_method_share": est(0.6, 0.2, 8, "cells"),
+    }
 
 
 def reliability(rng):
     records = []
     for i, name in enumerate(BEHAVIOURS):
         mean, letter, yes = rng.normal(1), rng.uniform(0, 0.4), rng.uniform(0, 0.4)
-        records.append({"name": name, "n": 40, "slope": est(mean, 0.2, 40, "contents"),
-                        "quantiles": {"p05": mean - 2, "p25": mean - 0.5, "p50": mean, "p75": mean + 0.5, "p95": mean + 2},
-                        "anti_steerable": rng.uniform(0, 0.5), "random": {"p95": 0.4}, "steerable": bool(mean > 0.4),
-                        "bias": {"letter": letter, "yes_marginal": yes, "unexplained": 1 - letter - yes, "permuted": 0.05},
-                        "swap": {"flips_sign": 0.2} if i else None})
-    keys = ("steerability.mean", "spread", "anti_steerable.share", "anti_steerable.random", "anti_steerable.random_oriented",
-            "anti_steerable.shuffled", "unsteerable.share", "linearity.r2", "linearity.monotonicity", "raw.anti_steerable",
-            "leak.seen_minus_held_out", "bias.explained", "bias.letter", "bias.yes_marginal", "bias.permuted",
-            "bias.swap.flips_sign", "bias.swap.within_share", "steerable_only.spread", "steerable_only.anti_steerable", "planted.contrary_anti", "planted.regular_anti",
-            "planted.letter_bias", "planted.yes_bias", "planted.default_spearman", "predictors.directional_agreement",
-            "predictors.d_prime", "predictors.split_half_cosine", "predictors.norm")
+        records.append(
+            {
+                "name": name,
+                "n": 40,
+                "slope": est(mean, 0.2, 40, "contents"),
+                "quantiles": {
+                    "p05": mean - 2,
+                    "p25": mean - 0.5,
+                    "p50": mean,
+                    "p75": mean + 0.5,
+                    "p95": mean + 2,
+                },
+                "anti_steerable": rng.uniform(0, 0.5),
+                "random": {"p95": 0.4},
+                "steerable": bool(mean > 0.4),
+                "bias": {
+                    "letter": letter,
+                    "yes_marginal": yes,
+                    "unexplained": 1 - letter - yes,
+                    "permuted": 0.05,
+                },
+                "swap": {"flips_sign": 0.2} if i else None,
+            }
+        )
+    keys = (
+        "steerability.mean",
+        "spread",
+        "anti_steerable.share",
+        "anti_steerable.random",
+        "anti_steerable.random_oriented",
+        "anti_steerable.shuffled",
+        "unsteerable.share",
+        "linearity.r2",
+        "linearity.monotonicity",
+        "raw.anti_steerable",
+        "leak.seen_minus_held_out",
+        "bias.explained",
+        "bias.excess",
+        "bias.letter",
+        "bias.yes_marginal",
+        "bias.permuted",
+        "bias.swap.flips_sign",
+        "bias.swap.within_share",
+        "steerable_only.spread",
+        "steerable_only.anti_steerable",
+        "planted.contrary_anti",
+        "planted.regular_anti",
+        "planted.letter_bias",
+        "planted.yes_bias",
+        "planted.default_spearman",
+        "predictors.directional_agreement",
+        "predictors.d_prime",
+        "predictors.split_half_cosine",
+        "predictors.norm",
+    )
     results = {}
     for key in keys:
         *path, last = key.split(".")

@@ -1,4 +1,5 @@
 """The Makefile's promises: precise prerequisites, one chain per model, frozen artifacts stay as they are."""
+
 import ast
 import re
 import subprocess
@@ -86,7 +87,7 @@ def test_frozen_runs_no_stage_and_misses_nothing_silently(tmp_path):
     for stage in STAGES:
         (tmp_path / folder / stage).mkdir(parents=True)
         (tmp_path / folder / stage / "manifest.json").write_text("{}")
-    for stage in STAGES:                       # scripts newer than the artifacts, as after a checkout
+    for stage in STAGES:  # scripts newer than the artifacts, as after a checkout
         (tmp_path / f"{stage}.py").touch()
     plan = make("-n", "report", "FROZEN=1", "MODEL=org/only", "PYTHON=python3", cwd=tmp_path)
     assert plan.returncode == 0, plan.stderr

@@ -1,5 +1,6 @@
 """The report: verdicts follow their rules, every number is a key of a manifest, stale or foreign artifacts
 stop the build."""
+
 import importlib.util
 import json
 import shutil
@@ -26,19 +27,22 @@ def est(value, low, high, n=40):
 
 
 # --- verdicts -----------------------------------------------------------
-@pytest.mark.parametrize("side, threshold, estimate, word", [
-    ("above", 0, est(1, 0.5, 2), "reproduced"),
-    ("above", 0, est(1, -0.5, 2), "partly"),
-    ("above", 0, est(1, 0.0, 2), "partly"),                 # touching is not beyond
-    ("above", 0, est(-1, -2, 0.5), "not reproduced"),
-    ("above", 0, est(0, 0, 0), "not reproduced"),
-    ("above", 20, est(25, 19, 31), "partly"),
-    ("below", 0, est(-1, -2, -0.5), "reproduced"),
-    ("below", 0, est(-1, -2, 0.5), "partly"),
-    ("below", 0, est(1, 0.5, 2), "not reproduced"),
-    ("below", 1, est(0.8, 0.6, 1.0), "partly"),
-    ("above", 0, None, "not testable here"),
-])
+@pytest.mark.parametrize(
+    "side, threshold, estimate, word",
+    [
+        ("above", 0, est(1, 0.5, 2), "reproduced"),
+        ("above", 0, est(1, -0.5, 2), "partly"),
+        ("above", 0, est(1, 0.0, 2), "partly"),  # touching is not beyond
+        ("above", 0, est(-1, -2, 0.5), "not reproduced"),
+        ("above", 0, est(0, 0, 0), "not reproduced"),
+        ("above", 20, est(25, 19, 31), "partly"),
+        ("below", 0, est(-1, -2, -0.5), "reproduced"),
+        ("below", 0, est(-1, -2, 0.5), "partly"),
+        ("below", 0, est(1, 0.5, 2), "not reproduced"),
+        ("below", 1, est(0.8, 0.6, 1.0), "partly"),
+        ("above", 0, None, "not testable here"),
+    ],
+)
 def test_verdict(side, threshold, estimate, word):
     assert build.verdict(estimate, {"side": side, "threshold": threshold}) == word
 
@@ -70,37 +74,51 @@ def test_every_method_must_hold():
 
 # --- keys and tokens ----------------------------------------------------
 def fake(results, stage="03_transfer"):
-    return SimpleNamespace(results=results, path=Path("outputs/m/s") / stage,
-                           digest="0123456789abcdef", manifest={"stage": stage})
+    return SimpleNamespace(
+        results=results,
+        path=Path("outputs/m/s") / stage,
+        digest="0123456789abcdef",
+        manifest={"stage": stage},
+    )
 
 
-FOUND = {("m", "03_transfer"): fake({"traits": {"gap": est(12.345, 10, 14)}, "n": 3, "not_testable": {"values": "no values"}}),
-         ("k", "03_transfer"): fake({"traits": {"gap": est(-2, -3, -0.04)}, "n": 4})}
+FOUND = {
+    ("m", "03_transfer"): fake(
+        {"traits": {"gap": est(12.345, 10, 14)}, "n": 3, "not_testable": {"values": "no values"}}
+    ),
+    ("k", "03_transfer"): fake({"traits": {"gap": est(-2, -3, -0.04)}, "n": 4}),
+}
 
 
-@pytest.mark.parametrize("token, text", [
-    ("{{m:03_transfer:traits.gap.value|.1f}}", "12.3"),
-    ("{{m:03_transfer:n|d}}", "3"),
-    ("{{m:03_transfer:traits.gap|est1}}", "12.3 [10.0, 14.0], n = 40"),
-    ("{{*:03_transfer:traits.gap.value|.1f}}", "m 12.3, k \u22122.0"),
-    ("{{k:03_transfer:traits.gap|est1}}", "\u22122.0 [\u22123.0, 0.0], n = 40"),      # no negative zero
-    ("{{m:03_transfer:values.shift|est}}", "no values"),
-    ("{{figure:x}}", "X"),
-])
+@pytest.mark.parametrize(
+    "token, text",
+    [
+        ("{{m:03_transfer:traits.gap.value|.1f}}", "12.3"),
+        ("{{m:03_transfer:n|d}}", "3"),
+        ("{{m:03_transfer:traits.gap|est1}}", "12.3 [10.0, 14.0], n = 40"),
+        ("{{*:03_transfer:traits.gap.value|.1f}}", "m 12.3, k \u22122.0"),
+        ("{{k:03_transfer:traits.gap|est1}}", "\u22122.0 [\u22123.0, 0.0], n = 40"),  # no negative zero
+        ("{{m:03_transfer:values.shift|est}}", "no values"),
+        ("{{figure:x}}", "X"),
+    ],
+)
 def test_tokens_resolve(token, text):
     assert build.fill(f"a {token} b", ["m", "k"], FOUND, {"figure:x": "X"}) == f"a {text} b"
 
 
-@pytest.mark.parametrize("token, message", [
-    ("{{m:03_transfer:traits.gpa.value|.1f}}", "gpa"),
-    ("{{m:04_compose:traits|est}}", "04_compose"),
-    ("{{z:03_transfer:n|d}}", "'z'"),
-    ("{{m:03_transfer:n}}", "no known token"),
-    ("{{figure:y}}", "no known token"),
-    ("{{m:03_transfer:n|.q}}", "03_transfer:n"),
-    ("{{m:03_transfer:n|d}", "not closed"),
-    ("{{rows:03_transfer:traits.nope|1}}", "nope"),
-])
+@pytest.mark.parametrize(
+    "token, message",
+    [
+        ("{{m:03_transfer:traits.gpa.value|.1f}}", "gpa"),
+        ("{{m:04_compose:traits|est}}", "04_compose"),
+        ("{{z:03_transfer:n|d}}", "'z'"),
+        ("{{m:03_transfer:n}}", "no known token"),
+        ("{{figure:y}}", "no known token"),
+        ("{{m:03_transfer:n|.q}}", "03_transfer:n"),
+        ("{{m:03_transfer:n|d}", "not closed"),
+        ("{{rows:03_transfer:traits.nope|1}}", "nope"),
+    ],
+)
 def test_tokens_fail(token, message):
     with pytest.raises(UserError, match=message):
         build.fill(f"a {token} b", ["m", "k"], FOUND, {})
@@ -113,13 +131,29 @@ def test_null_needs_a_reason():
 
 def test_claims_file():
     claims = json.loads((ROOT / "report" / "claims.json").read_text())
-    assert [c["id"] for c in claims] == [f"P{i}" for i in range(1, 9)] + [f"R{i}" for i in range(1, 8)] + \
-        [f"A{i}" for i in range(1, 6)]
+    assert [c["id"] for c in claims] == [f"P{i}" for i in range(1, 9)] + [f"R{i}" for i in range(1, 8)] + [
+        f"A{i}" for i in range(1, 6)
+    ]
     for claim in claims:
-        assert set(claim) == {"id", "paper", "title", "statement", "published", "source", "stage", "key", "rule", "unit",
-                              "command", "digits"}
-        assert claim["rule"]["side"] in (
-    "above", "below") and claim["rule"]["why"] and claim["paper"] in build.PAPERS
+        assert set(claim) == {
+            "id",
+            "paper",
+            "title",
+            "statement",
+            "published",
+            "source",
+            "stage",
+            "key",
+            "rule",
+            "unit",
+            "command",
+            "digits",
+        }
+        assert (
+            claim["rule"]["side"] in ("above", "below")
+            and claim["rule"]["why"]
+            and claim["paper"] in build.PAPERS
+        )
         assert claim["stage"] in build.STAGES + (build.ACROSS,)
 
 
@@ -134,8 +168,21 @@ NAMES = ("pico-llama", "pico-gpt2")
 
 
 def run_build(monkeypatch, tmp, names=NAMES, *extra):
-    monkeypatch.setattr(sys, "argv", ["build.py", "--suite", "planted", "--out", str(tmp / "outputs"), "--to", str(tmp / "report"),
-                                      *[part for name in names for part in ("--model", name)], *extra])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "build.py",
+            "--suite",
+            "planted",
+            "--out",
+            str(tmp / "outputs"),
+            "--to",
+            str(tmp / "report"),
+            *[part for name in names for part in ("--model", name)],
+            *extra,
+        ],
+    )
     build.main()
     return (tmp / "report" / "report.md").read_text()
 
@@ -172,8 +219,11 @@ def test_one_model_has_no_comparison(tmp_path, monkeypatch):
 def test_smoke_says_so(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1], profile="smoke")
     marked = []
-    monkeypatch.setattr(build.figures, "save", lambda figure, path,
-                        smoke: marked.append(smoke) or build.figures.plt.close(figure))
+    monkeypatch.setattr(
+        build.figures,
+        "save",
+        lambda figure, path, smoke: marked.append(smoke) or build.figures.plt.close(figure),
+    )
     page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "smoke")
     assert page.startswith("> **SMOKE**") and marked and all(marked)
 
@@ -182,8 +232,13 @@ def test_stale_upstream_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES)
     where = tmp_path / "outputs/pico-llama/planted/01_extract"
     old = artifacts.load(where)
-    artifacts.save(where, stage="01_extract", config={**old.config, "seed": 2}, inputs=old.manifest["inputs"],
-                   tables={"layers": old.table("layers")})
+    artifacts.save(
+        where,
+        stage="01_extract",
+        config={**old.config, "seed": 2},
+        inputs=old.manifest["inputs"],
+        tables={"layers": old.table("layers")},
+    )
     with pytest.raises(UserError, match="02_tune: stale, made from another 01_extract"):
         run_build(monkeypatch, tmp_path)
 
@@ -202,8 +257,14 @@ def test_artifact_of_another_suite_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
     where = tmp_path / "outputs/pico-llama/planted/05_reliability"
     old = artifacts.load(where)
-    artifacts.save(where, stage="05_reliability", config=old.config, inputs={**old.manifest["inputs"], "suite": "6" * 64},
-                   tables={"behaviours": old.table("behaviours")}, results=old.results)
+    artifacts.save(
+        where,
+        stage="05_reliability",
+        config=old.config,
+        inputs={**old.manifest["inputs"], "suite": "6" * 64},
+        tables={"behaviours": old.table("behaviours")},
+        results=old.results,
+    )
     with pytest.raises(UserError, match="05_reliability: made from another suite"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
@@ -233,12 +294,24 @@ def test_unknown_key_in_the_claims_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
     where = tmp_path / "outputs/pico-llama/planted/02_tune"
     old = artifacts.load(where)
-    made = artifacts.save(where, stage="02_tune", config=old.config, inputs=old.manifest["inputs"],
-                          tables={name: old.table(name) for name in ("layers", "settings")}, results={"traits": {}})
+    made = artifacts.save(
+        where,
+        stage="02_tune",
+        config=old.config,
+        inputs=old.manifest["inputs"],
+        tables={name: old.table(name) for name in ("layers", "settings")},
+        results={"traits": {}},
+    )
     for stage in ("03_transfer", "04_compose", "05_reliability"):
         path = where.with_name(stage)
         late = artifacts.load(path)
-        artifacts.save(path, stage=stage, config=late.config, inputs={**late.manifest["inputs"], "02_tune": made.digest},
-                       tables={n: late.table(n) for n in late.manifest["outputs"]}, results=late.results)
+        artifacts.save(
+            path,
+            stage=stage,
+            config=late.config,
+            inputs={**late.manifest["inputs"], "02_tune": made.digest},
+            tables={n: late.table(n) for n in late.manifest["outputs"]},
+            results=late.results,
+        )
     with pytest.raises(UserError, match="no key 'traits.tradeoff'"):
         run_build(monkeypatch, tmp_path, NAMES[:1])

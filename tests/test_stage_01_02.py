@@ -40,13 +40,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def command(stage, folder, out, *more):
-    return [sys.executable, str(ROOT / stage), "--model", str(folder / "tiny"), "--profile", "smoke", "--out", str(out),
-            *more]
+def command(stage, folder, out):
+    return [sys.executable, str(ROOT / stage), "--model", str(folder / "tiny"), "--profile", "smoke", "--out", str(out)]
 
 
-def shell(stage, folder, out, *more, **env):
-    return subprocess.run(command(stage, folder, out, *more), capture_output=True, text=True, env=ENV | env, cwd=ROOT)
+def shell(stage, folder, out):
+    return subprocess.run(command(stage, folder, out), capture_output=True, text=True, env=ENV, cwd=ROOT)
 
 
 def call(module, monkeypatch, *argv):
@@ -119,6 +118,22 @@ def test_describe_finds_a_planted_direction_at_its_layer():
     for name in ("split_half_cosine", "directional_agreement"):
         assert found["stats"][name][1] > 0.9 > 0.6 > max(found["stats"][name][0], found["stats"][name][2])
     assert found["stats"]["norm"] == pytest.approx(np.linalg.norm(found["vector"], axis=1), rel=1e-6)
+
+
+def test_halves_of_a_behaviour_are_balanced(folder, monkeypatch):
+    """A large letter part and a small shared answer: random halves would point apart, balanced ones agree."""
+    lm, suite, rng = tiny.lib_models.load(str(folder / "tiny")), suites.load("testbed"), np.random.default_rng(3)
+    letter, answer = 10 * rng.standard_normal((3, 32)), rng.standard_normal((3, 32))
+
+    def states(_, prefixes, positives, negatives):
+        sign = np.where(np.array(positives)[:, 0] == lm.letter_ids()[0], 1, -1)[:, None, None]
+        noise = 0.1 * rng.standard_normal((len(prefixes), 2, 3, 32))
+        return noise + np.stack([sign * letter + answer, -sign * letter - answer], axis=1) / 2
+
+    monkeypatch.setattr(extract.engine, "read_pairs", states)
+    found = extract.extract_behaviour(lm, suite, 0)
+    assert min(found["stats"]["split_half_cosine"]) > 0.9
+    np.testing.assert_allclose(found["vector"], answer, atol=0.2)
 
 
 def test_relations_are_centred_on_the_mean_of_relations():
@@ -198,10 +213,10 @@ def test_best_keeps_coherence_and_prefers_the_weaker():
 
 @pytest.mark.parametrize("points, rising, whole", [
     ([(0, 0, 100), (1, 30, 90), (2, 60, 70), (3, 90, 40)], -1, -1),
-    ([(2, 60, 70), (0, 0, 100), (3, 20, 10), (1, 30, 90), (4, 0, 0)], -1, 0.462),   # collapse is no trade
+    ([(2, 60, 70), (0, 0, 100), (3, 20, 10), (1, 30, 90), (4, 0, 0)], -1, 0.103),   # collapse is no trade
     ([(0, 0, 100), (1, 30, 100), (2, 60, 100)], 0, 0),                         # nothing is paid
     ([(0, 50, 100), (1, 50, 90), (2, 50, 80)], None, None),                    # expression never moves
-    ([(0, 10, 100), (1, 40, 90), (2, 20, 80)], None, 0.5 * -1)])               # two points are no curve
+    ([(0, 10, 100), (1, 40, 90), (2, 20, 80)], None, -0.5)])               # two points are no curve
 def test_tradeoff_known_cases(points, rising, whole):
     found = tuning.tradeoff([candidate(*point) for point in points])
     for value, want in zip(found, (rising, whole)):
@@ -346,17 +361,20 @@ def plain(folder):
     return out / LEAF
 
 
-def test_resumed_and_shared_runs_give_the_same_bytes(folder, plain):
+def test_resumed_and_shared_runs_give_the_same_bytes(folder, plain, monkeypatch):
     """A killed and resumed run, and two ranks that share the units, against one uninterrupted process."""
     out = folder / "shared"
-    whole = shell("01_extract.py", folder, out)
-    assert whole.returncode == 0, whole.stderr
+    assert call(extract, monkeypatch, "--model", folder / "tiny", "--profile", "smoke", "--out", out) == 0
     assert files(out / LEAF / "01_extract") == files(plain / "01_extract")
     ranks = [subprocess.Popen(command("02_tune.py", folder, out), env=ENV | {"RANK": str(r), "WORLD_SIZE": "2"}, cwd=ROOT,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in (0, 1)]
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=120)
-        assert rank.returncode == 0, errors
+    try:
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=300)
+            assert rank.returncode == 0, errors
+    finally:
+        for rank in ranks:                                 # one that failed leaves the other waiting
+            rank.kill()
     assert files(out / LEAF / "02_tune") == files(plain / "02_tune")
 
 
@@ -370,12 +388,11 @@ def test_rerun_in_place_gives_the_same_bytes(steered, monkeypatch):
 
 
 @pytest.mark.parametrize("change, says", [
-    (lambda f, o: ["--model", f / "nowhere"], "no such model folder"),
     (lambda f, o: ["--suite", f / "nowhere"], "no folder with a suite.json"),
     (lambda f, o: ["--judge", "oracle"], "unknown judge"),
     (lambda f, o: ["--out", f / "empty"], "run 01_extract first"),
     (lambda f, o: ["--model", f / "other" / "tiny"], "made from another model or suite"),
-    (lambda f, o: (o / "01_extract" / "vectors.npy").write_bytes(b"x") and [], "vectors.npy: not the file")])
+    (lambda f, o: (o / "01_extract" / "vectors.npy").write_bytes(b"x") and [], "01_extract/vectors.npy: ")])
 def test_wrong_input_is_one_line_and_status_2(change, says, folder, plain, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "out" / LEAF / "01_extract"
     copy.mkdir(parents=True)
@@ -386,6 +403,11 @@ def test_wrong_input_is_one_line_and_status_2(change, says, folder, plain, tmp_p
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and says in error
     assert not (copy.parent / "02_tune").exists()
+
+
+def test_no_such_model(folder, tmp_path, monkeypatch, capsys):
+    assert call(extract, monkeypatch, "--model", folder / "nowhere", "--out", tmp_path) == 2
+    assert "no such model folder" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_too_few_pairs_for_a_list(folder, tmp_path, monkeypatch, capsys):

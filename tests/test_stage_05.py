@@ -1,5 +1,6 @@
 """Stage 05: slopes, controls, bias and planted truth recovered from data that is known; the stage end to end
 on a tiny model."""
+
 import importlib
 import json
 import sys
@@ -25,9 +26,17 @@ def item_list(name, n=20, contrary_every=5):
             says_yes = i % 2 == 0
             yes = positive if says_yes else "AB".replace(positive, "")
             first, second = ("Yes", "No") if yes == "A" else ("No", "Yes")
-            items.append({"id": f"{name}-{i}{positive}", "question": f"{name} {i}?\n(A): {first}\n(B): {second}",
-                          "positive": positive, "yes": yes, "statement": f"{name} {i}", "contrary": i % contrary_every == 0,
-                          "swap_of": f"{name}-{i}A" if positive == "B" else None})
+            items.append(
+                {
+                    "id": f"{name}-{i}{positive}",
+                    "question": f"{name} {i}?\n(A): {first}\n(B): {second}",
+                    "positive": positive,
+                    "yes": yes,
+                    "statement": f"{name} {i}",
+                    "contrary": i % contrary_every == 0,
+                    "swap_of": f"{name}-{i}A" if positive == "B" else None,
+                }
+            )
     return items
 
 
@@ -39,16 +48,37 @@ def world(tmp_path_factory):
         tiny.save(folder / name, "llama", seed=len(name))
     suite = folder / "mini"
     (suite / "behaviours").mkdir(parents=True)
-    (suite / "suite.json").write_text(json.dumps({"name": "mini", "judge": "none", "system": "be brief", "strength": "relative",
-                                                  "licence": "none", "source": "test"}))
-    (suite / "behaviours.json").write_text(json.dumps([
-        {"name": n, "format": "yes_no", "file": f"behaviours/{n}.jsonl", "positive": f"be {n}", "negative": f"not {n}",
-         "planted": {"default": 0.2 + 0.1 * i, "letter_bias": 0.8, "yes_bias": 0.8}} for i, n in enumerate(NAMES)]))
+    (suite / "suite.json").write_text(
+        json.dumps(
+            {
+                "name": "mini",
+                "judge": "none",
+                "system": "be brief",
+                "strength": "relative",
+                "licence": "none",
+                "source": "test",
+            }
+        )
+    )
+    (suite / "behaviours.json").write_text(
+        json.dumps(
+            [
+                {
+                    "name": n,
+                    "format": "yes_no",
+                    "file": f"behaviours/{n}.jsonl",
+                    "positive": f"be {n}",
+                    "negative": f"not {n}",
+                    "planted": {"default": 0.2 + 0.1 * i, "letter_bias": 0.8, "yes_bias": 0.8},
+                }
+                for i, n in enumerate(NAMES)
+            ]
+        )
+    )
     for name in NAMES:
-        (suite /
-    "behaviours" /
-    f"{name}.jsonl").write_text("".join(json.dumps(i) +
-     "\n" for i in item_list(name)))
+        (suite / "behaviours" / f"{name}.jsonl").write_text(
+            "".join(json.dumps(i) + "\n" for i in item_list(name))
+        )
     for m, model in enumerate(("one", "two")):
         plant_upstream(folder / "outputs" / model / "mini", suite, np.random.default_rng([9, m]))
     return folder
@@ -56,21 +86,50 @@ def world(tmp_path_factory):
 
 def plant_upstream(out, suite, rng):
     vectors = rng.normal(size=(len(NAMES), LAYERS, WIDTH)).astype(np.float32)
-    concepts = [{"key": f"behaviour/{n}", "kind": "behaviour", "name": n, **{
-        k: rng.uniform(size=LAYERS).tolist() for k in ("split_half_cosine", "directional_agreement", "d_prime", "norm")}} for n in NAMES]
+    concepts = [
+        {
+            "key": f"behaviour/{n}",
+            "kind": "behaviour",
+            "name": n,
+            **{
+                k: rng.uniform(size=LAYERS).tolist()
+                for k in ("split_half_cosine", "directional_agreement", "d_prime", "norm")
+            },
+        }
+        for n in NAMES
+    ]
     inputs = {"suite": suites.load(str(suite)).digest}
-    first = artifacts.save(out / "01_extract", stage="01_extract", config={}, inputs=inputs, tables={"concepts": concepts}, arrays={
-        "vectors": (vectors, ("concept", "layer", "d")),
-        "shuffled_vectors": (rng.normal(size=(len(NAMES), 2, LAYERS, WIDTH)).astype(np.float32), ("behaviour", "draw", "layer", "d"))})
-    artifacts.save(out / "02_tune", stage="02_tune", config={}, inputs={**inputs, "01_extract": first.digest},
-                   tables={"tuned": {f"behaviour/{n}": {"layer": 1, "unit": 0.5} for n in NAMES}})
+    first = artifacts.save(
+        out / "01_extract",
+        stage="01_extract",
+        config={},
+        inputs=inputs,
+        tables={"concepts": concepts},
+        arrays={
+            "vectors": (vectors, ("concept", "layer", "d")),
+            "shuffled_vectors": (
+                rng.normal(size=(len(NAMES), 2, LAYERS, WIDTH)).astype(np.float32),
+                ("behaviour", "draw", "layer", "d"),
+            ),
+        },
+    )
+    artifacts.save(
+        out / "02_tune",
+        stage="02_tune",
+        config={},
+        inputs={**inputs, "01_extract": first.digest},
+        tables={"tuned": {f"behaviour/{n}": {"layer": 1, "unit": 0.5} for n in NAMES}},
+    )
 
 
 def command(world, monkeypatch, capsys, *args):
     """(exit status, stderr) of the stage's command line, run in this process: a new one costs an import of
     torch."""
-    monkeypatch.setattr(sys, "argv", ["05_reliability.py", "--suite",
-                        str(world / "mini"), "--out", str(world / "outputs"), *args])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["05_reliability.py", "--suite", str(world / "mini"), "--out", str(world / "outputs"), *args],
+    )
     try:
         artifacts.run(stage.main)
     except SystemExit as left:
@@ -81,8 +140,15 @@ def command(world, monkeypatch, capsys, *args):
 @pytest.fixture(scope="module")
 def finished(world):
     for model in ("one", "two"):
-        stage.one_model(SimpleNamespace(model=str(world / model), suite=str(world / "mini"), profile="full",
-                                        out=str(world / "outputs")), time.time())
+        stage.one_model(
+            SimpleNamespace(
+                model=str(world / model),
+                suite=str(world / "mini"),
+                profile="full",
+                out=str(world / "outputs"),
+            ),
+            time.time(),
+        )
     return world / "outputs"
 
 
@@ -115,11 +181,13 @@ def test_propensity_is_the_naive_computation(finished, world):
     vector = artifacts.load(finished / "one" / "mini" / "01_extract").array("vectors")[0, 1]
     item = suites.split(suite.behaviours[0]["items"], "evaluate")[0]
     ids = lm.chat("be brief", item["question"]) + lm.tokens("(")
+
     def add(_, __, output):
         hidden = output[0] if isinstance(output, tuple) else output
         hidden = hidden.clone()
-        hidden[:, -2:] += 1.5 * 0.5 * torch.from_numpy(vector)       # last prompt token and the bracket
+        hidden[:, -2:] += 1.5 * 0.5 * torch.from_numpy(vector)  # last prompt token and the bracket
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
     handle = lm.layers[1].register_forward_hook(add)
     with torch.no_grad():
         logits = lm.model(torch.tensor([ids])).logits[0, -1]
@@ -140,22 +208,24 @@ def test_across(finished, world, monkeypatch, capsys):
     assert command(world, monkeypatch, capsys, "--across", *both) == (0, "")
     made = artifacts.load(finished / "one+two" / "mini" / "05_across", "05_across")
     tables = [
-    artifacts.load(
-        finished /
-        m /
-        "mini" /
-        "05_reliability").table("behaviours") for m in (
-            "one",
-             "two")]
+        artifacts.load(finished / m / "mini" / "05_reliability").table("behaviours") for m in ("one", "two")
+    ]
     means = [[record["slope"]["value"] for record in table] for table in tables]
     assert made.results["steerability"]["spearman"]["value"] == pytest.approx(
-        metrics.spearman(*means), abs=1e-5)
+        metrics.spearman(*means), abs=1e-5
+    )
     assert set(made.manifest["inputs"]) == {"suite", "one/05_reliability", "two/05_reliability"}
 
 
-@pytest.mark.parametrize("flags, models, message", [
-    (("--across",), ("one",), "at least twice"), ((), ("one", "two"), "--across"),
-    (("--profile", "smoke"), ("one",), "run 01_extract first"), (("--profile", "smoke"), ("nowhere",), "01_extract")])
+@pytest.mark.parametrize(
+    "flags, models, message",
+    [
+        (("--across",), ("one",), "at least twice"),
+        ((), ("one", "two"), "--across"),
+        (("--profile", "smoke"), ("one",), "run 01_extract first"),
+        (("--profile", "smoke"), ("nowhere",), "01_extract"),
+    ],
+)
 def test_wrong_use_is_one_line_and_status_2(world, monkeypatch, capsys, flags, models, message):
     named = [part for model in models for part in ("--model", str(world / model))]
     status, error = command(world, monkeypatch, capsys, *flags, *named)
@@ -177,9 +247,17 @@ def test_bias_fit_recovers_what_was_planted():
 
 def record_for(slopes, items):
     n, rng = len(items), np.random.default_rng([5, 6])
-    got = {"slopes": slopes, "slopes_raw": slopes, "control_slope": slopes, "seen_slopes": slopes,
-           "r2": np.ones(n), "monotonicity": np.ones(n), "unsteered": rng.normal(size=n),
-           "random_slopes": rng.normal(size=(n, 20)) * 0.1, "shuffled_slopes": rng.normal(size=(n, 5)) * 0.1}
+    got = {
+        "slopes": slopes,
+        "slopes_raw": slopes,
+        "control_slope": slopes,
+        "seen_slopes": slopes,
+        "r2": np.ones(n),
+        "monotonicity": np.ones(n),
+        "unsteered": rng.normal(size=n),
+        "random_slopes": rng.normal(size=(n, 20)) * 0.1,
+        "shuffled_slopes": rng.normal(size=(n, 5)) * 0.1,
+    }
     behaviour = {"name": "x", "format": "yes_no", "planted": None}
     return reliability.record(behaviour, items, got, 0.95, 50, [5])
 
@@ -189,7 +267,11 @@ def test_record_finds_letter_bias_and_its_swap():
     letter, yes, _ = signs(items)
     noise = np.random.default_rng([5, 7]).normal(size=len(items)) * 0.1
     pure = record_for(0.5 + 2 * letter + noise, items)
-    assert pure["bias"]["letter"] > 0.95 and pure["swap"]["flips_sign"] == 1.0 and pure["swap"]["within_share"] > 0.95
+    assert (
+        pure["bias"]["letter"] > 0.95
+        and pure["swap"]["flips_sign"] == 1.0
+        and pure["swap"]["within_share"] > 0.95
+    )
     assert pure["swap"]["letter_effect"] == pytest.approx(2, abs=0.1) and pure["anti_steerable"] == 0.5
     by_yes = record_for(0.5 + 2 * yes + noise, items)
     assert by_yes["bias"]["yes_marginal"] > 0.95 and by_yes["swap"]["within_share"] < 0.05
@@ -212,8 +294,9 @@ def test_contrary_inputs_are_counted_apart():
 def test_swap_pairs_put_positive_a_first():
     items = item_list("x", 3)[::-1]
     pairs = reliability.swap_pairs(items)
-    assert len(pairs) == 3 and all(items[a]["positive"] ==
-               "A" and items[b]["positive"] == "B" for a, b in pairs)
+    assert len(pairs) == 3 and all(
+        items[a]["positive"] == "A" and items[b]["positive"] == "B" for a, b in pairs
+    )
     assert all(items[a]["statement"] == items[b]["statement"] for a, b in pairs)
     assert reliability.swap_pairs([i for i in items if i["swap_of"] is None]).shape == (0, 2)
 
@@ -233,15 +316,17 @@ def test_every_group_of_results_is_named_or_explained():
     results = reliability.summary(records, predictors, [5])
     told = set(results) | {key.split(".")[0] for key in results["not_testable"]}
     assert set(reliability.GROUPS) <= told
-    assert results["predictors"]["norm"]["value"] == pytest.approx(
-        1.0)      # means rise with i, and so do these
+    assert results["predictors"]["norm"]["value"] == pytest.approx(1.0)  # means rise with i, and so do these
     assert "nothing of the kind is planted" in results["not_testable"]["planted.letter_bias"]
 
 
 def test_three_models_let_the_weakest_pair_speak():
     def table(values):
-        return {str(i): {"name": str(i), "slope": {"value": v}, "sd": v, "anti_steerable": v}
-                for i, v in enumerate(values)}
+        return {
+            str(i): {"name": str(i), "slope": {"value": v}, "sd": v, "anti_steerable": v}
+            for i, v in enumerate(values)
+        }
+
     tables = [table([1, 2, 3, 4, 5]), table([2, 3, 4, 5, 6]), table([5, 4, 3, 2, 1])]
     rows, results = reliability.compare(["a", "b", "c"], tables, [5])
     assert len(rows) == 15 and results["steerability"]["a / b"]["value"] == pytest.approx(1)
