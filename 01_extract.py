@@ -127,13 +127,13 @@ def extract_behaviour(lm, suite, number):
         vectors.append(diffs.mean(axis=0))
         if setting == "BASE":
             # A - B is the largest part of a difference. It cancels over all items but not over a random half,
-            # and the other half then has it with the opposite sign. So one item with A and one with B are drawn
+            # and the other half then has it with the opposite sign. An item with A and one with B are drawn
             # together; where the suite has swaps these are an item and its swap.
             is_a = np.array([item["positive"] == "A" for item in items])
             both = [(diffs[i] + diffs[j]) / 2 for i, j in zip(np.flatnonzero(is_a), np.flatnonzero(~is_a))]
             if len(both) < 2:
-                raise UserError(f"behaviour {behaviour['name']}: extraction needs two items with positive option "
-                                f"A and two with B")
+                raise UserError(f"behaviour {behaviour['name']}: extraction needs two items with positive "
+                                f"option A and two with B")
             found = describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number], np.stack(both))
             found["shuffled"] = metrics.shuffled_label(diffs, N_SHUFFLED, [SEED, 3, number])
     return found | {"settings": np.stack(vectors)}

@@ -6,7 +6,7 @@ vectors have the norm of the row they control.
 
 traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and
             emails, paired by prompt. Five arms: unsteered, prompted (an instruction as system message),
-            steered, both, random vector.
+            steered, both, random vector; on questions also steered with the other FIRST_TOKEN.
                 gain = steered - unsteered expression on the same prompt
 behaviours  s(v_A, D_B): mean steerability (slope of propensity against the multiplier) of the vector made
             under prompt setting A on inputs under setting B; all vectors have the norm of the BASE vector.
@@ -202,6 +202,10 @@ def main():
     if traits:
         jobs = trait_jobs(lm, suite, traits, vectors, tuned, n)
         told = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, "03 traits", FIRST_TOKEN)
+        other = [{**job, "record": {**job["record"], "arm": "steered_other_start"}} for job in jobs
+                 if (job["record"]["arm"], job["record"]["task"]) == ("steered", TASKS[0])]
+        told += cases.run(lm, judge, other, MAX_NEW_TOKENS[profile], out, identity, "03 other start",
+                          not FIRST_TOKEN)
         tables["traits"], results["traits"], gaps = transfer.traits(told, traits, TASKS, [SEED, 10])
         prompts = [item for task in TASKS for item in suites.tasks(suite, task, "evaluate")[:n]]
         tables |= {"cases.jsonl": told, "prompts.jsonl": prompts}

@@ -47,9 +47,10 @@ LARGEST = 4                                   # traits at once
 METHODS = ("different_layers", "orthogonalised", "tuned_mean", "unit_norm", "plain_sum")
 REFERENCES = ("solved", "prompting", "unsteered")
 REVERSED = ("different_layers", "orthogonalised")
-N_PROMPTS = {"full": 5, "smoke": 1}           # evaluation prompts per subset and task
+N_PROMPTS = {"full": 5, "smoke": 1}           # evaluation prompts per subset on its group's own task
+N_OTHER = {"full": 2, "smoke": 1}             # the same on the other task
 N_TUNE = {"full": 2, "smoke": 1}              # tune prompts per subset
-TUNE_SUBSETS = {"full": 12, "smoke": 3}       # subsets per k that the tune split is run on, evenly spaced
+TUNE_SUBSETS = {"full": 8, "smoke": 3}        # subsets per k that the tune split is run on, evenly spaced
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.2, 1.6)    # relative strengths of unit_norm tried for every k
 SCALES = (0.5, 0.75, 1.25)                    # on all coefficients of a row; 1 is the row itself
 COHERENT = 75                                 # threshold of the preferences paper
@@ -85,7 +86,7 @@ def tune_jobs(lm, suite, chosen, n, rows):
             for item in suites.tasks(suite, subset["task"], "tune")[:n]]
 
 
-def evaluation_jobs(lm, suite, found, rows, reversed_rows, n):
+def evaluation_jobs(lm, suite, found, rows, reversed_rows, n, n_other):
     """Jobs on the evaluation split: every method on both tasks, reversed pairs on the own task."""
     jobs, instructions = [], {trait["name"]: trait["instructions"] for trait in suite.traits}
     for subset in found:
@@ -93,7 +94,8 @@ def evaluation_jobs(lm, suite, found, rows, reversed_rows, n):
         if subset["k"] == 2:
             turned = {f"{name}_reversed": row for name, row in reversed_rows(subset).items()}
         for task in sorted({other["task"] for other in found}):
-            for i, item in enumerate(suites.tasks(suite, task, "evaluate")[:n]):
+            count = n if task == subset["task"] else n_other
+            for i, item in enumerate(suites.tasks(suite, task, "evaluate")[:count]):
                 asked = [instructions[name] for name in subset["traits"]]
                 system = " ".join(options[i % len(options)]["positive"] for options in asked)
                 here = {**made, **(turned if task == subset["task"] else {}), "unsteered": ()}
@@ -125,9 +127,9 @@ def main():
     if tune.config["model"] != lm.identity or not tune.manifest["inputs"].items() <= inputs.items():
         raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
-              "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_tune": N_TUNE[profile],
-              "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS, "scales": SCALES,
-              "coherent": COHERENT, "max_new_tokens": MAX_NEW_TOKENS[profile]}
+              "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
+              "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,
+              "scales": SCALES, "coherent": COHERENT, "max_new_tokens": MAX_NEW_TOKENS[profile]}
     out, identity = folder / "04_compose", {**config, **inputs}
     tuned, common = tune.table("tuned"), tune.table("settings")["unit_norm"]
     norms = extract.array("residual_norm")
@@ -174,7 +176,8 @@ def main():
     # 3. evaluation split: every subset, method and prompt
     def reversed_rows(subset):
         return rows_of(subset, vectors, tuned, layer, None, norms, reverse=True)
-    told = run(evaluation_jobs(lm, suite, found, rows, reversed_rows, N_PROMPTS[profile]), "04 subsets")
+    told = run(evaluation_jobs(lm, suite, found, rows, reversed_rows, N_PROMPTS[profile], N_OTHER[profile]),
+               "04 subsets")
     if not work.is_main():
         return
 
@@ -189,7 +192,7 @@ def main():
 
     # 5. artifacts
     prompts = [item for task in sorted({case["task"] for case in told})
-               for item in suites.tasks(suite, task, "evaluate")[:N_PROMPTS[profile]]]
+               for item in suites.tasks(suite, task, "evaluate")[:max(N_PROMPTS[profile], N_OTHER[profile])]]
     tables = {"cases.jsonl": told, "prompts.jsonl": prompts, "cells.jsonl": records, "curves": curves,
               "alphas": alphas, "scales": scales, **({"winners": winners} if winners else {})}
     saved = artifacts.save(out, tables=tables, results=results, **save)

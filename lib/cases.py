@@ -1,8 +1,8 @@
 """Cases: one text each, generated under one steering row and scored for the traits in question.
 
 A *job* is {"record": what identifies the case, "prompt": token ids, "row": steering row, "item": the task
-item, "traits": names to score}. A *case* is the job's record plus "output", "expression" {trait: 0-100 or None} and
-"coherence" (0-100 or None); None where the judge gave no usable score.
+item, "traits": names to score}. A *case* is the job's record plus "output", "expression" {trait: 0-100 or None}
+and "coherence" (0-100 or None); None where the judge gave no usable score.
 """
 import numpy as np
 

@@ -74,11 +74,27 @@ def traits(cases, traits, tasks, address):
                        for arm in ARMS},
         "coherence": {arm: {task: over(30 + k, table("coherence", arm)[:, k]) for k, task in enumerate(tasks)}
                       for arm in ARMS}}
+    effect = first_token_effect(cases, [trait["name"] for trait in traits])
+    if effect:
+        results["first_token_effect"] = over(7, effect)
+    else:
+        missing["traits.first_token_effect"] = "no text was made with the other start of steering"
     if scope.all() or not scope.any():
         missing["traits.global_minus_local"] = "the traits are all global or all local"
     else:
         results["global_minus_local"] = over(1, np.stack([gain[:, 0], scope], axis=1), split_difference)
     return rows, results, missing
+
+
+def first_token_effect(cases, names):
+    """Per trait with scored pairs, the mean over prompts of steered - steered_other_start expression."""
+    found = {name: {} for name in names}
+    for case in cases:
+        if case["arm"] in ("steered", "steered_other_start"):
+            found[case["trait"]][case["item"], case["arm"]] = number(case["expression"][case["trait"]])
+    effects = [[score - scores.get((item, "steered_other_start"), np.nan)
+                for (item, arm), score in scores.items() if arm == "steered"] for scores in found.values()]
+    return [np.nanmean(effect) for effect in effects if np.isfinite(effect).any()]
 
 
 def spread(values):
