@@ -9,11 +9,12 @@ starts at the last prompt token. Only the tuning split is seen, so every score h
 optimistic; stages 03 to 05 measure on the evaluation split.
 
   traits      every layer x STRENGTHS on the tune questions, greedy answers, judged; then REFINE times the
-              best strength at the best layer. Chosen: the highest mean expression among candidates with a
-              mean coherence of at least COHERENT, ties to the weaker; if none has it, the most coherent one,
-              flagged "coherent": false. Subbiah et al. 2026 (arXiv 2607.01802) search two layers by this
-              rule. Unit norm (a composition of stage 04): the layer chosen most often and the one strength of
-              the grid that is best there over all traits, by the same rule; alpha = r * mean ||h_l||.
+              best of them at its layer (of equals, the one before the steepest rise). Chosen: the highest
+              mean expression among candidates with a mean coherence of at least COHERENT, ties to the weaker;
+              if none has it, the most coherent one, flagged "coherent": false. Subbiah et al. 2026 (arXiv
+              2607.01802) search two layers by this rule. Unit norm (a composition of stage 04): the layer
+              chosen most often and the one strength of the grid that is best there over all traits, by the
+              same rule; alpha = r * mean ||h_l||.
   behaviours  one layer for all, as Tan et al. 2024 (arXiv 2407.12404): the highest mean slope of propensity
               against MULTIPLIERS over those of LAYER_SETS that the suite has (over all its sets if it has
               none), with multiplier 1 at r = UNIT. The curve of raw multipliers, as published, is kept
@@ -54,7 +55,7 @@ from lib.artifacts import UserError
 SEED = 2
 STRENGTHS = {("relative", "full"): (0.1, 0.2, 0.4, 0.8, 1.6), ("relative", "smoke"): (0.4, 1.6),
              ("raw", "full"): (1, 2, 3, 4, 5), ("raw", "smoke"): (1, 3)}        # raw: the paper's coarse grid
-REFINE = {"full": (2 ** (-2 / 3), 2 ** (-1 / 3), 2 ** (1 / 3), 2 ** (2 / 3)), "smoke": (2 ** 0.5,)}
+REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
 QUESTIONS = {"full": 4, "smoke": 1}      # tune questions per trait candidate
 MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
 COHERENT = 75                            # least mean coherence of a trait's setting, as published
@@ -108,17 +109,17 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
     def ask(points, desc):
         return steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc)
 
-    def winner(key):
-        return tuning.best([c for c in candidates if c["key"] == key and c["coefficient"]],
-                           "expression", "coherence", COHERENT)
+    def pick(rule, key):
+        return rule([c for c in candidates if c["key"] == key and c["coefficient"]],
+                    "expression", "coherence", COHERENT)
 
     grid = STRENGTHS[suite.strength, profile]
     points = {key: tuning.grid(vector, norms, grid, suite.strength) for key, vector in vectors.items()}
     candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0), *points[key]]], "02 coarse")
-    first = {key: winner(key)[0] for key in vectors}
+    first = {key: pick(tuning.promising, key) for key in vectors}
     candidates += ask([(key, c["layer"], f * c["relative_strength"], f * c["coefficient"])
                        for key, c in first.items() for f in REFINE[profile]], "02 refine")
-    chosen = {key: c | {"coherent": coherent} for key in vectors for c, coherent in [winner(key)]}
+    chosen = {key: c | {"coherent": coherent} for key in vectors for c, coherent in [pick(tuning.best, key)]}
 
     # Unit norm adds r * ||h|| * v / ||v||, which is what a grid of relative strengths has added already.
     layers = [c["layer"] for c in chosen.values()]

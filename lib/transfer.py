@@ -161,9 +161,9 @@ def behaviours(names, slopes, curves, unsteered, pairs, shifts, settings, multip
     def effect(sentence):
         return np.array([row["sentence_effect"][sentence] for row in rows])
     def correlate(tag, key, x, y):
-        value = pooled_spearman(np.stack([x, y], axis=2))
-        if np.isfinite(value):
-            return {key: over(tag, np.stack([x, y], axis=2), pooled_spearman)}
+        both = np.stack([x, y], axis=2)                # with gaps, so behaviours are drawn by their number
+        if np.isfinite(pooled_spearman(both)):
+            return {key: over(tag, np.arange(len(both)), lambda drawn: pooled_spearman(both[drawn.astype(int)]))}
         missing[f"behaviours.{key}"] = "fewer than three pairs of values, or a side that is constant"
         return {}
     inside, outside, relative, distance = (column(key) for key in ("id", "ood", "relative", "distance"))

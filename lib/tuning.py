@@ -36,6 +36,21 @@ def best(candidates, gain, keep, limit):
     return max(candidates, key=lambda c: (c[keep], c[gain], -c["relative_strength"])), False
 
 
+def promising(candidates, gain, keep, limit):
+    """The candidate around which to search on: like `best`, but of equals the one whose next stronger candidate
+    at the same layer has more of `gain`, then the stronger. Below a concept's onset all gains are equal, and the
+    weakest of them does not show where it begins."""
+    def after(c):
+        stronger = [d for d in candidates if d["layer"] == c["layer"]
+                    and d["relative_strength"] > c["relative_strength"]]
+        return min(stronger, key=lambda d: d["relative_strength"], default=c)[gain]
+
+    good = [c for c in candidates if c[keep] >= limit]
+    if not good:
+        return best(candidates, gain, keep, limit)[0]
+    return max(good, key=lambda c: (c[gain], after(c), c["relative_strength"]))
+
+
 def tradeoff(candidates):
     """Spearman of expression with coherence along rising strength: (up to the peak of expression, overall).
 

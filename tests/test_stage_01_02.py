@@ -211,6 +211,17 @@ def test_best_keeps_coherence_and_prefers_the_weaker():
     assert (found["relative_strength"], coherent) == (0.1, False)              # none: the most coherent, flagged
 
 
+def test_promising_looks_ahead_among_equals():
+    grid = [candidate(s, e, c, layer) for layer, points in enumerate((
+        [(0.2, 0, 99), (0.4, 0, 90), (0.8, 10, 20)], [(0.2, 0, 99), (0.4, 0, 80), (0.8, 60, 70)])) for s, e, c in points]
+    found = tuning.promising(grid, "expression", "coherence", 75)
+    assert (found["layer"], found["relative_strength"]) == (1, 0.4)            # 60 begins right above it
+    assert tuning.best(grid, "expression", "coherence", 75)[0]["relative_strength"] == 0.2
+    found = tuning.promising([*grid, candidate(0.2, 5, 99, 2)], "expression", "coherence", 75)
+    assert found["layer"] == 2                                                 # more expression goes first
+    assert tuning.promising(grid, "expression", "coherence", 100)["coherence"] == 99
+
+
 @pytest.mark.parametrize("points, rising, whole", [
     ([(0, 0, 100), (1, 30, 90), (2, 60, 70), (3, 90, 40)], -1, -1),
     ([(2, 60, 70), (0, 0, 100), (3, 20, 10), (1, 30, 90), (4, 0, 0)], -1, 0.103),   # collapse is no trade

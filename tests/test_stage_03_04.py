@@ -79,6 +79,22 @@ def test_behaviour_transfer_known_case():
     assert results["sentence_effect"]["SYS_POS"]["value"] == pytest.approx(2)
 
 
+def test_a_behaviour_without_a_denominator_in_one_shift_keeps_its_others():
+    """One shift has no denominator for behaviour e: its number is left out, and the estimate stays finite."""
+    settings, multipliers = ("BASE", "SYS_POS", "USER_NEG"), (-1.0, 0.0, 1.0)
+    shifts = (("BASE", "SYS_POS"), ("BASE", "USER_NEG"))
+    pairs = (("BASE", "BASE"), ("SYS_POS", "SYS_POS"), ("USER_NEG", "USER_NEG"), *shifts)
+    own, share = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([0.9, 0.7, 0.5, 0.3, 0.2])
+    in_y = np.array([1.0, 2.0, 3.0, 4.0, 0.1])
+    slopes = np.stack([own, own, in_y, own * share, in_y * share], axis=1)
+    unsteered = np.stack([0 * share, 1 - share, 1 - share], axis=1)
+    _, results, missing = transfer.behaviours(
+        np.array(list("abcde")), slopes, slopes[:, :, None] * np.array(multipliers), unsteered, pairs, shifts,
+        settings, multipliers, 0.25, ADDRESS)
+    assert results["n"]["no_denominator"] == 1 and not missing
+    assert results["distance_spearman"]["value"] == pytest.approx(-1) and results["distance_spearman"]["n"] == 5
+
+
 def relation_data(own_bonus=1.0, per_level=-0.5):
     items, gains = [], []
     for level in (0, 1, 2):
