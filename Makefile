@@ -134,7 +134,7 @@ test: $(ENV)                    ## the tests (CPU, no network, no embedded model
 verify: $(ENV)                  ## re-hash every artifact of MODEL and SUITE against its manifest
 	$(PYTHON) -m lib.artifacts verify $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)) $(if $(ACROSS),outputs/$(SET)/$(LEAF))
 
-testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (hours)
+testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (an hour)
 	$(PYTHON) -m data.testbed
 	$(PYTHON) -m data.train_testbed pico-llama
 	$(PYTHON) -m data.train_testbed pico-gpt2

@@ -10,7 +10,7 @@ checkpoint with the same result. The tokenizer is byte-level BPE trained on the 
 reads   data/testbed.py, data/styles.py, data/lexicon.py
 writes  data/models/<name>/   safetensors (16 bit), tokenizer, chat template, config: an ordinary Hugging Face folder
         data/models/<name>/training.json   seed, mixture, tokens, loss curve, versions, machine
-cost    about 50 minutes per model on two CPU cores (bfloat16 autocast), 3 GB memory
+cost    about 30 minutes per model on two quiet CPU cores (bfloat16 autocast), 5 GB memory
 
     python -m data.train_testbed pico-llama
     python -m data.train_testbed pico-gpt2
@@ -166,6 +166,7 @@ def main():
         model.load_state_dict(state["model"])
         opt.load_state_dict(state["opt"])
         step, chunk, tokens, curve = state["step"], state["chunk"], state["tokens"], state["curve"]
+        recent, letters, t0 = state["recent"], state["letters"], t0 - state["seconds"]
 
     # 3. train
     bar = tqdm(total=args.steps, initial=step, disable=not sys.stderr.isatty(), desc=args.name)
@@ -194,7 +195,8 @@ def main():
         chunk += 1
         if step - saved >= CHECKPOINT_EVERY and step < args.steps:
             torch.save({"model": model.state_dict(), "opt": opt.state_dict(), "step": step, "chunk": chunk,
-                        "tokens": tokens, "curve": curve}, checkpoint.with_suffix(".tmp"))
+                        "tokens": tokens, "curve": curve, "recent": recent, "letters": letters,
+                        "seconds": time.time() - t0}, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
             saved = step
 

@@ -37,9 +37,9 @@ def best(candidates, gain, keep, limit):
 
 
 def promising(candidates, gain, keep, limit):
-    """The candidate around which to search on: like `best`, but of equals the one whose next stronger candidate
-    at the same layer has more of `gain`, then the stronger. Below a concept's onset all gains are equal, and the
-    weakest of them does not show where it begins."""
+    """The candidate around which to search on: like `best`, but of equals the one whose next stronger
+    one at the same layer has more of `gain`, then the stronger. Below a concept's onset all gains are equal,
+    and the weakest candidate does not show where it begins."""
     def after(c):
         stronger = [d for d in candidates if d["layer"] == c["layer"]
                     and d["relative_strength"] > c["relative_strength"]]
