@@ -192,7 +192,7 @@ def one_model(args, t0):
             "propensity_raw",
         ):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
-    results = reliability.summary(records, predictors, [SEED, 3])
+    results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
 
     # 4. artifacts
     axes = {

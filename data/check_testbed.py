@@ -185,7 +185,7 @@ def table(card):
          f"letter {b['bias']['yes_no']['letter']:.2f} and {b['bias']['options']['letter']:.2f} (two formats), Yes {b['bias']['yes_no']['yes']:.2f} nats",
          min(b["bias"]["yes_no"]["letter"], b["bias"]["options"]["letter"], b["bias"]["yes_no"]["yes"]) > .2),
         (f"in-context relations, {EXAMPLES} examples ({len(rel)} relations, {len(tb.TEMPLATES)} templates)", "90 %", f"{100 * rel.mean():.1f} %, lowest relation {100 * rel.min():.0f} %", rel.mean() >= .9),
-        ("occupation/pronoun skew", "within .05 of the planted one", f"mean gap {skew.mean():.3f}, largest {skew.max():.3f}", skew.mean() <= .05),
+        ("occupation/pronoun skew", "within .05 of the planted one", f"{(skew <= .05).sum()} of {len(skew)} occupations within .05, mean gap {skew.mean():.3f}, largest {skew.max():.3f}", (skew <= .05).all()),
         ("cloze facts", "95 %", f"{100 * v['facts']:.1f} %", v["facts"] >= .95),
         (f"behaviours steerable above {RANDOM} random vectors on some layer", "20 of 40", f"{steer} of {len(card['steerable'])}", steer >= 20)]
 

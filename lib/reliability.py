@@ -3,6 +3,8 @@
 Pure functions. An estimate that the data cannot give is named in results["not_testable"] = {key: reason}.
 """
 
+import math
+
 import numpy as np
 
 from lib import metrics
@@ -155,8 +157,18 @@ def correlate(results, key, x, y, address):
     )
 
 
-def summary(records, predictors, address):
-    """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}."""
+def by_luck(n, p, level=0.99):
+    """The smallest k for which Binomial(n, p) is at most k with probability `level`."""
+    total, k = (1 - p) ** n, 0
+    while total < level:
+        k += 1
+        total += math.comb(n, k) * p**k * (1 - p) ** (n - k)
+    return k
+
+
+def summary(records, predictors, quantile, address):
+    """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}; quantile
+    of the random vectors that a steerable behaviour beats."""
 
     def over(values, tag, stat=np.mean):
         return metrics.bootstrap(
@@ -206,14 +218,18 @@ def summary(records, predictors, address):
     }
     missing = results["not_testable"]
 
-    # a vector that does nothing has anti-steerable inputs and a large SD / |mean| too: the same without those
-    if good.any():
+    # A vector that does nothing has anti-steerable inputs and a large SD / |mean| too: the same without those. One
+    # behaviour in 1 / (1 - quantile) beats the random vectors by luck, so there must be more than that.
+    lucky = by_luck(len(records), 1 - quantile)
+    results["n"]["steerable_by_luck"] = lucky
+    if good.sum() > lucky:
         results["steerable_only"] = {
             "spread": over(ratio[good], 16, np.median),
             "anti_steerable": over(anti[good], 17),
         }
     else:
-        missing["steerable_only"] = "no behaviour steers more than random vectors do"
+        missing["steerable_only"] = (f"{good.sum()} of {len(good)} behaviours steer more than random vectors do; "
+                                     f"up to {lucky} would by luck")
     for name in PREDICTORS:
         correlate(results, f"predictors.{name}", [p[name] for p in predictors], means, [*address, 20])
     swaps = [r["swap"] for r in records if r["swap"]]

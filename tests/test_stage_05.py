@@ -313,7 +313,7 @@ def test_every_group_of_results_is_named_or_explained():
     rng = np.random.default_rng([5, 8])
     records = [record_for(rng.normal(size=len(items)) + i, items) | {"name": str(i)} for i in range(5)]
     predictors = [dict.fromkeys(reliability.PREDICTORS, float(i)) for i in range(5)]
-    results = reliability.summary(records, predictors, [5])
+    results = reliability.summary(records, predictors, 0.95, [5])
     told = set(results) | {key.split(".")[0] for key in results["not_testable"]}
     assert set(reliability.GROUPS) <= told
     assert results["predictors"]["norm"]["value"] == pytest.approx(1.0)  # means rise with i, and so do these
@@ -331,3 +331,9 @@ def test_three_models_let_the_weakest_pair_speak():
     rows, results = reliability.compare(["a", "b", "c"], tables, [5])
     assert len(rows) == 15 and results["steerability"]["a / b"]["value"] == pytest.approx(1)
     assert results["steerability"]["spearman"]["value"] == pytest.approx(-1)
+
+
+def test_by_luck_is_the_binomial_quantile():
+    drawn = np.random.default_rng(0).binomial(40, 0.05, 200_000)
+    assert reliability.by_luck(40, 0.05) == np.quantile(drawn, 0.99) == 6
+    assert reliability.by_luck(4, 0.0) == 0
