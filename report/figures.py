@@ -667,7 +667,8 @@ def values_draw(rows, names):
     for column, (name, mine) in enumerate(by_model(rows, names)):
         for index, concept in enumerate(concepts):
             line = sorted(
-                (row for row in mine if row["value_name"] == concept), key=lambda row: row["strength"]
+                (row for row in mine if row["value_name"] == concept and not row["tuned"]),
+                key=lambda row: row["strength"],
             )
             x = [row["strength"] for row in line]
             band(axes[0][column], x, line, colors[index % 7], concept, marks[index % 7])
