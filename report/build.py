@@ -25,7 +25,6 @@ cost    seconds; no model is loaded
 
 import csv
 import io
-import json
 import re
 import shutil
 import sys

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import artifacts, work
+from lib import work
 from lib.artifacts import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
