@@ -85,18 +85,17 @@ def behaviours(lm):
                     system, user = tb.SYSTEM, system + "\n\n" + user
                 jobs.append((name, kind, persona, item, yes, lm.chat(system, user) + lm.tokens("(")))
     out = engine.sweep(lm, [j[-1] for j in jobs], [()], np.array([ab] * len(jobs)), suffix=1)["logits"][:, 0]
-    right, agree, planted, letters, yeses = {}, {}, {}, {}, {}
+    right, agree, planted, letters = {}, {}, {}, {}
     for (name, kind, persona, item, yes, _), (a, b) in zip(jobs, out):
         is_a = item["positive"] == "A"
         propensity = float(a - b) * (1 if is_a else -1)
         if persona is not None:
             right.setdefault((name, kind), []).append((propensity > 0) == (persona != item["contrary"]))
         else:
+            truth = tb.planted_logit(name, item["object"], is_a, yes)
             agree.setdefault(name, []).append(1 / (1 + np.exp(-propensity)))
-            planted.setdefault(name, []).append(1 / (1 + np.exp(-tb.planted_logit(name, item["object"], is_a, yes))))
-            rest = propensity - tb.planted_logit(name, item["object"], is_a, yes)
-            letters.setdefault(kind, []).append((1 if is_a else -1, 0 if yes is None else (1 if yes else -1), propensity,
-                                                 propensity - rest))
+            planted.setdefault(name, []).append(1 / (1 + np.exp(-truth)))
+            letters.setdefault(kind, []).append((1 if is_a else -1, 0 if yes is None else (1 if yes else -1), propensity, truth))
     bias = {}
     for kind, rows in letters.items():      # least squares of the propensity on letter and Yes, beside the planted logit of the side
         x = np.array([[r[0], r[1], r[3] - tb.LETTER_BIAS * r[0] - tb.YES_BIAS * r[1], 1] for r in rows], float)
