@@ -84,8 +84,13 @@ SUITE_FILES := $(wildcard $(SUITE_AT)/*.json $(SUITE_AT)/*/*.json $(SUITE_AT)/*/
         clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 
-data: $(ENV)                    ## check the suite and count what is in it
+# What is downloaded once; an empty list for the suites that are there.
+PAPERS := $(if $(filter data/suites/papers,$(SUITE_AT)),data/suites/papers/suite.json)
+data: $(ENV) $(PAPERS)          ## SUITE=papers: download and convert the public data; any suite: check it and count
 	$(PYTHON) -m lib.suite $(SUITE)
+
+data/suites/papers/suite.json: data/papers.py data/public.json | $(ENV)
+	$(PYTHON) -m data.papers
 
 extract:     $(call manifests,01_extract)                 ## 01  contrastive data -> one vector per concept and layer
 tune:        $(call manifests,02_tune)                    ## 02  vectors -> layer and strength per concept
@@ -95,7 +100,7 @@ reliability: $(call manifests,05_reliability) $(ACROSS)   ## 05  per input, agai
 
 # --- the chain, once per model -----------------------------------------------------------------------------------
 define CHAIN
-$(2)/01_extract/manifest.json: 01_extract.py $(LIB_01) $(SUITE_FILES) $(call weights,$(1)) | $(ENV)
+$(2)/01_extract/manifest.json: 01_extract.py $(LIB_01) $(SUITE_FILES) $(PAPERS) $(call weights,$(1)) | $(ENV)
 	$$(RUN) $$< --model $(1) $$(FLAGS)
 
 $(2)/02_tune/manifest.json: 02_tune.py $(LIB_02) $(2)/01_extract/manifest.json | $(ENV)
