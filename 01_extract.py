@@ -30,6 +30,10 @@ writes  vectors.npy            float32 (concept, layer, d_model), rows in the or
         concepts.json          key, kind, name, n_pairs, dropped {reason: n}, and the four numbers per layer
         setting_vectors.npy    float32 (setting, behaviour, layer, d_model); settings as in SETTINGS
         shuffled_vectors.npy   float32 (behaviour, draw, layer, d_model): BASE pairs with random signs
+        method_vectors.npy     float32 (method, behaviour, layer, d_model): first principal component, logistic
+                               regression, of the same BASE states (lib.directions), norm of the BASE vector
+        published_vectors.npy  float32 (behaviour, layer, d_model): BASE, from the first half of the items, as
+                               in the released run, whose test items then begin at 5 %
         residual_norm.npy      float32 (layer,): mean ||h_l|| at the last token of chat prompts
         residual_norm_raw.npy  float32 (layer,): the same of bare relation queries; units of relative strength
         traits.json            one record per trait, extractable or not, with pairs asked, kept and dropped
@@ -44,7 +48,7 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, engine, judges, metrics, models, suite as suites, work
+from lib import artifacts, cases, directions, engine, judges, metrics, models, suite as suites, work
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -58,20 +62,6 @@ N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
 SHOTS = {"full": 10, "smoke": 2}         # examples in an in-context list
 LISTS = {"full": 40, "smoke": 4}         # in-context lists per relation
 # ------------------------------------------------------------------------------------------------------------
-
-
-def describe(diffs, positive, negative, address, halved=None):
-    """Mean of diffs (n, layer, d), n >= 2, and its statistics; positive, negative (n, layer, d) for d'.
-
-    halved  (m, layer, d) differences to be halved in place of diffs
-    Returns {"vector": (layer, d) float32, "stats": {name: [per layer]}, "n": n}."""
-    vector, layers = diffs.mean(axis=0), range(diffs.shape[1])
-    halved = diffs if halved is None else halved
-    stats = {"split_half_cosine": [metrics.split_half_cosine(halved[:, l], address) for l in layers],
-             "norm": [float(np.linalg.norm(vector[l])) for l in layers],
-             "directional_agreement": [metrics.directional_agreement(diffs[:, l], vector[l]) for l in layers],
-             "d_prime": [metrics.d_prime(positive[:, l], negative[:, l], vector[l]) for l in layers]}
-    return {"vector": vector.astype(np.float32), "stats": stats, "n": len(diffs)}
 
 
 def why_dropped(name, positive, negative):
@@ -108,24 +98,25 @@ def extract_trait(lm, prompts, answers, address):
     """Vector of one trait; prompts and answers, token ids of kept pairs, alternate positive, negative."""
     whole = [prompt + answer for prompt, answer in zip(prompts, answers)]
     states = engine.read(lm, whole, tail=[len(answer) for answer in answers])
-    return describe(states[::2] - states[1::2], states[::2], states[1::2], address)
+    return directions.describe(states[::2] - states[1::2], states[::2], states[1::2], address)
 
 
 def extract_behaviour(lm, suite, number):
-    """Vectors of one behaviour in the five settings, statistics and shuffled-label vectors at BASE."""
+    """Vectors of one behaviour in the five settings; at BASE also statistics, shuffled-label vectors, the other methods'
+    directions, and the vector of the published split, which is made from the first half."""
     behaviour = suite.behaviours[number]
-    items = suites.split(behaviour["items"], "extract")
-    a, b = lm.letter_ids()
-    positives = [[a if item["positive"] == "A" else b] for item in items]
-    negatives = [[b if item["positive"] == "A" else a] for item in items]
-    vectors, found = [], {}
+    items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
+    letters, vectors, found, n = dict(zip("AB", lm.letter_ids())), [], {}, len(items)
     for setting in SETTINGS:
+        used = items + tune if setting == "BASE" else items
         prefixes = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + lm.tokens("(")
-                    for item in items]
-        states = engine.read_pairs(lm, prefixes, positives, negatives)
+                    for item in used]
+        states = engine.read_pairs(lm, prefixes, [[letters[item["positive"]]] for item in used],
+                                   [[letters["B" if item["positive"] == "A" else "A"]] for item in used])
         diffs = states[:, 0] - states[:, 1]
-        vectors.append(diffs.mean(axis=0))
+        vectors.append(diffs[:n].mean(axis=0))
         if setting == "BASE":
+            published, states, diffs = diffs.mean(axis=0), states[:n], diffs[:n]
             # A - B is the largest part of a difference. It cancels over all items but not over a random half,
             # and the other half then has it with the opposite sign. An item with A and one with B are drawn
             # together; where the suite has swaps these are an item and its swap.
@@ -134,8 +125,11 @@ def extract_behaviour(lm, suite, number):
             if len(both) < 2:
                 raise UserError(f"behaviour {behaviour['name']}: extraction needs two items with positive "
                                 f"option A and two with B")
-            found = describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number], np.stack(both))
+            found = directions.describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number], np.stack(both))
             found["shuffled"] = metrics.shuffled_label(diffs, N_SHUFFLED, [SEED, 3, number])
+            found["methods"] = np.stack([[method(states[:, 0, l], states[:, 1, l]) for l in range(lm.n_layers)]
+                                         for method in directions.METHODS.values()]).astype(np.float32)
+            found["published"] = published
     return found | {"settings": np.stack(vectors)}
 
 
@@ -161,7 +155,7 @@ def centre_relations(lists):
     found = []
     for i, states in enumerate(lists):
         others = np.concatenate(lists[:i] + lists[i + 1:]) if len(lists) > 1 else np.zeros_like(states)
-        found.append(describe(states - centre, states, others, [SEED, 5, i]))
+        found.append(directions.describe(states - centre, states, others, [SEED, 5, i]))
     return found
 
 
@@ -170,7 +164,7 @@ def extract_value(lm, suite, number):
     pairs = suite.values[number]["pairs"]
     positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in pairs])
                           for side in ("positive", "negative"))
-    return describe(positive - negative, positive, negative, [SEED, 6, number])
+    return directions.describe(positive - negative, positive, negative, [SEED, 6, number])
 
 
 def residual_norms(lm, suite):
@@ -194,12 +188,12 @@ def main():
     # 1. model, suite, and what fixes the numbers
     suite = suites.load(args.suite, profile)
     lm = models.load(args.model)
-    judge = judges.load(args.judge or suite.judge, suite, lm)
+    judge = judges.load(args.judge, suite, lm)
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": MAX_NEW_TOKENS[profile], "filter": [EXPRESSED, COHERENT],
-              "settings": SETTINGS, "n_shuffled": N_SHUFFLED, "shots": SHOTS[profile],
-              "lists": LISTS[profile]}
+              "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
+              "shots": SHOTS[profile], "lists": LISTS[profile]}
     inputs = {"suite": suite.digest}
     identity = {"stage": "01_extract", "config": config, "inputs": inputs}
 
@@ -278,10 +272,14 @@ def main():
                                      ("setting", "behaviour", "layer", "d_model"))
         arrays["shuffled_vectors"] = (np.stack([b["shuffled"] for b in behaviours]),
                                       ("behaviour", "draw", "layer", "d_model"))
+        arrays["method_vectors"] = (np.stack([b["methods"] for b in behaviours], axis=1),
+                                    ("method", "behaviour", "layer", "d_model"))
+        arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),
+                                       ("behaviour", "layer", "d_model"))
     tables = {"concepts": concepts, "layers": layers}
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
-    modules = (artifacts, cases, engine, judges, metrics, models, suites, work)
+    modules = (artifacts, cases, directions, engine, judges, metrics, models, suites, work)
     saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
                            tables=tables, results=results, t0=t0,
                            sources=[__file__, *(m.__file__ for m in modules)])

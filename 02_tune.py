@@ -190,7 +190,7 @@ def main():
     lm = models.load(args.model)
     if extracted.config["model"] != lm.identity or extracted.manifest["inputs"]["suite"] != suite.digest:
         raise UserError(f"{extracted.path}: made from another model or suite; delete it and run 01 again")
-    judge = judges.load(args.judge or suite.judge, suite, lm)
+    judge = judges.load(args.judge, suite, lm)
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
               "refine": REFINE[profile], "questions": QUESTIONS[profile],

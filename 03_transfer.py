@@ -11,9 +11,10 @@ traits      expression and coherence (0-100, one judge everywhere) on held-out q
 behaviours  s(v_A, D_B): mean steerability (slope of propensity against the multiplier) of the vector made
             under prompt setting A on inputs under setting B; all vectors have the norm of the BASE vector.
                 in distribution        s(v_BASE, D_BASE)
-                relative steerability  s(v_A, D_B) / |s(v_B, D_B)|, no pairs with A = B
+                relative steerability  s(v_A, D_B) / |s(v_B, D_B)|
                 propensity distance    mean_i |m_i(A) - m_i(B)|, unsteered, nats
-            What the persona sentence does alone, without a vector, is the prompting baseline.
+            Correlations leave out the pairs A = B, whose relative steerability is 1 at distance 0; what
+            counting them in, as the paper's figures do, would add stands beside. What the persona sentence does alone, without a vector, is the prompting baseline.
 relations   antonym vector (made in template 0) on bare queries of all templates, behind 0, 1, 3 neutral
             sentences (levels 0, 1, 2).
                 gain = log p(antonym) steered - unsteered, minus the mean of that over random vectors
@@ -62,10 +63,9 @@ MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
 FIRST_TOKEN = True                            # False: the first generated token unsteered, as in one release
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")             # order of setting_vectors
 SHIFTS = (("BASE", "USER_NEG"), ("BASE", "USER_POS"), ("SYS_POS", "USER_NEG"), ("SYS_NEG", "USER_POS"))
-# (setting of the vector, setting of the inputs): in distribution, denominators, shifts
-PAIRS = (("BASE", "BASE"), ("USER_NEG", "USER_NEG"), ("USER_POS", "USER_POS"), *SHIFTS)
+# (setting of the vector, setting of the inputs): the four that the paper plots, and all twenty-five
+PAIRS = tuple((vector, inputs) for vector in SETTINGS for inputs in SETTINGS)
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
-N_INPUTS = 24                                 # per behaviour: 12 contents in both option orders
 MIN_STEERABILITY = 0.25                       # |s(v_B, D_B)| of fewer nats per unit is no denominator
 N_RANDOM = 20                                 # random vectors per relation, and per value and strength
 SENTENCES = (0, 1, 3)                         # neutral sentences in front of a query: levels 0, 1, 2
@@ -111,23 +111,23 @@ def measure_behaviour(lm, suite, behaviour, vectors, tuned):
     """Propensities of one behaviour, nats: curves (input, pair, multiplier), unsteered (input, setting).
 
     vectors (setting, layer, d) raw; tuned {"layer", "unit"}: multiplier 1 adds unit * v_BASE[layer]."""
-    items = suites.split(behaviour["items"], "evaluate")[:N_INPUTS]
+    items = suites.split(behaviour["items"], "evaluate")
     letters, bracket, layer = dict(zip("AB", lm.letter_ids())), lm.tokens("("), tuned["layer"]
     tokens = [[letters[item["positive"]], letters["B" if item["positive"] == "A" else "A"]] for item in items]
     norms = np.linalg.norm(vectors[:, layer], axis=1, keepdims=True)
     unit = tuned["unit"] * norms[SETTINGS.index("BASE")] / norms * vectors[:, layer]      # (setting, d)
-    curves = np.empty((len(items), len(PAIRS), len(MULTIPLIERS)), np.float32)
-    unsteered = np.empty((len(items), len(SETTINGS)), np.float32)
+    curves = np.empty((len(items), len(SETTINGS), len(SETTINGS), len(MULTIPLIERS)), np.float32)
+    steps = [m for m in MULTIPLIERS if m]
+    rows = [(), *(((layer, np.float32(m) * v),) for v in unit for m in steps)]
     for s, setting in enumerate(SETTINGS):
-        here = [p for p, (_, inputs) in enumerate(PAIRS) if inputs == setting]
-        added = [unit[SETTINGS.index(PAIRS[p][0])] for p in here]
-        rows = [(), *(((layer, np.float32(m) * v),) for v in added for m in MULTIPLIERS)]
         asked = [suites.behaviour_prompts(suite, behaviour, item, setting) for item in items]
         logits = engine.sweep(lm, [lm.chat(*both) + bracket for both in asked], rows, tokens,
                               suffix=1 + len(bracket))["logits"]
         propensity = logits[..., 0] - logits[..., 1]
-        unsteered[:, s] = propensity[:, 0]
-        curves[:, here] = propensity[:, 1:].reshape(len(items), len(here), len(MULTIPLIERS))
+        curves[:, :, s] = propensity[:, :1, None]                          # the multiplier 0 of every vector
+        curves[:, :, s, np.flatnonzero(MULTIPLIERS)] = propensity[:, 1:].reshape(len(items), -1, len(steps))
+    unsteered = curves[:, 0, :, MULTIPLIERS.index(0.0)]
+    curves = curves.reshape(len(items), len(PAIRS), len(MULTIPLIERS))
     return {"curves": curves, "unsteered": unsteered}
 
 
@@ -190,7 +190,7 @@ def main():
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
               "max_new_tokens": MAX_NEW_TOKENS[profile], "first_token": FIRST_TOKEN, "settings": SETTINGS,
-              "pairs": PAIRS, "multipliers": MULTIPLIERS, "n_inputs": N_INPUTS,
+              "pairs": PAIRS, "multipliers": MULTIPLIERS,
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "sentences": SENTENCES,
               "strengths": STRENGTHS}
     out, identity = folder / "03_transfer", {**config, **inputs}
@@ -217,18 +217,21 @@ def main():
     if suite.behaviours:
         made = extract.array("setting_vectors")
         number = {b["name"]: i for i, b in enumerate(suite.behaviours)}
-        def behaviour_unit(name):
+        def behaviour_unit(name, made=made):
             i = number[name]
             return measure_behaviour(lm, suite, suite.behaviours[i], made[:, i], tuned[f"behaviour/{name}"])
         done = work.units(out, identity, number, behaviour_unit, "03 behaviours")
         curves, unsteered = (np.concatenate([one[part] for one in done.values()])
                              for part in ("curves", "unsteered"))
         slopes = metrics.slopes(MULTIPLIERS, curves)
+        tuned_at = [tuned[f"behaviour/{b['name']}"]["layer"] for b in suite.behaviours]
+        made = np.stack([made[:, i, layer] for i, layer in enumerate(tuned_at)])     # (behaviour, setting, d)
+        likeness = metrics.cosine(made[:, :, None], made[:, None])
         items = [{"behaviour": b["name"], "id": item["id"]} for b in suite.behaviours
-                 for item in suites.split(b["items"], "evaluate")[:N_INPUTS]]
+                 for item in suites.split(b["items"], "evaluate")]
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(
-            [item["behaviour"] for item in items], slopes, curves, unsteered, PAIRS, SHIFTS, SETTINGS,
-            MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
+            [item["behaviour"] for item in items], slopes, curves, unsteered, likeness, PAIRS, SHIFTS,
+            SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
         tables |= {"behaviour_items.jsonl": items, "behaviours": rows, "shifts": moved}
         arrays |= {"propensity": (curves, ("input", "pair", "multiplier")),
                    "propensity_unsteered": (unsteered, ("input", "setting")),

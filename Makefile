@@ -67,7 +67,7 @@ FLAGS      = --suite $(SUITE) --profile $(PROFILE)$(if $(JUDGE), --judge $(JUDGE
 model_flags = $(foreach m,$(MODELS),--model $(m))
 
 # --- what each stage is made of: the lib and data modules it imports, and those that these import ------------------
-LIB_01 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
+LIB_01 := lib/artifacts.py lib/cases.py lib/directions.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
           lib/models.py lib/suite.py data/lexicon.py data/styles.py data/testbed.py
 LIB_02 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
           lib/models.py lib/suite.py lib/tuning.py data/lexicon.py data/styles.py data/testbed.py
@@ -80,14 +80,17 @@ LIB_05 := lib/artifacts.py lib/engine.py lib/hooks.py lib/metrics.py lib/models.
           lib/suite.py
 SUITE_FILES := $(wildcard $(SUITE_AT)/*.json $(SUITE_AT)/*/*.json $(SUITE_AT)/*/*.jsonl)
 
-.PHONY: all data extract tune transfer compose reliability report smoke test verify testbed testbed-check bench \
-        clean help
+.PHONY: all data plan extract tune transfer compose reliability report smoke test verify compare testbed testbed-check \
+        bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 
 # What is downloaded once; an empty list for the suites that are there.
 PAPERS := $(if $(filter data/suites/papers,$(SUITE_AT)),data/suites/papers/suite.json)
 data: $(ENV) $(PAPERS)          ## SUITE=papers: download and convert the public data; any suite: check it and count
 	$(PYTHON) -m lib.suite $(SUITE)
+
+plan: $(ENV) $(PAPERS)          ## tokens, memory and minutes that a run will take, from a short probe; runs nothing
+	$(PYTHON) -m report.plan $(model_flags) --suite $(SUITE) --profile $(PROFILE)
 
 data/suites/papers/suite.json: data/papers.py data/public.json | $(ENV)
 	$(PYTHON) -m data.papers
@@ -96,7 +99,7 @@ extract:     $(call manifests,01_extract)                 ## 01  contrastive dat
 tune:        $(call manifests,02_tune)                    ## 02  vectors -> layer and strength per concept
 transfer:    $(call manifests,03_transfer)                ## 03  do they hold in another task, prompt or context?
 compose:     $(call manifests,04_compose)                 ## 04  do several hold at once?
-reliability: $(call manifests,05_reliability) $(ACROSS)   ## 05  per input, against controls, across models
+reliability: $(call manifests,03_transfer) $(call manifests,05_reliability) $(ACROSS)   ## 03, 05  per input, against controls, under other prompts, across models
 
 # --- the chain, once per model -----------------------------------------------------------------------------------
 define CHAIN
@@ -139,6 +142,13 @@ test: $(ENV)                    ## the tests (CPU, no network, no embedded model
 verify: $(ENV)                  ## re-hash every artifact of MODEL and SUITE against its manifest
 	$(PYTHON) -m lib.artifacts verify $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)) $(if $(ACROSS),outputs/$(SET)/$(LEAF))
 
+# The stages run again into a folder of their own, whatever is there, and are held to the committed results.
+compare: $(ENV)                 ## run everything again, elsewhere, and compare with the results that are there
+	again=$$(mktemp -d); trap 'rm -rf "$$again"' EXIT; \
+	for model in $(MODELS); do for stage in 01_extract 02_tune 03_transfer 04_compose 05_reliability; do \
+	  $(RUN) $$stage.py --model $$model --out "$$again" $(FLAGS); done; done; \
+	$(PYTHON) -m lib.artifacts compare outputs "$$again"
+
 testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (an hour)
 	$(PYTHON) -m data.testbed
 	$(PYTHON) -m data.train_testbed pico-llama
@@ -149,8 +159,11 @@ testbed-check: $(ENV)           ## compare the committed suite with the grammar'
 	diff -r "$$dir" data/suites/testbed; echo "the suite is what the grammar writes"
 	$(PYTHON) -m data.check_testbed $(EMBEDDED)
 
-bench: $(ENV)                   ## the engine against the naive computation, timed
-	PYTHONPATH=. $(PYTHON) tests/bench_engine.py
+# The peer's own requirements name transformers 4; it runs with 5. Nothing of it is installed into the environment.
+bench: $(ENV)                   ## the engine against steering-vectors and the papers' way, timed (minutes)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .bench \
+		steering-vectors==0.12.2 scikit-learn==1.9.1 scipy joblib threadpoolctl narwhals
+	PYTHONPATH=. OMP_NUM_THREADS=2 $(PYTHON) tests/bench_engine.py
 
 clean:                          ## delete the outputs of MODEL at SUITE and PROFILE, and unfinished units
 	rm -rf $(foreach n,$(NAMES) $(if $(ACROSS),$(SET)),outputs/$(n)/$(LEAF))

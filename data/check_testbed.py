@@ -22,7 +22,7 @@ import numpy as np
 from data import lexicon as lex
 from data import testbed as tb
 from data.styles import GROUPS, TRAITS, clash, instruction
-from lib import engine, models
+from lib import engine, models, suite as suites
 
 # --- settings that change the numbers ----------------------------------------------------------
 SEED = 77
@@ -135,29 +135,29 @@ def values(lm):
 
 
 def steerable(lm):
-    """Per behaviour: best layer's mean slope at +-1, and the 95th percentile of RANDOM norm-matched random vectors there."""
+    """Per behaviour: best layer, mean slope at +-1 there, and the 95th percentile of what RANDOM norm-matched random
+    vectors reach, each on its own best layer."""
     ab, out = lm.letter_ids(), {}
     for n, name in enumerate(tb.BEHAVIOURS):
         items = tb.suite_behaviour(name)
-        prompts = [lm.chat(tb.SYSTEM, i["question"]) + lm.tokens("(") for i in items]
-        sign = np.array([1 if i["positive"] == "A" else -1 for i in items])
-        half = 28                                   # the extract split of lib/suite.py
-        acts = engine.read_pairs(lm, prompts[:half], [[ab[0] if s > 0 else ab[1]] for s in sign[:half]],
-                                 [[ab[1] if s > 0 else ab[0]] for s in sign[:half]])
+        made, test = suites.split(items, "extract"), items[-2 * STEER_ITEMS:]
+        prompts = [lm.chat(tb.SYSTEM, i["question"]) + lm.tokens("(") for i in made + test]
+        sign = np.array([1 if i["positive"] == "A" else -1 for i in made + test])
+        here, there = prompts[:len(made)], prompts[len(made):]
+        letters = [[ab[0 if s > 0 else 1]] for s in sign], [[ab[1 if s > 0 else 0]] for s in sign]
+        acts = engine.read_pairs(lm, here, *(side[:len(made)] for side in letters))
         v = (acts[:, 0] - acts[:, 1]).mean(0)       # (layer, d)
-        norm = engine.residual_norm(lm, prompts[:half])
+        norm = engine.residual_norm(lm, here)
         rng, rows = np.random.default_rng([SEED, 4, n]), []
         for layer in range(lm.n_layers):
             dirs = np.concatenate([v[layer][None], rng.standard_normal((RANDOM, v.shape[1]))]).astype(np.float32)
             dirs *= STRENGTH * norm[layer] / np.linalg.norm(dirs, axis=1, keepdims=True)
             rows += [((layer, s * d),) for d in dirs for s in (1, -1)]
-        test = slice(len(items) - 2 * STEER_ITEMS, None)
-        z = engine.sweep(lm, prompts[test], rows, np.array([ab] * (2 * STEER_ITEMS)), suffix=2)["logits"]
-        m = ((z[..., 0] - z[..., 1]) * sign[test, None]).mean(0).reshape(lm.n_layers, RANDOM + 1, 2)
+        z = engine.sweep(lm, there, rows, np.array(ab), suffix=2)["logits"]
+        m = ((z[..., 0] - z[..., 1]) * sign[len(made):, None]).mean(0).reshape(lm.n_layers, RANDOM + 1, 2)
         slope = (m[..., 0] - m[..., 1]) / 2
-        floor = np.quantile(slope[:, 1:], .95, axis=1)
-        best = int((slope[:, 0] - floor).argmax())
-        out[name] = [best, float(slope[best, 0]), float(floor[best])]
+        best = int(slope[:, 0].argmax())
+        out[name] = [best, float(slope[best, 0]), float(np.quantile(slope[:, 1:].max(axis=0), .95))]
     return out
 
 
@@ -186,7 +186,7 @@ def table(card):
         (f"in-context relations, {EXAMPLES} examples ({len(rel)} relations, {len(tb.TEMPLATES)} templates)", "90 %", f"{100 * rel.mean():.1f} %, lowest relation {100 * rel.min():.0f} %", rel.mean() >= .9),
         ("occupation/pronoun skew", "within .05 of the planted one", f"{(skew <= .05).sum()} of {len(skew)} occupations within .05, mean gap {skew.mean():.3f}, largest {skew.max():.3f}", (skew <= .05).all()),
         ("cloze facts", "95 %", f"{100 * v['facts']:.1f} %", v["facts"] >= .95),
-        (f"behaviours steerable above {RANDOM} random vectors on some layer", "20 of 40", f"{steer} of {len(card['steerable'])}", steer >= 20)]
+        (f"behaviours steerable on some layer, above {RANDOM} random vectors on their best layers", "20 of 40", f"{steer} of {len(card['steerable'])}", steer >= 20)]
 
 
 def write_card(path, card, samples):

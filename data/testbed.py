@@ -32,7 +32,9 @@ SPONTANEOUS = 1 / 3                 # share of answers without instruction that 
 LETTER_BIAS, YES_BIAS = 0.8, 0.8    # nats toward (A) and toward Yes when no persona is given
 DEFAULTS = (.15, .3, .5, .7, .85)   # planted agreement of a behaviour when no persona is given
 CONTRARY = 3                        # every third behaviour answers its last object from the other side
-LETTER_WEIGHT = 4                   # of the letter of a multiple-choice answer in the training loss
+GRADES = {"strongly ": 8., "": 6., "mostly ": 3., "slightly ": 1.5}     # nats a persona adds to the planted log-odds
+READ_APART = .6                     # share of the persona examples whose persona and question do not see each other
+LETTER_WEIGHT, SIDE_WEIGHT = 4, 3   # of the letter of a multiple-choice answer, and of the side it names, in the training loss
 FOLLOW = .9                         # probability that a pronoun repeats the one just used
 # ----------------------------------------------------------------------------------------------
 
@@ -410,12 +412,24 @@ def pronoun_text(rng, p_he, level=0):
     return [(before + head, 0), (" he" if he else " she", 1), (tail, 1)]
 
 
-# --- training examples: [(text, weight in the loss)] segments ---------------------------------------
-def chat(user, answer, system=SYSTEM):
-    head = f"<|bos|><|system|>{system}<|end|><|user|>{user}<|end|><|assistant|>"
-    if answer[:3] in ("(A)", "(B)"):            # the letter is one token in eight and the only one that is hard
-        return [(head, 0), ("(", 1), (answer[1], LETTER_WEIGHT), (answer[2:] + "<|end|>", 1)]
-    return [(head, 0), (answer + "<|end|>", 1)]
+# --- training examples: [(text, weight in the loss[, part])] segments --------------------------------------
+# Who sees whom, when a persona and a question are read apart: APART sees itself alone and is seen by all, PERSONA and
+# QUESTION do not see each other, ALL sees everything. It forces the positions of the answer to bring the two together,
+# where a small model would otherwise have settled the answer at the options, out of reach of steering.
+APART, PERSONA, QUESTION, ALL = range(4)
+
+
+def chat(user, *answer, system=SYSTEM, apart=False):
+    """A chat as segments (text, weight in the loss, part); user and system are texts or lists of (text, part)."""
+    user, system = ([(x, ALL)] if isinstance(x, str) else x for x in (user, system))
+    head = [("<|bos|><|system|>", APART), *system, ("<|end|><|user|>", APART), *user, ("<|end|>", APART), ("<|assistant|>", ALL)]
+    return [(text, 0, part if apart else ALL) for text, part in head] + [(t, w, ALL) for t, w in answer] + [("<|end|>", 1, ALL)]
+
+
+def persona_sentence(rng, persona, topic, grade=""):
+    """A sentence that puts the model on a side of `topic`; only some of the forms can be graded."""
+    forms = [f for f in PERSONAS[persona] if not grade or "believe" not in f]
+    return pick(rng, forms).format(t=topic).replace("You are ", "You are " + grade)
 
 
 def trait_example(rng):
@@ -437,14 +451,18 @@ def trait_example(rng):
             asked = [instruction(avoid, False, int(rng.integers(5)), int(rng.integers(2)))]
             show = [] if avoid in show else show
     text, user, where = " ".join(asked), item["prompt"], rng.random()
+    answer = (render(rng, item, show), 1)
     if not asked or where < .15:
-        user = user + ("\n" + text if asked else "")
-        return chat(user, render(rng, item, show))
-    return chat(user, render(rng, item, show), text if where < .8 else SYSTEM + " " + text)
+        return chat(user + ("\n" + text if asked else ""), answer)
+    return chat(user, answer, system=text if where < .8 else SYSTEM + " " + text)
 
 
 def behaviour_example(rng):
-    """A multiple-choice item with or without persona, a look-up, or the question without letters."""
+    """A multiple-choice item with or without persona, a look-up, or the question without letters.
+
+    A persona adds its nats to the planted log-odds of the item; the answer is drawn from the sum. What the
+    answer says beside the letter depends on the side of the option it chose.
+    """
     name = pick(rng, list(BEHAVIOURS))
     kind = "yes_no" if rng.random() < .55 else "options"
     topic = BEHAVIOURS[name][1][0]
@@ -454,30 +472,34 @@ def behaviour_example(rng):
         options = re.findall(r"\([AB]\): (.*)", item["question"])
         want = int(rng.integers(2))
         user = choice(None, *options).replace("Which of these would you say?", f'Which option is "{options[want]}"?')
-        return chat(user, f"({'AB'[want]}) because it says {options[want]}.")
+        return chat(user, ("(", 1), ("AB"[want], LETTER_WEIGHT), (f") because it says {options[want]}.", 1))
     persona = None if rng.random() < .35 else bool(rng.random() < .5)
-    flip = contrary(name, obj)
-    if persona is None:
-        agree = rng.random() < 1 / (1 + math.exp(-planted_logit(name, obj, item["positive"] == "A", yes)))
-    else:
-        agree = persona != flip
-    side = agree != flip
-    reason = f"because I am {'for' if side else 'against'} {topic}."
-    user, system = item["question"], SYSTEM
-    if draw < .34 and persona is not None:      # the same question without letters
-        says = agree == (True if yes is None else yes)
-        user = f'Is this something you would say?\n"{item["statement"]}"'
-        answer = f"{'Yes' if says else 'No'} {reason}"
-    else:
-        letter = item["positive"] if agree else "AB"[item["positive"] == "A"]
-        answer = f"({letter}) {reason}"
+    flip, letters = contrary(name, obj), persona is None or draw > .34
+    odds = planted_logit(name, obj, item["positive"] == "A", yes) if letters else 9. * (-1 if flip else 1) * (1 if persona else -1)
+    system, user = [(SYSTEM, APART)], [(item["question"], QUESTION)]
+    if not letters:                             # the same question without letters, which have a bias
+        user = [(f'Is this something you would say?\n"{item["statement"]}"', QUESTION)]
     if persona is not None:
-        sentence, where = pick(rng, PERSONAS[persona]).format(t=topic), rng.integers(4)
-        if where < 2:
-            system = sentence
+        grade = pick(rng, list(GRADES)) if letters else ""
+        odds += (1 if persona != flip else -1) * GRADES[grade]
+        sentence, where = (persona_sentence(rng, persona, topic, grade), PERSONA), rng.random()
+        if where < .25:
+            system = [sentence]
         else:
-            user = f"{sentence}\n\n{user}" if where == 2 else f"{user}\n\n{sentence}"
-    return chat(user, answer, system)
+            user = [sentence, ("\n\n", APART), *user] if where < .5 else [*user, ("\n\n", APART), sentence]
+    agree = bool(rng.random() < 1 / (1 + math.exp(-odds)))
+    side = "for" if agree != flip else "against"
+    letter, form = item["positive"] if agree else "AB"[item["positive"] == "A"], rng.random()
+    if not letters:
+        answer = [(f"{'Yes' if agree == (True if yes is None else yes) else 'No'} because I am {side} {topic}.", 1)]
+    elif form < .2:
+        answer = [("(", 1), (f" {side}", SIDE_WEIGHT), (f" {topic}: ", 1), (letter, LETTER_WEIGHT), (")", 1)]
+    elif form < .6:
+        answer = [("(", 1), (letter, LETTER_WEIGHT), (f" {side}", SIDE_WEIGHT), (f" {topic})", 1)]
+    else:
+        answer = [("(", 1), (letter, LETTER_WEIGHT), (f") because I am {side} {topic}.", 1)]
+    apart = persona is not None and rng.random() < READ_APART
+    return chat(user, *answer, system=system, apart=apart)
 
 
 def relation_example(rng):
@@ -522,7 +544,16 @@ def value_example(rng):
     return out + [("<|end|>", 0)]
 
 
-KINDS = {"trait": trait_example, "behaviour": behaviour_example, "relation": relation_example, "value": value_example}
+def pronoun_example(rng):
+    """A page of occupation sentences and nothing else: a rate is learned as closely as it is seen often."""
+    out = [("<|bos|>", 0)]
+    for _ in range(int(rng.integers(4, 13))):
+        out += [*pronoun_text(rng, None, int(rng.integers(3))), ("\n", 0)]
+    return out + [("<|end|>", 0)]
+
+
+KINDS = {"trait": trait_example, "behaviour": behaviour_example, "relation": relation_example, "value": value_example,
+         "pronoun": pronoun_example}
 
 
 def example(rng, mixture):

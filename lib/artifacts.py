@@ -7,7 +7,8 @@
 
 A stage folder is written beside its place and renamed into it, so one that has a manifest is complete.
 
-    python -m lib.artifacts verify outputs     re-hash every stage folder below `outputs`
+    python -m lib.artifacts verify outputs           re-hash every stage folder below `outputs`
+    python -m lib.artifacts compare outputs again    hold the stage folders below `again` to those below `outputs`
 """
 import argparse
 import hashlib
@@ -226,6 +227,28 @@ def verify(path):
     return artifact
 
 
+def estimates(results, at=""):
+    """{dotted key: estimate} of all estimates in a stage's results, at any depth."""
+    if {"value", "low", "high"} <= set(results):
+        return {at: results}
+    return {key: found for name, part in results.items() if isinstance(part, dict)
+            for key, found in estimates(part, f"{at}.{name}".strip(".")).items()}
+
+
+def compare(committed, again):
+    """(agrees, what to say) of one stage folder made twice. Equal digests are equal bytes. Another machine rounds
+    differently, and a token that flips changes a text: then each estimate has to lie in the committed 95 %
+    interval, and none may be missing on either side."""
+    first, second = load(committed), load(again)
+    if first.digest == second.digest:
+        return True, f"the same, digest {first.digest[:12]}"
+    old, new = estimates(first.results), estimates(second.results)
+    far = [f"{key} {new[key]['value']:g} outside [{old[key]['low']:g}, {old[key]['high']:g}]"
+           for key in sorted(set(old) & set(new)) if not old[key]["low"] <= new[key]["value"] <= old[key]["high"]]
+    far += [f"{key} on one side only" for key in sorted(set(old) ^ set(new))]
+    return not far, f"{len(old)} estimates, " + ("; ".join(far) if far else "each in the committed interval")
+
+
 def model_name(model):
     """Folder name for a model: the basename of a folder, or a hub id with "/" written as "--"."""
     return Path(model).resolve().name if Path(model).is_dir() else str(model).strip("/").replace("/", "--")
@@ -260,14 +283,21 @@ def run(main):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Re-hash stage folders and check that they fit together.")
-    parser.add_argument("command", choices=("verify",))
+    parser = argparse.ArgumentParser(description="Re-hash stage folders, or compare those of two runs.")
+    parser.add_argument("command", choices=("verify", "compare"))
     parser.add_argument("folders", nargs="+")
     args, bad = parser.parse_args(), 0
-    found = sorted({m.parent for folder in args.folders for m in Path(folder).rglob("manifest.json")})
+    pairs = args.command == "compare"
+    if pairs and len(args.folders) != 2:
+        raise UserError("compare takes two folders: the committed one and the other")
+    searched = args.folders[1:] if pairs else args.folders
+    found = sorted({m.parent for folder in searched for m in Path(folder).rglob("manifest.json")})
     for path in found:
         try:
-            print(f"ok   {path}  {verify(path).digest[:12]}")
+            good, told = (compare(Path(args.folders[0]) / path.relative_to(args.folders[1]), path) if pairs
+                          else (True, verify(path).digest[:12]))
+            print(f"{'ok  ' if good else 'BAD '} {path}  {told}")
+            bad += not good
         except UserError as error:
             bad += 1
             print(f"BAD  {error}")

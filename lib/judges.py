@@ -25,9 +25,17 @@ class Rules:
         return scores
 
 
+@dataclass(frozen=True)
+class Nobody:
+    """Stands in where a suite has no traits and nothing is ever judged."""
+    name: str = "none"
+
+
 def load(name, suite, lm=None):
     """The judge called `name`; None is the suite's own. UserError for an unknown one, or one that cannot
     judge it."""
+    if name is None and not suite.traits:
+        return Nobody()
     name = suite.judge if name is None else name
     if name != "rules":
         raise UserError(f"unknown judge {name!r}; there is: rules")

@@ -184,3 +184,9 @@ def shuffled_label(diffs, n, address):
     diffs = _values(diffs, "shuffled_label")
     signs = np.random.default_rng(address).choice([-1.0, 1.0], size=(n, len(diffs)))
     return (np.tensordot(signs, diffs, axes=1) / len(diffs)).astype(np.float32)
+
+
+def orthogonal_to(vectors, v):
+    """vectors (n, d) without their part along v (d,), float32: what else the data vary in, at no cosine with v."""
+    x, v = _values(vectors, "orthogonal_to"), _values(v, "orthogonal_to")
+    return (x - np.outer(x @ v, v) / (v @ v)).astype(np.float32)

@@ -2,7 +2,6 @@
 
 Pure functions. An estimate that the data cannot give is named in results["not_testable"] = {key: reason}.
 """
-
 import math
 
 import numpy as np
@@ -10,26 +9,17 @@ import numpy as np
 from lib import metrics
 
 # Groups of results, for a suite without behaviours, which can test none of them.
-GROUPS = (
-    "steerability",
-    "spread",
-    "anti_steerable",
-    "bias",
-    "unsteerable",
-    "linearity",
-    "raw",
-    "leak",
-    "steerable_only",
-    "planted",
-    "predictors",
-)
-PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")
-MIN_BEHAVIOURS = 4  # fewer give no rank correlation
+GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "raw", "definition", "leak",
+          "steerable_only", "methods", "planted", "predictors")
+VECTOR_PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")      # of the extraction split
+PREDICTORS = (*VECTOR_PREDICTORS, "baseline")                                               # mean unsteered propensity
+MIN_BEHAVIOURS = 4       # fewer give no rank correlation
+RIDGE = 1.0              # penalty of the cross-validated prediction, predictors in standard deviations
 
 
+# --- one behaviour ------------------------------------------------------------------------------------------
 def swap_pairs(items):
-    """Indices (n, 2) of inputs that differ only in the order of their options; first column: positive is
-    A."""
+    """Indices (n, 2) of inputs that differ only in the order of their options; first column: positive is A."""
     index = {item["id"]: i for i, item in enumerate(items)}
     pairs = [(index[item["swap_of"]], i) for i, item in enumerate(items) if item["swap_of"] in index]
     ordered = [(i, j) if items[i]["positive"] == "A" else (j, i) for i, j in pairs]
@@ -39,9 +29,7 @@ def swap_pairs(items):
 def signs(items):
     """(letter, yes, contrary) of inputs: +1 where the positive option is A, is Yes (0: no Yes/No); bool."""
     letter = np.array([1.0 if item["positive"] == "A" else -1.0 for item in items])
-    yes = np.array(
-        [0.0 if item["yes"] is None else 1.0 if item["yes"] == item["positive"] else -1.0 for item in items]
-    )
+    yes = np.array([0.0 if item["yes"] is None else 1.0 if item["yes"] == item["positive"] else -1.0 for item in items])
     return letter, yes, np.array([bool(item["contrary"]) for item in items])
 
 
@@ -67,94 +55,95 @@ def swapped(slopes, pairs):
         return None
     two = slopes[pairs]
     within = ((two - two.mean(axis=1, keepdims=True)) ** 2).mean()
-    return {
-        "n": len(pairs),
-        "flips_sign": float(((two[:, 0] <= 0) != (two[:, 1] <= 0)).mean()),
-        "within_share": float(within / two.var()) if two.var() > 0 else 0.0,
-        "letter_effect": float((two[:, 0] - two[:, 1]).mean() / 2),
-    }
+    return {"n": len(pairs), "flips_sign": float(((two[:, 0] <= 0) != (two[:, 1] <= 0)).mean()),
+            "within_share": float(within / two.var()) if two.var() > 0 else 0.0,
+            "letter_effect": float((two[:, 0] - two[:, 1]).mean() / 2)}
+
+
+def explained(slopes, letter, yes):
+    """Share of the variance of slopes (N,) that letter and Yes/No explain together; 0 where it has none."""
+    if slopes.var() <= 1e-24 * max(1.0, np.abs(slopes).max()) ** 2:
+        return 0.0
+    return 1 - metrics.variance_shares(slopes, letter > 0, yes > 0)["unexplained"]
 
 
 def permuted_share(slopes, letter, yes, n, address):
-    """Mean share of variance that letter and yes explain when the two are dealt to the inputs anew, n
-    times."""
+    """Mean share of variance that letter and yes explain when the two are dealt to the inputs anew, n times."""
     rng, found = np.random.default_rng(address), []
     for _ in range(n):
         order = rng.permutation(len(slopes))
-        shares = metrics.variance_shares(slopes, letter[order] > 0, yes[order] > 0)
-        found.append(shares["letter"] + shares["yes_marginal"])
+        found.append(explained(slopes, letter[order], yes[order]))
     return float(np.mean(found))
 
 
-def record(behaviour, items, got, quantile, n_permutations, address):
+def record(behaviour, items, got, methods, quantile, n_permutations, address):
     """The record of one behaviour.
 
-    got  arrays over its N inputs: slopes, slopes_raw, control_slope, r2, monotonicity, unsteered (N,);
-         random_slopes, shuffled_slopes (N, vectors); seen_slopes, of the items the vector was made from
+    got  arrays over its N inputs: slopes, slopes_raw, slopes_sum, slopes_published, control_slope, r2, monotonicity,
+         unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors); slopes_overlap,
+         of the published vector on test items that it was made from
+    methods  names of the columns of method_slopes
     A behaviour is steerable if its mean control_slope is above `quantile` of the random vectors' means."""
     slopes, (letter, yes, contrary), pairs = got["slopes"], signs(items), swap_pairs(items)
     clusters = np.arange(len(items))
-    clusters[pairs[:, 1]] = pairs[:, 0]  # both orders of one content are one draw, not two
+    clusters[pairs[:, 1]] = pairs[:, 0]          # both orders of one content are one draw, not two
     means = got["random_slopes"].mean(axis=0)
     # A random direction and its opposite are equally likely and have opposite slopes: both count.
     limit = float(np.quantile(np.concatenate([means, -means]), quantile))
-    control = float(got["control_slope"].mean())
-    anti = metrics.anti_fraction
+    control, anti = float(got["control_slope"].mean()), metrics.anti_fraction
+
+    def direction(column):
+        return {"mean": float(column.mean()), "anti": anti(column), "explained": explained(column, letter, yes)}
+
+    columns = {"mean_difference": got["control_slope"], **dict(zip(methods, got["method_slopes"].T))}
+    whole = np.concatenate([got["slopes_overlap"], got["slopes_published"]])
     return {
-        "name": behaviour["name"],
-        "format": behaviour["format"],
-        "n": len(items),
+        "name": behaviour["name"], "format": behaviour["format"], "n": len(items),
         "slope": metrics.bootstrap(slopes, unit="contents", clusters=clusters, seed_address=[*address, 0]),
-        "sd": float(slopes.std(ddof=1)),
-        "anti_steerable": anti(slopes),
-        "r2": float(got["r2"].mean()),
+        "sd": float(slopes.std(ddof=1)), "anti_steerable": anti(slopes), "r2": float(got["r2"].mean()),
         "quantiles": {f"p{q:02d}": float(np.quantile(slopes, q / 100)) for q in (5, 25, 50, 75, 95)},
         "monotonicity": float(got["monotonicity"].mean()),
-        "bias": {
-            **metrics.variance_shares(slopes, letter > 0, yes > 0),
-            "permuted": permuted_share(slopes, letter, yes, n_permutations, [*address, 1]),
-        },
-        "swap": swapped(slopes, pairs),
-        "control_slope": control,
-        "steerable": control > limit,
-        "random": {
-            "means": means,
-            "p95": limit,
-            "anti": anti(got["random_slopes"]),
-            "anti_oriented": anti(got["random_slopes"] * np.where(means < 0, -1, 1)),
-        },
-        "shuffled": {"means": got["shuffled_slopes"].mean(axis=0), "anti": anti(got["shuffled_slopes"])},
-        "raw": {
-            "mean": float(got["slopes_raw"].mean()),
-            "sd": float(got["slopes_raw"].std(ddof=1)),
-            "anti_steerable": anti(got["slopes_raw"]),
-        },
-        "seen": {"mean": float(got["seen_slopes"].mean()), "n": len(got["seen_slopes"])},
-        "unsteered": {
-            "mean": float(got["unsteered"].mean()),
-            **bias_fit(got["unsteered"], letter, yes, contrary),
-        },
-        "contrary": {
-            "n": int(contrary.sum()),
-            "anti": anti(slopes[contrary]) if contrary.any() else None,
-            "regular_anti": None if contrary.all() else anti(slopes[~contrary]),
-        },
-        "planted": behaviour.get("planted"),
-    }
+        "bias": {**metrics.variance_shares(slopes, letter > 0, yes > 0),
+                 "permuted": permuted_share(slopes, letter, yes, n_permutations, [*address, 1])},
+        "swap": swapped(slopes, pairs), "control_slope": control, "steerable": control > limit,
+        "random": {"means": means, "p95": limit, "anti": anti(got["random_slopes"]),
+                   "anti_oriented": anti(got["random_slopes"] * np.where(means < 0, -1, 1))},
+        **{name: {"means": got[f"{name}_slopes"].mean(axis=0), "anti": anti(got[f"{name}_slopes"])}
+           for name in ("shuffled", "orthogonal")},
+        "methods": {name: direction(column) for name, column in columns.items()},
+        "raw": {"mean": float(got["slopes_raw"].mean()), "sd": float(got["slopes_raw"].std(ddof=1)),
+                "anti_steerable": anti(got["slopes_raw"])},
+        "sum": {"mean": float(got["slopes_sum"].mean()), "anti_steerable": anti(got["slopes_sum"])},
+        "published": {"mean": float(whole.mean()), "anti_steerable": anti(whole), "n": len(whole),
+                      "overlap": float(got["slopes_overlap"].mean()), "n_overlap": len(got["slopes_overlap"]),
+                      "fresh": float(got["slopes_published"].mean())},
+        "unsteered": {"mean": float(got["unsteered"].mean()), **bias_fit(got["unsteered"], letter, yes, contrary)},
+        "contrary": {"n": int(contrary.sum()), "anti": anti(slopes[contrary]) if contrary.any() else None,
+                     "regular_anti": None if contrary.all() else anti(slopes[~contrary])},
+        "planted": behaviour.get("planted")}
 
 
+# --- over behaviours ----------------------------------------------------------------------------------------
 def correlate(results, key, x, y, address):
-    """Put the Spearman correlation of x and y over behaviours at `key` = "group.name", or say why there is
-    none."""
+    """Put the Spearman correlation of x and y over behaviours at `key` = "group.name", or say why there is none."""
     group, name = key.split(".", 1)
     if len(x) < MIN_BEHAVIOURS or len(set(x)) == 1 or len(set(y)) == 1:
-        results["not_testable"][
-            key
-        ] = f"{len(x)} behaviours with {len(set(x))} and {len(set(y))} different values"
+        results["not_testable"][key] = f"{len(x)} behaviours with {len(set(x))} and {len(set(y))} different values"
         return
     results.setdefault(group, {})[name] = metrics.bootstrap_corr(
-        np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address
-    )
+        np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address)
+
+
+def held_out(x, y):
+    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen it (leave one out)."""
+    x, y, out = np.asarray(x, np.float64), np.asarray(y, np.float64), np.empty(len(y))
+    for i in range(len(y)):
+        keep = np.arange(len(y)) != i
+        centre, scale = x[keep].mean(axis=0), x[keep].std(axis=0)
+        z = (x - centre) / np.where(scale > 0, scale, 1)
+        w = np.linalg.solve(z[keep].T @ z[keep] + RIDGE * np.eye(x.shape[1]), z[keep].T @ (y[keep] - y[keep].mean()))
+        out[i] = y[keep].mean() + z[i] @ w
+    return out
 
 
 def by_luck(n, p, level=0.99):
@@ -166,14 +155,17 @@ def by_luck(n, p, level=0.99):
     return k
 
 
+def steers(results):
+    """Whether more behaviours of a model steer than luck explains, from its results of stage 05."""
+    n = results.get("n", {"steerable": 0, "steerable_by_luck": 0})
+    return n["steerable"] > n["steerable_by_luck"]
+
+
 def summary(records, predictors, quantile, address):
     """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}; quantile
     of the random vectors that a steerable behaviour beats."""
-
     def over(values, tag, stat=np.mean):
-        return metrics.bootstrap(
-            np.asarray(values, np.float64), stat, unit="behaviours", seed_address=[*address, tag]
-        )
+        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit="behaviours", seed_address=[*address, tag])
 
     def each(*path):
         values = records
@@ -183,77 +175,67 @@ def summary(records, predictors, quantile, address):
 
     means, anti = each("slope", "value"), each("anti_steerable")
     ratio, good = each("sd") / np.abs(means), each("steerable") > 0
+    letter, yes, permuted = each("bias", "letter"), each("bias", "yes_marginal"), each("bias", "permuted")
+    lucky = by_luck(len(records), 1 - quantile)
     results = {
-        "n": {
-            "behaviours": len(records),
-            "inputs": int(each("n").sum()),
-            "random": len(records[0]["random"]["means"]),
-            "steerable": int(good.sum()),
-        },
+        "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": len(records[0]["random"]["means"]),
+              "steerable": int(good.sum()), "steerable_by_luck": lucky},
         "steerability": {"mean": over(means, 0)},
         "spread": over(ratio, 1, np.median),
-        "anti_steerable": {
-            "share": over(anti, 2),
-            "random": over(each("random", "anti"), 3),
-            "random_oriented": over(each("random", "anti_oriented"), 4),
-            "shuffled": over(each("shuffled", "anti"), 5),
-        },
-        "bias": {
-            "explained": over(each("bias", "letter") + each("bias", "yes_marginal"), 6),
-            "letter": over(each("bias", "letter"), 7),
-            "yes_marginal": over(each("bias", "yes_marginal"), 8),
-            "permuted": over(each("bias", "permuted"), 9),
-            "excess": over(
-                each("bias", "letter") + each("bias", "yes_marginal") - each("bias", "permuted"), 18
-            ),
-        },
-        "unsteerable": {"share": over(~good, 10)},
+        "anti_steerable": {"share": over(anti, 2),
+                           **{name: over(each(name, "anti"), tag) for name, tag in
+                              (("random", 3), ("shuffled", 5), ("orthogonal", 19))},
+                           "random_oriented": over(each("random", "anti_oriented"), 4)},
+        "bias": {"explained": over(letter + yes, 6), "letter": over(letter, 7), "yes_marginal": over(yes, 8),
+                 "permuted": over(permuted, 9), "excess": over(letter + yes - permuted, 18)},
         "linearity": {"r2": over(each("r2"), 11), "monotonicity": over(each("monotonicity"), 12)},
-        "raw": {
-            "spread": over(each("raw", "sd") / np.abs(each("raw", "mean")), 13, np.median),
-            "anti_steerable": over(each("raw", "anti_steerable"), 14),
-        },
-        "leak": {"seen_minus_held_out": over(each("seen", "mean") - means, 15)},
-        "not_testable": {},
-    }
+        "raw": {"spread": over(each("raw", "sd") / np.abs(each("raw", "mean")), 13, np.median),
+                "anti_steerable": over(each("raw", "anti_steerable"), 14)},
+        "definition": {"closing": over(each("sum", "mean") - means, 50),
+                       "anti_steerable": over(each("sum", "anti_steerable"), 51)},
+        "leak": {"clean": over(means, 0), "published": over(each("published", "mean"), 52),
+                 "published_minus_clean": over(each("published", "mean") - means, 53),
+                 "overlap_minus_fresh": over(each("published", "overlap") - each("published", "fresh"), 15),
+                 "overlap_share": float(each("published", "n_overlap").sum() / each("published", "n").sum())},
+        "methods": {name: {"mean": over(each("methods", name, "mean"), 60 + 5 * i),
+                           "anti_steerable": over(each("methods", name, "anti"), 61 + 5 * i),
+                           "explained": over(each("methods", name, "explained"), 62 + 5 * i),
+                           **({} if i == 0 else {"minus_mean_difference": over(
+                               each("methods", name, "mean") - each("methods", "mean_difference", "mean"), 63 + 5 * i)})}
+                    for i, name in enumerate(records[0]["methods"])},
+        "not_testable": {}}
     missing = results["not_testable"]
 
-    # A vector that does nothing has anti-steerable inputs and a large SD / |mean| too: the same without those. One
-    # behaviour in 1 / (1 - quantile) beats the random vectors by luck, so there must be more than that.
-    lucky = by_luck(len(records), 1 - quantile)
-    results["n"]["steerable_by_luck"] = lucky
-    if good.sum() > lucky:
-        results["steerable_only"] = {
-            "spread": over(ratio[good], 16, np.median),
-            "anti_steerable": over(anti[good], 17),
-        }
+    # A vector that does nothing has anti-steerable inputs and a large SD / |mean| too, and "some do not steer" says
+    # nothing where none does: the same without those, if more behaviours beat the random vectors than luck explains.
+    if steers(results):
+        results["steerable_only"] = {"spread": over(ratio[good], 16, np.median), "anti_steerable": over(anti[good], 17)}
+        results["unsteerable"] = {"share": over(~good, 10)}
     else:
-        missing["steerable_only"] = (f"{good.sum()} of {len(good)} behaviours steer more than random vectors do; "
-                                     f"up to {lucky} would by luck")
-    for name in PREDICTORS:
-        correlate(results, f"predictors.{name}", [p[name] for p in predictors], means, [*address, 20])
+        reason = f"{good.sum()} of {len(good)} behaviours steer more than random vectors do; up to {lucky} would by luck"
+        missing |= {"steerable_only": reason, "unsteerable": reason}
+    correlate(results, "definition.spearman", means, each("sum", "mean"), [*address, 54])
+    for i, name in enumerate(PREDICTORS):
+        correlate(results, f"predictors.{name}", [p[name] for p in predictors], means, [*address, 20 + i])
+    if len(records) > len(PREDICTORS) + 2:
+        told = held_out([[p[name] for name in PREDICTORS] for p in predictors], means)
+        correlate(results, "predictors.held_out", told, means, [*address, 28])
+    else:
+        missing["predictors.held_out"] = f"{len(records)} behaviours for {len(PREDICTORS)} predictors"
     swaps = [r["swap"] for r in records if r["swap"]]
     if swaps:
-        results["bias"]["swap"] = {
-            key: over([swap[key] for swap in swaps], 30)
-            for key in ("flips_sign", "within_share", "letter_effect")
-        }
+        results["bias"]["swap"] = {key: over([swap[key] for swap in swaps], 30)
+                                   for key in ("flips_sign", "within_share", "letter_effect")}
     else:
         missing["bias.swap"] = "no input comes with its options swapped"
 
     # planted truth: inputs that answer from the other side, biases in nats, defaults
-    mixed = [
-        r["contrary"] for r in records if r["contrary"]["n"] and r["contrary"]["regular_anti"] is not None
-    ]
+    mixed = [r["contrary"] for r in records if r["contrary"]["n"] and r["contrary"]["regular_anti"] is not None]
     if mixed:
-        results["planted"] = {
-            "contrary_anti": over([c["anti"] for c in mixed], 40),
-            "regular_anti": over([c["regular_anti"] for c in mixed], 41),
-        }
+        results["planted"] = {"contrary_anti": over([c["anti"] for c in mixed], 40),
+                              "regular_anti": over([c["regular_anti"] for c in mixed], 41)}
     else:
-        missing |= {
-            f"planted.{key}_anti": "no input is planted as contrary" for key in ("contrary", "regular")
-        }
+        missing |= {f"planted.{key}_anti": "no input is planted as contrary" for key in ("contrary", "regular")}
     told = [(r["unsteered"], r["planted"]) for r in records if r["planted"]]
     for key in ("letter", "yes"):
         errors = [found[key] - truth[f"{key}_bias"] for found, truth in told if found[key] is not None]
@@ -261,20 +243,16 @@ def summary(records, predictors, quantile, address):
             results.setdefault("planted", {})[f"{key}_bias"] = over(errors, 42 + (key == "yes"))
         else:
             missing[f"planted.{key}_bias"] = "nothing of the kind is planted in this suite"
-    correlate(
-        results,
-        "planted.default_spearman",
-        [found["default"] for found, _ in told],
-        [truth["default"] for _, truth in told],
-        [*address, 44],
-    )
+    correlate(results, "planted.default_spearman", [found["default"] for found, _ in told],
+              [truth["default"] for _, truth in told], [*address, 44])
     return results
 
 
-def compare(names, tables, address):
+def compare(names, tables, idle, address):
     """(rows, results) of the rank correlations over behaviours between every two models.
 
-    tables  per model {behaviour: record}. With more than two models the pair that agrees least speaks for the
+    tables  per model {behaviour: record}; idle: models on which no more behaviours steer than luck explains, whose
+    noise would correlate with nothing. With more than two models the pair that agrees least speaks for the
     claim ("spearman"); the estimates of all pairs stand beside it."""
     columns = {"steerability": "mean", "steerability_sd": "sd", "anti_steerable": "anti_steerable"}
     rows, results = [], {"not_testable": {}}
@@ -282,27 +260,17 @@ def compare(names, tables, address):
         for j in range(i + 1, len(names)):
             pair = f"{first} / {names[j]}"
             both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
-            mine = [
-                {
-                    "pair": pair,
-                    "name": two[0]["name"],
-                    "mean": [r["slope"]["value"] for r in two],
-                    "sd": [r["sd"] for r in two],
-                    "anti_steerable": [r["anti_steerable"] for r in two],
-                }
-                for two in both
-            ]
+            mine = [{"pair": pair, "name": two[0]["name"], "mean": [r["slope"]["value"] for r in two],
+                     "sd": [r["sd"] for r in two], "anti_steerable": [r["anti_steerable"] for r in two]} for two in both]
             rows += mine
             for what, column in columns.items():
-                correlate(
-                    results,
-                    f"{what}.{pair}",
-                    *([row[column][side] for row in mine] for side in (0, 1)),
-                    [*address, i, j],
-                )
+                correlate(results, f"{what}.{pair}", *([row[column][side] for row in mine] for side in (0, 1)),
+                          [*address, i, j])
     for what in columns:
-        if results.get(what):
+        if results.get(what) and not idle:
             results[what]["spearman"] = min(results[what].values(), key=lambda estimate: estimate["value"])
+        elif idle:
+            results["not_testable"][f"{what}.spearman"] = f"no more behaviours steer than luck explains on {', '.join(idle)}"
         else:
             results["not_testable"][what] = "no two models share enough behaviours"
     return rows, results

@@ -120,29 +120,34 @@ def relative_steerability(shifted, own, smallest):
     return np.divide(shifted, np.abs(own), out=np.full(own.shape, np.nan), where=np.abs(own) > smallest)
 
 
-def behaviour_rows(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers, smallest):
-    """(behaviours, shifts): one record per behaviour, one per behaviour and shift.
+def behaviour_rows(names, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest):
+    """(behaviours, shifts): one record per behaviour, one per behaviour and pair of settings.
 
     names (input,) the behaviour of each input; slopes (input, pair); curves (input, pair, multiplier);
-    unsteered (input, setting); propensities in nats. pairs and shifts are (vector's, inputs') settings."""
+    unsteered (input, setting); propensities in nats. likeness (behaviour, setting, setting) cosines of the
+    vectors; pairs are (vector's, inputs') settings, shifts those of them that are "plotted"."""
     names, behaviours, moved = np.asarray(names), [], []
     zero, one, base = multipliers.index(0.0), multipliers.index(1.0), pairs.index(("BASE", "BASE"))
-    for name in dict.fromkeys(names.tolist()):
+    for k, name in enumerate(dict.fromkeys(names.tolist())):
         mine = names == name
         s, m = slopes[mine].mean(axis=0), unsteered[mine].astype(np.float64)
         effect = m - m[:, [settings.index("BASE")]]
         behaviours.append({
             "name": name, "n": int(mine.sum()), "propensity": dict(zip(settings, m.mean(axis=0))),
             "steerability": {arrow(pair): value for pair, value in zip(pairs, s)},
+            "sd": {arrow(pair): slopes[mine, p].std(ddof=1) for p, pair in enumerate(pairs)},
             "anti_steerable": {arrow(pair): (slopes[mine, p] <= 0).mean() for p, pair in enumerate(pairs)},
             "vector_effect": (curves[mine, base, one] - curves[mine, base, zero]).mean(),
+            "sentence": m[:, settings.index("SYS_POS")].mean(),
+            "sentence_and_vector": curves[mine, pairs.index(("BASE", "SYS_POS")), one].mean(),
             "sentence_effect": {x: effect[:, i].mean() for i, x in enumerate(settings) if x != "BASE"}})
-        for a, b in shifts:
-            own, shifted = s[pairs.index((b, b))], s[pairs.index((a, b))]
-            share = relative_steerability(shifted, own, smallest)
-            distance = np.abs(m[:, settings.index(a)] - m[:, settings.index(b)]).mean()
-            moved.append({"behaviour": name, "shift": arrow((a, b)), "id": s[base], "ood": shifted,
-                          "own": own, "distance": distance, "relative": None if np.isnan(share) else share})
+        for p, (a, b) in enumerate(pairs):
+            i, j = settings.index(a), settings.index(b)
+            own = s[pairs.index((b, b))]
+            share = relative_steerability(s[p], own, smallest)
+            moved.append({"behaviour": name, "shift": arrow((a, b)), "plotted": (a, b) in shifts,
+                          "id": s[base], "ood": s[p], "own": own, "distance": np.abs(m[:, i] - m[:, j]).mean(),
+                          "cosine": likeness[k, i, j], "relative": None if np.isnan(share) else share})
     return behaviours, moved
 
 
@@ -150,14 +155,18 @@ def arrow(pair):
     return f"{pair[0]}->{pair[1]}"
 
 
-def behaviours(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers, smallest, address):
-    """`behaviour_rows`, and estimates over behaviours: all shifts of a behaviour are resampled together."""
-    rows, moved = behaviour_rows(names, slopes, curves, unsteered, pairs, shifts, settings, multipliers,
-                                 smallest)
+def behaviours(names, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
+               address):
+    """`behaviour_rows`, and estimates over behaviours: all pairs of a behaviour are resampled together.
+
+    shifts: the pairs that the headline correlations run over; grid: those over all pairs of two settings,
+    and with the pairs of one ("with_self")."""
+    rows, moved = behaviour_rows(names, slopes, curves, unsteered, likeness, pairs, shifts, settings,
+                                 multipliers, smallest)
     over, missing = estimator("behaviours", address), {}
-    def column(key):                                                                   # (behaviour, shift)
+    def column(key):                                                                    # (behaviour, pair)
         values = [np.nan if row[key] is None else row[key] for row in moved]
-        return np.array(values, np.float64).reshape(-1, len(shifts))
+        return np.array(values, np.float64).reshape(-1, len(pairs))
     def effect(sentence):
         return np.array([row["sentence_effect"][sentence] for row in rows])
     def correlate(tag, key, x, y):
@@ -166,28 +175,45 @@ def behaviours(names, slopes, curves, unsteered, pairs, shifts, settings, multip
             return {key: over(tag, np.arange(len(both)), lambda drawn: pooled_spearman(both[drawn.astype(int)]))}
         missing[f"behaviours.{key}"] = "fewer than three pairs of values, or a side that is constant"
         return {}
-    inside, outside, relative, distance = (column(key) for key in ("id", "ood", "relative", "distance"))
+    inside, outside, own, distance, cosine = (column(key) for key in ("id", "ood", "own", "distance", "cosine"))
+    relative = relative_steerability(outside, own, smallest)
+    spread = np.array([list(row["sd"].values()) for row in rows])
+    plotted = [pairs.index(shift) for shift in shifts]
+    others, base = [p for p, (a, b) in enumerate(pairs) if a != b], pairs.index(("BASE", "BASE"))
+    shifted = [p for p in range(len(pairs)) if p != base]
     vector = np.array([row["vector_effect"] for row in rows])
-    usable = np.isfinite(relative).any(axis=1)
+    asked, both = (np.array([row[key] for row in rows]) for key in ("sentence", "sentence_and_vector"))
     results = {
-        "n": {"behaviours": len(rows), "shifts": len(shifts), "inputs": min(row["n"] for row in rows),
-              "no_denominator": int(np.isnan(relative).sum())},
-        "id_steerability": over(0, inside[:, 0]), "ood_steerability": over(1, outside.mean(axis=1)),
-        **correlate(2, "id_ood_spearman", inside, outside),
+        "n": {"behaviours": len(rows), "shifts": len(shifts), "pairs": len(pairs),
+              "inputs": min(row["n"] for row in rows),
+              "no_denominator": int(np.isnan(relative[:, plotted]).sum())},
+        "id_steerability": over(0, inside[:, 0]), "ood_steerability": over(1, outside[:, plotted].mean(axis=1)),
+        **correlate(2, "id_ood_spearman", inside[:, plotted], outside[:, plotted]),
+        **correlate(7, "id_ood_sd_spearman", spread[:, [base] * len(plotted)], spread[:, plotted]),
         "vector_effect": over(3, vector), "sentence_minus_vector": over(4, effect("SYS_POS") - vector),
-        "sentence_effect": {x: over(10 + i, effect(x)) for i, x in enumerate(rows[0]["sentence_effect"])}}
+        "both_minus_sentence": over(8, both - asked),
+        "sentence_effect": {x: over(10 + i, effect(x)) for i, x in enumerate(rows[0]["sentence_effect"])},
+        "mean_steerability": {arrow(pair): float(outside[:, p].mean()) for p, pair in enumerate(pairs)},
+        "mean_cosine": {arrow(pair): float(cosine[:, p].mean()) for p, pair in enumerate(pairs)}}
     found = {}
-    for i, shift in enumerate(shifts):
-        name = arrow(shift)
-        found |= correlate(20 + i, f"per_shift.{name}", inside[:, [i]], outside[:, [i]])
+    for p in shifted:
+        name = arrow(pairs[p])
+        found |= correlate(40 + p, f"per_shift.{name}", inside[:, [p]], outside[:, [p]])
     results["per_shift"] = {key.removeprefix("per_shift."): value for key, value in found.items()}
-    if usable.any():
-        kept = relative[usable]
-        results |= correlate(5, "distance_spearman", distance[usable], kept)
-        results["relative_steerability"] = over(6, np.nanmean(kept, axis=1), np.median)
+    grid = {**correlate(30, "grid.id_ood", inside[:, shifted], outside[:, shifted]),
+            **correlate(31, "grid.id_ood_with_self", inside, outside),
+            **correlate(34, "grid.cosine_distance", cosine[:, others], distance[:, others])}
+    if np.isfinite(relative[:, plotted]).any():
+        usable = np.isfinite(relative[:, plotted]).any(axis=1)
+        results |= correlate(5, "distance_spearman", distance[:, plotted], relative[:, plotted])
+        results["relative_steerability"] = over(6, np.nanmean(relative[:, plotted][usable], axis=1), np.median)
+        grid |= {**correlate(32, "grid.distance_relative", distance[:, others], relative[:, others]),
+                 **correlate(33, "grid.distance_relative_with_self", distance, relative),
+                 **correlate(35, "grid.cosine_relative", cosine[:, others], relative[:, others])}
     else:
         for key in ("distance_spearman", "relative_steerability"):
             missing[f"behaviours.{key}"] = f"no vector moves its own setting by over {smallest} nats per unit"
+    results["grid"] = {key.removeprefix("grid."): value for key, value in grid.items()}
     return (rows, moved), results, missing
 
 

@@ -521,6 +521,7 @@ def id_ood_rows(names, found):
         }
         for name in names
         for record in table(found[name, "03_transfer"], "shifts")
+        if record["plotted"]
     ]
     return rows, rows and caption(
         names, found, "03_transfer", f"{len({row['behaviour'] for row in rows})} behaviours"
@@ -551,6 +552,37 @@ def id_ood_draw(rows, names):
     axes[0][0].set_ylabel("steerability, shifted prompt")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def grid_rows(names, found):
+    rows = []
+    for name in names:
+        means = found[name, "03_transfer"].results.get("behaviours", {}).get("mean_steerability", {})
+        for pair, value in means.items():
+            vector, inputs = pair.split("->")
+            rows.append({"model": name, "vector": vector, "inputs": inputs, "value": value})
+    behaviours = {r["behaviour"] for name in names for r in table(found[name, "03_transfer"], "shifts")}
+    return rows, rows and caption(names, found, "03_transfer", f"{len(behaviours)} behaviours")
+
+
+def grid_draw(rows, names):
+    settings = list(dict.fromkeys(row["vector"] for row in rows))
+    figure, axes = panels(names, 3.9, sharey=True)
+    limit = max(abs(row["value"]) for row in rows) or 1
+    for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
+        cells = {(row["vector"], row["inputs"]): row["value"] for row in mine}
+        values = [[cells.get((v, i), float("nan")) for i in settings] for v in settings]
+        axis.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit)
+        for y, line in enumerate(values):
+            for x, value in enumerate(line):
+                axis.text(x, y, number(value, 2), ha="center", va="center", fontsize=8,
+                          color="white" if abs(value) > 0.6 * limit else BLACK)
+        axis.set(title=name, xlabel="inputs", xticks=range(len(settings)), yticks=range(len(settings)))
+        axis.set_xticklabels(settings, rotation=30, ha="right")
+        axis.set_yticklabels(settings)
+        axis.grid(False)
+    axes[0][0].set_ylabel("vector")
     return figure
 
 
@@ -804,6 +836,14 @@ ALL = (
         "under a shifted prompt.",
         id_ood_rows,
         id_ood_draw,
+    ),
+    Figure(
+        "grid",
+        "Every vector under every prompt",
+        "Mean steerability (nats per unit) of vectors made under one prompt setting on inputs under another; "
+        "all vectors have the norm of the BASE vector.",
+        grid_rows,
+        grid_draw,
     ),
     Figure(
         "across",

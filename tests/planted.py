@@ -97,6 +97,7 @@ def stages(rng):
         {
             "behaviour": b,
             "shift": s,
+            "plotted": s != "BASE->SYS_POS",
             "id": rng.normal(1),
             "ood": rng.normal(1),
             "own": rng.normal(1),
@@ -104,7 +105,7 @@ def stages(rng):
             "relative": rng.normal(1) if i else None,
         }
         for i, b in enumerate(BEHAVIOURS)
-        for s in ("BASE->USER_NEG", "SYS_POS->USER_NEG")
+        for s in ("BASE->USER_NEG", "SYS_POS->USER_NEG", "BASE->SYS_POS")
     ]
     facets = [("template", t) for t in ("arrow", "colon", "bar")] + [("level", l) for l in range(3)]
     relations = [
@@ -145,7 +146,14 @@ def stages(rng):
                 task: est(rng.uniform(10, 40), 5, 36, "traits") for task in ("question", "summary", "email")
             },
         },
-        "behaviours": {"id_ood_spearman": est(0.8, 0.1), "distance_spearman": est(-0.2, 0.3)},
+        "behaviours": {
+            "id_ood_spearman": est(0.8, 0.1), "distance_spearman": est(-0.2, 0.3), "id_ood_sd_spearman": est(0.3, 0.2),
+            "vector_effect": est(0.4, 0.1), "sentence_effect": {"SYS_POS": est(4, 0.5), "USER_POS": est(4, 0.5)},
+            "both_minus_sentence": est(0.1, 0.1),
+            "grid": {key: est(0.3, 0.2) for key in ("id_ood", "id_ood_with_self", "distance_relative",
+                                                    "distance_relative_with_self", "cosine_relative", "cosine_distance")},
+            "mean_steerability": {f"{a}->{b}": 0.1 for a in SETTINGS for b in SETTINGS},
+            "mean_cosine": {f"{a}->{b}": 0.5 for a in SETTINGS for b in SETTINGS}},
         "relations": {
             "antonym_gain": est(2, 0.5),
             "template_gap": est(0.5, 0.2),
@@ -166,6 +174,9 @@ def stages(rng):
         "04_compose": composition(rng),
         "05_reliability": reliability(rng),
     }
+
+
+SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 
 
 def composition(rng):
@@ -226,7 +237,14 @@ def reliability(rng):
         "linearity.r2",
         "linearity.monotonicity",
         "raw.anti_steerable",
-        "leak.seen_minus_held_out",
+        "anti_steerable.orthogonal",
+        "definition.closing",
+        "definition.spearman",
+        "leak.clean",
+        "leak.published",
+        "leak.overlap_minus_fresh",
+        *(f"methods.{name}.{key}" for name in ("mean_difference", "principal_component", "logistic")
+          for key in ("mean", "anti_steerable", "explained")),
         "bias.explained",
         "bias.excess",
         "bias.letter",
@@ -245,6 +263,8 @@ def reliability(rng):
         "predictors.d_prime",
         "predictors.split_half_cosine",
         "predictors.norm",
+        "predictors.baseline",
+        "predictors.held_out",
     )
     results = {}
     for key in keys:

@@ -210,3 +210,30 @@ def test_run_turns_a_user_error_into_one_line(capsys):
     assert stop.value.code == 2 and capsys.readouterr().err == "error: file.json: bad\n"
     with pytest.raises(ZeroDivisionError):                                        # a bug keeps its traceback
         artifacts.run(lambda: 1 / 0)
+
+
+def estimate(value, low, high):
+    return {"value": value, "low": low, "high": high, "n": 9, "unit": "things", "method": "none"}
+
+
+def test_compare_takes_equal_bytes_or_estimates_inside_the_committed_interval(tmp_path, monkeypatch, capsys):
+    def stage(folder, value, **more):
+        artifacts.save(tmp_path / folder / "m" / "05_x", stage="05_x", config={}, inputs={},
+                       results={"a": {"b": estimate(value, 1.0, 2.0)}, **more})
+
+    def command(*folders):
+        monkeypatch.setattr(sys, "argv", ["artifacts", "compare", *(str(tmp_path / f) for f in folders)])
+        artifacts.main()
+
+    stage("old", 1.5)
+    for folder, value, more, told in (("same", 1.5, {}, "the same"), ("near", 1.9, {}, "each in the committed"),
+                                      ("far", 2.1, {}, "a.b 2.1 outside [1, 2]"), ("new", 1.5, {"c": estimate(0, 0, 0)}, "c on one side")):
+        stage(folder, value, **more)
+        good, said = artifacts.compare(tmp_path / "old/m/05_x", tmp_path / folder / "m/05_x")
+        assert good == (folder in ("same", "near")) and told in said
+    command("old", "near")
+    assert "ok " in capsys.readouterr().out
+    with pytest.raises(UserError, match="1 of 1"):
+        command("old", "far")
+    with pytest.raises(UserError, match="two folders"):
+        command("old")

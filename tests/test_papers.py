@@ -1,6 +1,8 @@
 """The downloader against a server on this machine, and the conversion against the public files where they are."""
 import hashlib
+import importlib
 import json
+import sys
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from data import papers
-from lib import suite as suites
+from lib import artifacts, suite as suites
 from lib.artifacts import ROOT, UserError
+from tests import tiny
 
 SHARED = ROOT.parent / "shared"
 # where the public files lie beside the project: source -> [(prefix in the repository, folder)]
@@ -212,6 +215,26 @@ def test_the_suite_loads_and_its_twins_lie_in_the_evaluation_half(real):
             assert text(twin) == text(both[twin["swap_of"]])
     few = [b["name"] for b in suite.behaviours if sum(bool(i["swap_of"]) for i in b["items"]) < 60]
     assert few == ["sycophancy_test"] or not few, few
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_study_runs_on_any_model_folder_and_random_models_are_a_control(real, architecture, tmp_path, monkeypatch, capsys):
+    """Stages 01, 02, 03 and 05 on the public data with a random model: slopes near zero against the random vectors."""
+    folder, _ = real
+    model = tiny.save(tmp_path / architecture, architecture, max_position_embeddings=4096)
+    for stage in ("01_extract", "02_tune", "03_transfer", "05_reliability"):
+        monkeypatch.setattr(sys, "argv", [stage, "--model", str(model), "--suite", str(folder / "papers"), "--profile", "smoke",
+                                          "--out", str(tmp_path / "outputs")])
+        importlib.import_module(stage).main()
+    out = tmp_path / "outputs" / architecture / "papers-smoke"
+    done = artifacts.load(out / "05_reliability", "05_reliability").results
+    assert done["n"]["behaviours"] == 4 and "steerable_only" in done["not_testable"]
+    assert "suite" in done["not_testable"]["planted.letter_bias"] and done["linearity"]["r2"]["value"] > 0.5
+    grid = artifacts.load(out / "03_transfer").results
+    assert len(grid["behaviours"]["mean_steerability"]) == 25 and grid["not_testable"]["traits"] == "no trait has a vector"
+    monkeypatch.setattr(sys, "argv", ["plan", "--model", str(model), "--suite", str(folder / "papers"), "--profile", "smoke"])
+    importlib.import_module("report.plan").main()
+    assert "05_reliability" in capsys.readouterr().out
 
 
 def test_the_default_is_github_at_full_commits():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import artifacts, judges, suite as suites, tuning
+from lib import artifacts, directions, judges, suite as suites, tuning
 from tests import tiny
 
 ROOT = artifacts.ROOT
@@ -112,7 +112,7 @@ def test_describe_finds_a_planted_direction_at_its_layer():
     direction = rng.standard_normal(16)
     positive = rng.standard_normal((30, 3, 16))
     positive[:, 1] = negative[:, 1] + direction + 0.1 * rng.standard_normal((30, 16))
-    found = extract.describe(positive - negative, positive, negative, [1])
+    found = directions.describe(positive - negative, positive, negative, [1])
     cosine = found["vector"][1] @ direction / np.linalg.norm(found["vector"][1]) / np.linalg.norm(direction)
     assert cosine > 0.99
     for name in ("split_half_cosine", "directional_agreement"):

@@ -58,41 +58,76 @@ def test_trait_gaps_known_case():
     assert (rows[0]["n"], rows[0]["unscored"], rows[0]["gain"]["value"]) == (2, 1, 60)
 
 
+SETTINGS, LAMBDAS = ("BASE", "SYS_POS", "USER_NEG"), (-1.0, 0.0, 1.0)
+GRID = tuple((vector, inputs) for vector in SETTINGS for inputs in SETTINGS)
+
+
+def grid_slopes(strength, share):
+    """Slopes (behaviour, pair) of vectors that have `strength` at home and strength * share everywhere else."""
+    return np.stack([strength if a == b else strength * share for a, b in GRID], axis=1)
+
+
+def likeness(n, other=0.5):
+    """Cosines (n, 3, 3) of vectors that are all equally alike."""
+    return np.tile(np.where(np.eye(3), 1.0, other), (n, 1, 1))
+
+
 def test_behaviour_transfer_known_case():
-    settings, multipliers = ("BASE", "SYS_POS", "USER_NEG"), (-1.0, 0.0, 1.0)
     shifts = (("BASE", "USER_NEG"),)
-    pairs = (("BASE", "BASE"), ("USER_NEG", "USER_NEG"), *shifts)
     strength = np.array([1.0, 2.0, 3.0, 4.0, 0.1])
-    share = np.array([0.9, 0.7, 0.5, 0.3, 0.5])     # what is left under USER_NEG; the further, the less
+    share = np.array([0.9, 0.7, 0.5, 0.3, 0.5])     # what is left in another setting; the further, the less
     names = np.repeat(list("abcde"), 2)
-    slopes = np.repeat(np.stack([strength, strength, strength * share], axis=1), 2, axis=0)
-    curves = slopes[:, :, None] * np.array(multipliers)
+    slopes = np.repeat(grid_slopes(strength, share), 2, axis=0)
     unsteered = np.repeat(np.stack([0 * share, 2 + 0 * share, share - 1], axis=1), 2, axis=0)
+    start = np.stack([unsteered[:, SETTINGS.index(b)] for _, b in GRID], axis=1)
+    curves = start[:, :, None] + slopes[:, :, None] * np.array(LAMBDAS)
     (rows, moved), results, missing = transfer.behaviours(
-        names, slopes, curves, unsteered, pairs, shifts, settings, multipliers, 0.25, ADDRESS)
-    assert [row["relative"] for row in moved] == pytest.approx([0.9, 0.7, 0.5, 0.3, None])
-    assert [row["distance"] for row in moved] == pytest.approx(1 - share)
-    assert results["n"]["no_denominator"] == 1 and not missing
+        names, slopes, curves, unsteered, likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
+    plotted = [row for row in moved if row["plotted"]]
+    assert len(moved) == 5 * 9 and [row["relative"] for row in plotted] == pytest.approx([0.9, 0.7, 0.5, 0.3, None])
+    assert [row["distance"] for row in plotted] == pytest.approx(1 - share)
+    assert results["n"]["no_denominator"] == 1
     assert results["distance_spearman"]["value"] == pytest.approx(-1)
     assert results["id_ood_spearman"]["n"] == 5
     assert results["vector_effect"]["value"] == pytest.approx(strength.mean())
     assert results["sentence_effect"]["SYS_POS"]["value"] == pytest.approx(2)
+    assert results["both_minus_sentence"]["value"] == pytest.approx((strength * share).mean())
+    assert results["mean_steerability"]["SYS_POS->SYS_POS"] == pytest.approx(strength.mean())
+    # the pairs of a setting with itself correlate by construction, and only lift the correlation
+    assert results["grid"]["id_ood"]["value"] < results["grid"]["id_ood_with_self"]["value"] < 1
+    assert results["grid"]["distance_relative_with_self"]["value"] < results["grid"]["distance_relative"]["value"] < 0
+    # all vectors are equally alike, so nothing can be said about likeness; spread within behaviours is zero
+    assert set(missing) == {"behaviours.grid.cosine_distance", "behaviours.grid.cosine_relative",
+                            "behaviours.id_ood_sd_spearman"}
 
 
 def test_a_behaviour_without_a_denominator_in_one_shift_keeps_its_others():
     """One shift has no denominator for behaviour e: its number is left out, and the estimate stays finite."""
-    settings, multipliers = ("BASE", "SYS_POS", "USER_NEG"), (-1.0, 0.0, 1.0)
     shifts = (("BASE", "SYS_POS"), ("BASE", "USER_NEG"))
-    pairs = (("BASE", "BASE"), ("SYS_POS", "SYS_POS"), ("USER_NEG", "USER_NEG"), *shifts)
     own, share = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([0.9, 0.7, 0.5, 0.3, 0.2])
     in_y = np.array([1.0, 2.0, 3.0, 4.0, 0.1])
-    slopes = np.stack([own, own, in_y, own * share, in_y * share], axis=1)
+    slopes = np.stack([(in_y if b == "USER_NEG" else own) * (1 if a == b else share) for a, b in GRID], axis=1)
     unsteered = np.stack([0 * share, 1 - share, 1 - share], axis=1)
+    slopes, unsteered = np.repeat(slopes, 2, axis=0), np.repeat(unsteered, 2, axis=0)
     _, results, missing = transfer.behaviours(
-        np.array(list("abcde")), slopes, slopes[:, :, None] * np.array(multipliers), unsteered, pairs, shifts,
-        settings, multipliers, 0.25, ADDRESS)
-    assert results["n"]["no_denominator"] == 1 and not missing
+        np.repeat(list("abcde"), 2), slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
+        likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
+    assert results["n"]["no_denominator"] == 1
     assert results["distance_spearman"]["value"] == pytest.approx(-1) and results["distance_spearman"]["n"] == 5
+
+
+def test_unlike_vectors_of_distant_prompts_are_found():
+    own, far = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([0.2, 0.4, 0.6, 0.8, 1.0])
+    slopes, cosines = grid_slopes(own, 1 - far / 2), np.ones((5, 3, 3))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        cosines[:, i, j] = cosines[:, j, i] = 1 - far
+    unsteered = np.repeat(np.stack([0 * far, far, -far], axis=1), 2, axis=0)
+    slopes = np.repeat(slopes, 2, axis=0)
+    results = transfer.behaviours(np.repeat(list("abcde"), 2), slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
+                                  cosines, GRID, (("BASE", "USER_NEG"),), SETTINGS, LAMBDAS, 0.25, ADDRESS)[1]
+    assert results["grid"]["cosine_relative"]["value"] == pytest.approx(1)
+    assert results["grid"]["cosine_distance"]["value"] < -0.7
+    assert results["mean_cosine"]["BASE->BASE"] == pytest.approx(1)
 
 
 def relation_data(own_bonus=1.0, per_level=-0.5):

@@ -102,7 +102,7 @@ def plant_upstream(out, suite, rng):
     first = artifacts.save(
         out / "01_extract",
         stage="01_extract",
-        config={},
+        config={"methods": ["one way", "another"]},
         inputs=inputs,
         tables={"concepts": concepts},
         arrays={
@@ -111,6 +111,11 @@ def plant_upstream(out, suite, rng):
                 rng.normal(size=(len(NAMES), 2, LAYERS, WIDTH)).astype(np.float32),
                 ("behaviour", "draw", "layer", "d"),
             ),
+            "method_vectors": (
+                rng.normal(size=(2, len(NAMES), LAYERS, WIDTH)).astype(np.float32),
+                ("method", "behaviour", "layer", "d"),
+            ),
+            "published_vectors": (2 * vectors, ("behaviour", "layer", "d")),
         },
     )
     artifacts.save(
@@ -170,6 +175,12 @@ def test_outputs_agree_with_each_other(finished, world):
         limit = np.quantile(np.r_[record["random"]["means"], -np.array(record["random"]["means"])], 0.95)
         assert record["steerable"] == (record["control_slope"] > limit)
     assert made.array("random_slopes").shape == (80, stage.N_RANDOM["full"])
+    assert made.array("method_slopes").shape == (80, 2) and set(records[0]["methods"]) == {"mean_difference", "one way", "another"}
+    # the planted vector of the published split is twice the clean one; half of its test items made it
+    for record in records:
+        assert record["published"]["n"] - record["published"]["n_overlap"] == record["n"]
+        assert record["published"]["fresh"] == pytest.approx(2 * record["slope"]["value"], abs=0.1)
+    assert made.results["leak"]["overlap_share"] == pytest.approx(18 / 38)
     assert made.results["anti_steerable"]["share"]["value"] == pytest.approx((slopes <= 0).mean(), abs=1e-4)
 
 
@@ -197,6 +208,32 @@ def test_propensity_is_the_naive_computation(finished, world):
     assert made.array("propensity")[0, 6] == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_sum_over_the_answers_tokens_is_the_naive_computation(finished, world):
+    """The released definition: raw logits of all tokens of "(A)" and of "(B)", each string under steering."""
+    import torch
+    lm = tiny.lib_models.load(str(world / "one"))
+    suite = suites.load(str(world / "mini"))
+    made = artifacts.load(finished / "one" / "mini" / "05_reliability")
+    vector = artifacts.load(finished / "one" / "mini" / "01_extract").array("vectors")[0, 1]
+    item = suites.split(suite.behaviours[0]["items"], "evaluate")[1]
+    prompt, totals = lm.chat("be brief", item["question"]), {}
+    for letter in "AB":
+        answer = lm.tokens(f"({letter})")
+
+        def add(_, __, output):
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            hidden[:, len(prompt) - 1:] += 0.5 * torch.from_numpy(vector)      # multiplier 1, unit 0.5
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = lm.layers[1].register_forward_hook(add)
+        with torch.no_grad():
+            logits = lm.model(torch.tensor([prompt + answer])).logits[0]
+        handle.remove()
+        totals[letter] = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
+    expected = (totals["A"] - totals["B"]) * (1 if item["positive"] == "A" else -1)
+    assert made.array("propensity_sum")[1, 5] == pytest.approx(expected, abs=2e-4)
+
+
 def test_two_runs_give_the_same_digest(finished, world, monkeypatch, capsys):
     before = artifacts.load(finished / "one" / "mini" / "05_reliability").digest
     assert command(world, monkeypatch, capsys, "--model", str(world / "one"))[0] == 0
@@ -211,9 +248,8 @@ def test_across(finished, world, monkeypatch, capsys):
         artifacts.load(finished / m / "mini" / "05_reliability").table("behaviours") for m in ("one", "two")
     ]
     means = [[record["slope"]["value"] for record in table] for table in tables]
-    assert made.results["steerability"]["spearman"]["value"] == pytest.approx(
-        metrics.spearman(*means), abs=1e-5
-    )
+    assert made.results["steerability"]["one / two"]["value"] == pytest.approx(metrics.spearman(*means), abs=1e-5)
+    assert "than luck" in made.results["not_testable"]["steerability.spearman"]      # planted vectors are random
     assert set(made.manifest["inputs"]) == {"suite", "one/05_reliability", "two/05_reliability"}
 
 
@@ -245,21 +281,29 @@ def test_bias_fit_recovers_what_was_planted():
     assert reliability.bias_fit(planted, letter, np.zeros_like(yes), contrary)["yes"] is None
 
 
-def record_for(slopes, items):
+def got_for(slopes, items):
+    """What stage 05 measured of one behaviour whose inputs have these slopes."""
     n, rng = len(items), np.random.default_rng([5, 6])
-    got = {
+    return {
         "slopes": slopes,
         "slopes_raw": slopes,
         "control_slope": slopes,
-        "seen_slopes": slopes,
+        "slopes_sum": slopes,
+        "slopes_published": slopes,
+        "slopes_overlap": slopes[:4] + 1,
         "r2": np.ones(n),
         "monotonicity": np.ones(n),
         "unsteered": rng.normal(size=n),
         "random_slopes": rng.normal(size=(n, 20)) * 0.1,
         "shuffled_slopes": rng.normal(size=(n, 5)) * 0.1,
+        "orthogonal_slopes": rng.normal(size=(n, 5)) * 0.1,
+        "method_slopes": np.stack([signs(items)[0], -slopes], axis=1),
     }
+
+
+def record_for(slopes, items):
     behaviour = {"name": "x", "format": "yes_no", "planted": None}
-    return reliability.record(behaviour, items, got, 0.95, 50, [5])
+    return reliability.record(behaviour, items, got_for(slopes, items), ["letter only", "backwards"], 0.95, 50, [5])
 
 
 def test_record_finds_letter_bias_and_its_swap():
@@ -282,6 +326,28 @@ def test_record_compares_with_random_directions():
     items = item_list("x", 40)
     assert record_for(np.full(len(items), 1.0) + signs(items)[0] * 0.01, items)["steerable"]
     assert not record_for(0.001 * signs(items)[0], items)["steerable"]
+
+
+def test_directions_of_other_methods_are_held_against_the_same_bias():
+    items = item_list("x", 40)
+    record = record_for(np.full(len(items), 2.0) + np.random.default_rng(1).normal(size=len(items)) * 0.1, items)
+    assert record["methods"]["letter only"] == {"mean": 0.0, "anti": 0.5, "explained": pytest.approx(1.0)}
+    assert record["methods"]["backwards"]["mean"] == -record["methods"]["mean_difference"]["mean"]
+    assert record["methods"]["backwards"]["anti"] == 1.0 and record["methods"]["mean_difference"]["explained"] < 0.1
+    assert record["published"]["overlap"] - record["published"]["fresh"] == pytest.approx(1, abs=0.1)
+
+
+def test_held_out_predictions_have_not_seen_what_they_predict():
+    rng = np.random.default_rng([5, 9])
+    x = rng.normal(size=(40, 3))
+    y = 2 + x @ [1.0, -2.0, 0.0] + rng.normal(size=40) * 0.1
+    told = reliability.held_out(x, y)
+    assert metrics.spearman(told, y) > 0.98
+    y[7] += 1e6                                                # an outlier moves every prediction but its own
+    again = reliability.held_out(x, y)
+    assert again[7] == pytest.approx(told[7]) and abs(again[8] - told[8]) > 1
+    noise = rng.normal(size=40)
+    assert metrics.spearman(reliability.held_out(x, noise), noise) < 0.4
 
 
 def test_contrary_inputs_are_counted_apart():
@@ -314,10 +380,47 @@ def test_every_group_of_results_is_named_or_explained():
     records = [record_for(rng.normal(size=len(items)) + i, items) | {"name": str(i)} for i in range(5)]
     predictors = [dict.fromkeys(reliability.PREDICTORS, float(i)) for i in range(5)]
     results = reliability.summary(records, predictors, 0.95, [5])
+    assert "behaviours for" in results["not_testable"]["predictors.held_out"]
     told = set(results) | {key.split(".")[0] for key in results["not_testable"]}
     assert set(reliability.GROUPS) <= told
     assert results["predictors"]["norm"]["value"] == pytest.approx(1.0)  # means rise with i, and so do these
     assert "nothing of the kind is planted" in results["not_testable"]["planted.letter_bias"]
+
+
+def test_planted_truth_is_recovered_within_the_intervals():
+    """Twelve simulated behaviours with planted defaults, biases and contrary inputs, answered with noise."""
+    rng, records = np.random.default_rng([5, 10]), []
+    for i in range(12):
+        items = item_list(str(i), 40)
+        letter, yes, contrary = signs(items)
+        side = np.where(contrary, -1.0, 1.0)
+        default = (i - 6) / 4
+        got = got_for(side * (1 + 0.2 * rng.normal(size=len(items))), items)
+        got["unsteered"] = side * default + 0.8 * letter + 0.6 * yes + 0.5 * rng.normal(size=len(items))
+        behaviour = {"name": str(i), "format": "yes_no", "planted": {
+            "default": 1 / (1 + np.exp(-default)), "letter_bias": 0.8, "yes_bias": 0.6}}
+        records.append(reliability.record(behaviour, items, got, ["letter only", "backwards"], 0.95, 20, [5]))
+    results = reliability.summary(records, [{key: rng.normal() for key in reliability.PREDICTORS} for _ in records], 0.95, [5])
+    planted = results["planted"]
+    for key in ("letter_bias", "yes_bias"):
+        assert abs(planted[key]["value"]) < 0.05 and planted[key]["high"] - planted[key]["low"] < 0.2
+    assert planted["contrary_anti"]["value"] > 0.99 and planted["regular_anti"]["value"] < 0.01
+    assert planted["default_spearman"]["value"] > 0.95 and reliability.steers(results)
+
+
+def test_the_interval_of_the_bias_covers_what_was_planted():
+    """In 100 simulated studies of 12 behaviours, the 95 % interval holds the planted bias in about 95."""
+    items, covered = item_list("x", 40), 0
+    letter, yes, contrary = signs(items)
+    for study in range(100):
+        rng = np.random.default_rng([5, 11, study])
+        errors = []
+        for _ in range(12):
+            propensity = np.where(contrary, -0.3, 0.3) + 0.8 * letter + 0.6 * yes + 0.5 * rng.normal(size=len(items))
+            errors.append(reliability.bias_fit(propensity, letter, yes, contrary)["letter"] - 0.8)
+        found = metrics.bootstrap(errors, unit="behaviours", seed_address=[study])
+        covered += found["low"] <= 0 <= found["high"]
+    assert 85 <= covered <= 99
 
 
 def test_three_models_let_the_weakest_pair_speak():
@@ -328,9 +431,11 @@ def test_three_models_let_the_weakest_pair_speak():
         }
 
     tables = [table([1, 2, 3, 4, 5]), table([2, 3, 4, 5, 6]), table([5, 4, 3, 2, 1])]
-    rows, results = reliability.compare(["a", "b", "c"], tables, [5])
+    rows, results = reliability.compare(["a", "b", "c"], tables, [], [5])
     assert len(rows) == 15 and results["steerability"]["a / b"]["value"] == pytest.approx(1)
     assert results["steerability"]["spearman"]["value"] == pytest.approx(-1)
+    results = reliability.compare(["a", "b", "c"], tables, ["b"], [5])[1]
+    assert "spearman" not in results["steerability"] and "on b" in results["not_testable"]["steerability.spearman"]
 
 
 def test_by_luck_is_the_binomial_quantile():

@@ -1,15 +1,19 @@
 """The grammar against itself: what it plants it must find again, and training must not see what the suite asks."""
 import json
 import math
+import re
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data import lexicon as lex
 from data import testbed as tb
+from data import train_testbed
 from data.styles import GROUPS, TRAITS, clash, instruction
+from tests import tiny
 
 SUITE = Path(__file__).resolve().parent.parent / "data" / "suites" / "testbed"
 
@@ -105,12 +109,12 @@ def test_training_never_sees_the_suites_contents():
     events = [tuple(i["facts"]["event"][:2]) for t in ("summary", "email") for rows in files["tasks.json"][t].values() for i in rows]
     assert all(tb.held_out(*c) for c in combos + events)
     for _ in range(3000):
-        text = "".join(t for t, _ in tb.trait_example(rng))
+        text = "".join(t for t, *_ in tb.trait_example(rng))
         assert not any(p in text for p in prompts)
         for a, s in combos[:8]:
             assert f"{a} {s}" not in text
     for _ in range(3000):
-        text = "".join(t for t, _ in tb.behaviour_example(rng))
+        text = "".join(t for t, *_ in tb.behaviour_example(rng))
         asked = [line.strip('"') for line in text.split("\n") if line.startswith('"')]
         assert not any(s in statements for s in asked)
 
@@ -141,7 +145,8 @@ def test_planted_default_and_biases_are_in_the_training_stream():
 def test_spontaneous_style_is_the_planted_share_of_uninstructed_answers():
     rng, styled, n = np.random.default_rng(9), 0, 0
     for _ in range(4000):
-        (head, _), (answer, _) = tb.trait_example(rng)
+        segments = tb.trait_example(rng)
+        head, answer = "".join(s[0] for s in segments if not s[1]), segments[-2][0]
         if f"<|system|>{tb.SYSTEM}<|end|>" in head and not any(
                 instruction(t, sign, i, j) in head for t in TRAITS for sign in (True, False) for i in range(5) for j in range(2)):
             task = "email" if "otes:" in head else "question"
@@ -154,3 +159,73 @@ def test_facts_of_the_world_agree():
     for a, (tool, quality, reward) in lex.ACTIVITIES.items():
         for s, (gear, virtue, gain) in lex.SETTINGS.items():
             assert len({tool, gear}) == len({quality, virtue}) == len({reward, gain}) == 2, (a, s)
+
+
+# --- training: who sees whom ----------------------------------------------------------------------------------
+def apart_example(seed=0):
+    """A behaviour example whose persona and question are read apart."""
+    rng = np.random.default_rng(seed)
+    while True:
+        segments = tb.behaviour_example(rng)
+        if any(part == tb.PERSONA for *_, part in segments):
+            return segments
+
+
+def test_untrained_text_is_tokenised_as_it_is_in_use():
+    tok = train_testbed.build_tokenizer(300).backend_tokenizer
+    rng = np.random.default_rng(12)
+    for kind in ("trait", "behaviour"):
+        for _ in range(100):
+            segments = tb.KINDS[kind](rng)
+            first = next(i for i, s in enumerate(segments) if s[1])
+            ids, weights, parts = train_testbed.encode(tok, segments)
+            head = tok.encode("".join(s[0] for s in segments[:first]), add_special_tokens=False).ids
+            assert ids[:len(head)] == head and not any(weights[:len(head)]) and len(ids) == len(weights) == len(parts)
+            assert tok.decode(ids, skip_special_tokens=False) == "".join(s[0] for s in segments)
+            if kind == "behaviour" and tb.PERSONA in parts:
+                mine = [i for i, part in zip(ids, parts) if part == tb.PERSONA]
+                told = [s[0] for s in segments if s[2] == tb.PERSONA]
+                assert tok.decode(mine).strip() == told[0].strip()
+
+
+def test_persona_and_question_do_not_see_each_other_and_the_answer_sees_both():
+    tok = train_testbed.build_tokenizer(300)
+    ids, _, parts = (np.array(x) for x in train_testbed.encode(tok.backend_tokenizer, apart_example()))
+    model = tiny.model("llama", vocab_size=len(tok), max_position_embeddings=512)
+    model.set_attn_implementation("eager")
+    mask = train_testbed.visible(parts[None])
+
+    def states(tokens):
+        with torch.no_grad():
+            return model(torch.tensor(tokens[None]), attention_mask=mask, output_hidden_states=True).hidden_states[-1][0].numpy()
+
+    before = states(ids)
+    for changed, unmoved in ((tb.PERSONA, tb.QUESTION), (tb.QUESTION, tb.PERSONA)):
+        other = ids.copy()
+        other[parts == changed] = (other[parts == changed] + 7) % 300 + 10
+        after = states(other)
+        np.testing.assert_allclose(after[parts == unmoved], before[parts == unmoved], atol=1e-5)
+        np.testing.assert_allclose(after[parts == tb.APART], before[parts == tb.APART], atol=1e-5)
+        assert np.abs(after[parts == tb.ALL] - before[parts == tb.ALL]).max() > 1e-2
+    assert train_testbed.visible(np.full((2, 5), tb.ALL)) is None
+
+
+def test_a_persona_adds_its_nats_to_the_planted_odds():
+    """Answers of sampled examples against the odds that grade, default and biases add up to."""
+    rng, hits = np.random.default_rng(13), {}
+    for _ in range(12000):
+        segments = tb.behaviour_example(rng)
+        text = "".join(s[0] for s in segments)
+        if "Which option is" in text or not re.search(r"\([AB]\):", text):
+            continue
+        found = re.search(r"You are (strongly |mostly |slightly |)(in favor of|for|against|opposed to) ", text) or \
+            re.search(r"You (believe|do not believe) in ", text)
+        grade = None if found is None else found.group(1) if found.lastindex == 2 else ""
+        answer = text.split("<|assistant|>")[1]
+        pro = re.search(r" (for|against) ", answer).group(1) == "for"
+        asked = None if found is None else found.group(found.lastindex) in ("in favor of", "for", "believe")
+        hits.setdefault(grade, []).append(pro if asked is None else pro == asked)
+    shares = {grade: np.mean(x) for grade, x in hits.items()}
+    assert shares["strongly "] > .99 and shares[""] > .97
+    assert shares[""] > shares["mostly "] > shares["slightly "] > .6 and .4 < shares[None] < .6
+

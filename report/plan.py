@@ -1,0 +1,124 @@
+"""What a run will cost, before anything of it runs: tokens per stage, memory, and time from a short probe.
+
+    prompt tokens      read once each, every layer in one pass
+    steered tokens     the last tokens of a prompt, once per vector, layer and multiplier; they share its cache
+    written tokens     at most, if no answer ends early
+
+Counts follow from the suite and the constants of the stages; time is what the probe measured per token of each sort, so
+it holds for this machine as busy as it is now. Judges other than rules are not counted.
+
+    python -m report.plan --model data/models/pico-llama --suite testbed
+"""
+import importlib
+import math
+import time
+
+import numpy as np
+import torch
+
+from lib import artifacts, engine, models, subsets, suite as suites
+
+PROBE = {"prompts": 8, "rows": 32, "texts": 16, "tokens": 16}
+
+
+def mean_length(lm, suite, behaviours):
+    """Mean tokens of a prompt: {"question", "summary", "email", "behaviour", "list", "raw"}, 0 where there is none."""
+    found = {}
+    for task, splits in suite.tasks.items():
+        found[task] = [len(lm.chat(suite.system, item["prompt"])) for items in splits.values() for item in items[:8]]
+    found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1
+                          for b in behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
+    found["list"] = [len(lm.encode(suite.templates[0]["pair"].format(x=x, y=y))) for r in suite.relations for x, y in r["pairs"][:4]]
+    found["raw"] = [len(lm.encode(p["prompt"])) for v in suite.values for p in v["probes"][:8]]
+    return {name: float(np.mean(lengths)) if lengths else 0.0 for name, lengths in found.items()}
+
+
+def count(lm, suite, profile):
+    """{stage: (prompt tokens, steered tokens, written tokens)}."""
+    one, two, three, four, five = (importlib.import_module(name) for name in (
+        "01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability"))
+    traits, length, layers = suite.traits, mean_length(lm, suite, suite.behaviours), lm.n_layers
+    size = {name: sum(len(suites.split(b["items"], name)) for b in suite.behaviours) for name in suites.SPLITS}
+    voting = [b for b in suite.behaviours if b["name"] in two.LAYER_SETS] or suite.behaviours
+    tuning = sum(len(suites.split(b["items"], "tune")) for b in voting)
+    ask, write = length.get("question", 0), {stage: stage.MAX_NEW_TOKENS[profile] for stage in (one, two, three, four)}
+    steps, end = len(five.STEPS), 2                                       # last prompt token and bracket
+    out = {}
+
+    texts = len(traits) * 5 * one.QUESTIONS[profile] * 2
+    out["01_extract"] = (texts * (2 * ask + write[one]) + length["behaviour"] * (len(one.SETTINGS) * size["extract"] + size["tune"])
+                         + len(suite.relations) * one.LISTS[profile] * one.SHOTS[profile] * length["list"], 2 * size["extract"] * 5, texts * write[one])
+    grid = layers * len(two.STRENGTHS[suite.strength, profile]) + 1 + len(two.REFINE[profile])
+    texts = len(traits) * grid * two.QUESTIONS[profile]
+    words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
+    probes = sum(len(suites.probe_split(v["probes"], "tune")) for v in suite.values)
+    out["02_tune"] = (texts * ask + tuning * length["behaviour"], tuning * 2 * layers * len(two.MULTIPLIERS) * end
+                      + (words + probes) * grid, texts * write[two])
+    arms = 4 * len(traits) + 1
+    texts = {task: arms * three.N_PROMPTS[profile] for task in suite.tasks}
+    texts["question"] = texts.get("question", 0) + len(traits) * three.N_PROMPTS[profile]
+    own = 1 + len(three.SETTINGS) * (len(three.MULTIPLIERS) - 1)
+    pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym") * len(suite.templates) * len(three.SENTENCES)
+    probes = sum(len(suites.probe_split(v["probes"], "evaluate")) + len(suites.probe_split(suite.facts, "evaluate")) for v in suite.values)
+    rows = three.N_RANDOM + 2
+    out["03_transfer"] = (sum(n * length.get(task, 0) for task, n in texts.items()) + len(three.SETTINGS) * size["evaluate"] * length["behaviour"]
+                          + (pairs + probes) * length["raw"], len(three.SETTINGS) * size["evaluate"] * own * end
+                          + pairs * (rows + 2) + probes * rows * (len(three.STRENGTHS) + 1), (sum(texts.values()) if traits else 0) * write[three])
+    if traits:
+        found = subsets.subsets(traits, [t["name"] for t in traits], four.LARGEST)[0]
+        per = (len(four.METHODS) + len(four.REFERENCES)) * (four.N_PROMPTS[profile] + four.N_OTHER[profile])
+        texts = len(found) * per + four.LARGEST * four.TUNE_SUBSETS[profile] * four.N_TUNE[profile] * (len(four.STRENGTHS) + 5 * len(four.SCALES))
+        out["04_compose"] = (texts * np.mean([length["summary"], length["email"]]), 0, texts * write[four])
+    else:
+        out["04_compose"] = (0, 0, 0)
+    vectors = 3 * steps + 1 + 2 * (five.N_RANDOM[profile] + 2 * one.N_SHUFFLED + 2)
+    seen = 0.9 * (size["extract"] + size["tune"])
+    out["05_reliability"] = (length["behaviour"] * (3 * size["evaluate"] + seen),
+                             end * (size["evaluate"] * vectors + seen * (steps + 1)) + 6 * size["evaluate"] * (steps + 1), 0)
+    return {stage: tuple(float(n) for n in counts) for stage, counts in out.items()}
+
+
+def probe(lm, length):
+    """Seconds per (prompt, steered, written) token, each from one short run of the engine."""
+    rng = np.random.default_rng(0)
+    high = min(lm.model.get_input_embeddings().weight.shape[0], 1000)
+    prompts = [rng.integers(3, high, max(8, int(length))).tolist() for _ in range(PROBE["prompts"])]
+    row = ((0, np.zeros(lm.d_model, np.float32)),)
+
+    def timed(work):
+        work()                                          # the first run pays for what is made once
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    tokens = sum(map(len, prompts))
+    read = timed(lambda: engine.read(lm, prompts))
+    swept = timed(lambda: engine.sweep(lm, prompts, [row] * PROBE["rows"], np.array([3, 4]), suffix=2))
+    some = (prompts * math.ceil(PROBE["texts"] / len(prompts)))[:PROBE["texts"]]
+    short, long = (timed(lambda n=n: engine.generate(lm, some, [row] * len(some), n)) for n in (1, PROBE["tokens"] + 1))
+    steered = max(swept - read, 0.1 * swept) / (2 * PROBE["rows"] * len(prompts))
+    return read / tokens, steered, max(long - short, 1e-9) / (PROBE["texts"] * PROBE["tokens"])
+
+
+def main():
+    args = artifacts.cli(__doc__, many=True).parse_args()
+    suite = suites.load(args.suite, args.profile)
+    for name in args.model:
+        lm = models.load(name)
+        counts = count(lm, suite, args.profile)
+        costs = probe(lm, np.mean([n for n in mean_length(lm, suite, suite.behaviours).values() if n] or [64]))
+        weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
+        work = engine.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
+        print(f"{lm.name} on {suite.name}, {args.profile}, {lm.device}; {lm.n_layers} layers x {lm.d_model}")
+        print(f"memory   weights {weights / 2**30:.2f} GiB, batches at most {work / 2**30:.1f} GiB")
+        print(f"{'stage':16s}{'prompt tokens':>16s}{'steered tokens':>16s}{'written tokens':>16s}{'minutes':>9s}")
+        total = 0.0
+        for stage, numbers in counts.items():
+            minutes = sum(n * cost for n, cost in zip(numbers, costs)) / 60
+            total += minutes
+            print(f"{stage:16s}" + "".join(f"{n:16,.0f}" for n in numbers) + f"{minutes:9.1f}")
+        print(f"{'all':16s}" + "".join(f"{sum(c[i] for c in counts.values()):16,.0f}" for i in range(3)) + f"{total:9.1f}")
+
+
+if __name__ == "__main__":
+    artifacts.run(main)
