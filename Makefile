@@ -162,7 +162,7 @@ testbed-check: $(ENV)           ## compare the committed suite with the grammar'
 # The peer's own requirements name transformers 4; it runs with 5. Nothing of it is installed into the environment.
 bench: $(ENV)                   ## the engine against steering-vectors and the papers' way, timed (minutes)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .bench \
-		steering-vectors==0.12.2 scikit-learn==1.9.1 scipy joblib threadpoolctl narwhals
+		steering-vectors==0.12.2 scikit-learn==1.9.1 scipy joblib cloudpickle threadpoolctl narwhals
 	PYTHONPATH=. OMP_NUM_THREADS=2 $(PYTHON) tests/bench_engine.py
 
 clean:                          ## delete the outputs of MODEL at SUITE and PROFILE, and unfinished units
