@@ -243,11 +243,12 @@ def rows_table(keys, stage, digits, names, found):
     for entry in keys:
         key, _, label = (part.strip() for part in entry.partition("="))
         values = [lookup(found[column, stage], key) for column in columns]
-        plain = next((v for v in values if "reason" not in v), {})
+        plain = [v for v in values if "reason" not in v]
+        n = " / ".join(dict.fromkeys(str(v["n"]) for v in plain if "n" in v))
         lines.append(
             f"| {label or '`' + key + '`'} | "
             + " | ".join(show(v, digits) for v in values)
-            + f" | {plain.get('n', '')} | {plain.get('unit', '')} |"
+            + f" | {n} | {plain[0].get('unit', '') if plain else ''} |"
         )
     return "\n".join(lines)
 

@@ -558,10 +558,10 @@ def id_ood_draw(rows, names):
 def grid_rows(names, found):
     rows = []
     for name in names:
-        means = found[name, "03_transfer"].results.get("behaviours", {}).get("mean_steerability", {})
-        for pair, value in means.items():
-            vector, inputs = pair.split("->")
-            rows.append({"model": name, "vector": vector, "inputs": inputs, "value": value})
+        stage = found[name, "03_transfer"]
+        means = stage.results.get("behaviours", {}).get("mean_steerability", {})
+        for vector, inputs in stage.config["pairs"] if means else []:
+            rows.append({"model": name, "vector": vector, "inputs": inputs, "value": means[f"{vector}->{inputs}"]})
     behaviours = {r["behaviour"] for name in names for r in table(found[name, "03_transfer"], "shifts")}
     return rows, rows and caption(names, found, "03_transfer", f"{len(behaviours)} behaviours")
 

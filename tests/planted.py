@@ -32,7 +32,8 @@ def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
                 stage=stage,
                 inputs=dict(inputs),
                 tables=tables,
-                config={"suite": suite, "profile": profile, "model": {"id": name}},
+                config={"suite": suite, "profile": profile, "model": {"id": name},
+                        "pairs": [[a, b] for a in SETTINGS for b in SETTINGS]},
                 results=results,
             )
             made[name, stage] = artifact
