@@ -183,8 +183,10 @@ def draw(grown, path):
         x, y = np.array(points).T
         axis.loglog(x, y, marker="o")
         axis.loglog(x, y[0] * x / x[0], linestyle="--", color="#8C8C8C", linewidth=1)
-        axis.set(xlabel=names[key], xticks=x, xticklabels=[f"{v:.0f}" for v in x])
+        axis.set(xlabel=names[key], xticks=x, xticklabels=[f"{v:.0f}" for v in x],
+                 yticks=(seconds := [2.0 ** k for k in range(-4, 5)]), yticklabels=[f"{v:g}" for v in seconds])
         axis.minorticks_off()
+        axis.set_ylim(min(0.9 * p[1] for part in grown.values() for p in part), 4 * max(p[1] for part in grown.values() for p in part))
     axes[0].set_ylabel("seconds (dashed: in proportion)")
     figure.savefig(path, metadata={"Software": None})
 
