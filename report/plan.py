@@ -5,7 +5,7 @@
     written tokens     at most, if no answer ends early
 
 Counts follow from the suite and the constants of the stages; time is what the probe measured per token of each sort, so
-it holds for this machine as busy as it is now. Judges other than rules are not counted.
+it holds for this machine as busy as it is now. Judging is not counted.
 
     python -m report.plan --model data/models/pico-llama --suite testbed
 """
@@ -18,7 +18,7 @@ import torch
 
 from lib import artifacts, engine, models, subsets, suite as suites
 
-PROBE = {"prompts": 8, "rows": 32, "texts": 16, "tokens": 16}
+PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
 
 
 def mean_length(lm, suite, behaviours):
@@ -78,7 +78,7 @@ def count(lm, suite, profile):
     return {stage: tuple(float(n) for n in counts) for stage, counts in out.items()}
 
 
-def probe(lm, length):
+def probe(lm, suite, length):
     """Seconds per (prompt, steered, written) token, each from one short run of the engine."""
     rng = np.random.default_rng(0)
     high = min(lm.model.get_input_embeddings().weight.shape[0], 1000)
@@ -88,16 +88,17 @@ def probe(lm, length):
     def timed(work):
         work()                                          # the first run pays for what is made once
         start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
+        return work(), time.perf_counter() - start
 
     tokens = sum(map(len, prompts))
-    read = timed(lambda: engine.read(lm, prompts))
-    swept = timed(lambda: engine.sweep(lm, prompts, [row] * PROBE["rows"], np.array([3, 4]), suffix=2))
-    some = (prompts * math.ceil(PROBE["texts"] / len(prompts)))[:PROBE["texts"]]
-    short, long = (timed(lambda n=n: engine.generate(lm, some, [row] * len(some), n)) for n in (1, PROBE["tokens"] + 1))
+    read = timed(lambda: engine.read(lm, prompts))[1]
+    swept = timed(lambda: engine.sweep(lm, prompts, [row] * PROBE["rows"], np.array([3, 4]), suffix=2))[1]
     steered = max(swept - read, 0.1 * swept) / (2 * PROBE["rows"] * len(prompts))
-    return read / tokens, steered, max(long - short, 1e-9) / (PROBE["texts"] * PROBE["tokens"])
+    asked = [lm.chat(suite.system, item["prompt"]) for item in suite.tasks.get("question", {}).get("evaluate", [])] or prompts
+    asked = (asked * math.ceil(PROBE["texts"] / len(asked)))[:PROBE["texts"]]
+    texts, written = timed(lambda: engine.generate(lm, asked, [row] * len(asked), PROBE["tokens"]))
+    steps = max(len(lm.tokens(text)) for text in texts) + 1               # a batch ends with its longest answer
+    return read / tokens, steered, written / (len(asked) * steps)
 
 
 def main():
@@ -106,7 +107,7 @@ def main():
     for name in args.model:
         lm = models.load(name)
         counts = count(lm, suite, args.profile)
-        costs = probe(lm, np.mean([n for n in mean_length(lm, suite, suite.behaviours).values() if n] or [64]))
+        costs = probe(lm, suite, np.mean([n for n in mean_length(lm, suite, suite.behaviours).values() if n] or [64]))
         weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
         work = engine.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
         print(f"{lm.name} on {suite.name}, {args.profile}, {lm.device}; {lm.n_layers} layers x {lm.d_model}")
