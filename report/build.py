@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "report")]
 
 import figures  # noqa: E402
-from lib import artifacts, suite  # noqa: E402
+from lib import artifacts, reliability, suite  # noqa: E402
 from lib.artifacts import UserError  # noqa: E402
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
@@ -163,6 +163,15 @@ def decide(claim, name, found):
             "digest": "",
         }
     artifact = found["+" if claim["stage"] == ACROSS else name, claim["stage"]]
+    if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
+        # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
+        return {
+            "verdict": VERDICTS[3],
+            "estimate": None,
+            "part": "",
+            "reason": "no more behaviours steer than luck explains",
+            "digest": artifact.digest,
+        }
     every = claim["key"].endswith(".*")
     value = lookup(artifact, claim["key"].removesuffix(".*"))
     part = ""
@@ -215,7 +224,8 @@ def claim_list(claims, names, cells):
         lines = [
             f"**{claim['id']}. {claim['title']}.** {claim['statement']}",
             f"*Published*: {claim['published']} ({claim['source']}).",
-            f"*Rule*: {claim['unit']} {rule['side']} {rule['threshold']}; {rule['why']}.",
+            f"*Rule*: {claim['unit']} {rule['side']} {rule['threshold']}; {rule['why']}"
+            + ("; only where more behaviours steer than luck explains." if "needs" in claim else "."),
             f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`.",
         ]
         for name in names:

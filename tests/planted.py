@@ -274,4 +274,5 @@ def reliability(rng):
         for part in path:
             place = place.setdefault(part, {})
         place[last] = est(rng.uniform(0, 1), 0.1)
+    results["n"] = {"steerable": 20, "steerable_by_luck": 6}
     return {"behaviours": records}, results
