@@ -146,6 +146,14 @@ def held_out(x, y):
     return out
 
 
+def exceeds_by_luck(n_random, quantile):
+    """Probability that one more random vector beats the `quantile` of n_random random means and their opposites.
+
+    The limit is itself an estimate: it lies at about the r-th largest of n_random absolute means, r = (1 - quantile)
+    (2 n_random - 1) + 1, which a new one beats with r / (n_random + 1), on the positive side half as often."""
+    return ((1 - quantile) * (2 * n_random - 1) + 1) / (2 * (n_random + 1))
+
+
 def by_luck(n, p, level=0.99):
     """The smallest k for which Binomial(n, p) is at most k with probability `level`."""
     total, k = (1 - p) ** n, 0
@@ -176,9 +184,10 @@ def summary(records, predictors, quantile, address):
     means, anti = each("slope", "value"), each("anti_steerable")
     ratio, good = each("sd") / np.abs(means), each("steerable") > 0
     letter, yes, permuted = each("bias", "letter"), each("bias", "yes_marginal"), each("bias", "permuted")
-    lucky = by_luck(len(records), 1 - quantile)
+    n_random = len(records[0]["random"]["means"])
+    lucky = by_luck(len(records), exceeds_by_luck(n_random, quantile))
     results = {
-        "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": len(records[0]["random"]["means"]),
+        "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": n_random,
               "steerable": int(good.sum()), "steerable_by_luck": lucky},
         "steerability": {"mean": over(means, 0)},
         "spread": over(ratio, 1, np.median),

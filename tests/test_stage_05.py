@@ -438,6 +438,14 @@ def test_three_models_let_the_weakest_pair_speak():
     assert "spearman" not in results["steerability"] and "on b" in results["not_testable"]["steerability.spearman"]
 
 
+def test_the_chance_to_beat_an_estimated_limit_is_that_of_a_simulation():
+    rng = np.random.default_rng([5, 12])
+    for n in (10, 20, 40):
+        means, new = rng.normal(size=(40_000, n)), rng.normal(size=40_000)
+        limit = np.quantile(np.concatenate([means, -means], axis=1), 0.95, axis=1)
+        assert reliability.exceeds_by_luck(n, 0.95) == pytest.approx((new > limit).mean(), abs=0.005)
+
+
 def test_by_luck_is_the_binomial_quantile():
     drawn = np.random.default_rng(0).binomial(40, 0.05, 200_000)
     assert reliability.by_luck(40, 0.05) == np.quantile(drawn, 0.99) == 6
