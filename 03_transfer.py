@@ -14,7 +14,8 @@ behaviours  s(v_A, D_B): mean steerability (slope of propensity against the mult
                 relative steerability  s(v_A, D_B) / |s(v_B, D_B)|
                 propensity distance    mean_i |m_i(A) - m_i(B)|, unsteered, nats
             Correlations leave out the pairs A = B, whose relative steerability is 1 at distance 0; what
-            counting them in, as the paper's figures do, would add stands beside. What the persona sentence does alone, without a vector, is the prompting baseline.
+            counting them in, as the paper's figures do, would add stands beside. What the persona sentence
+            does alone, without a vector, is the prompting baseline.
 relations   antonym vector (made in template 0) on bare queries of all templates, behind 0, 1, 3 neutral
             sentences (levels 0, 1, 2).
                 gain = log p(antonym) steered - unsteered, minus the mean of that over random vectors
@@ -33,7 +34,7 @@ writes  cases.jsonl            one line per text: task, item, arm, trait (null: 
         propensity.npy         float32 (input, pair, multiplier) nats; behaviour_items.jsonl, config.pairs
         propensity_unsteered.npy   float32 (input, setting) nats; config.settings
         slopes.npy             float32 (input, pair) nats per unit of the multiplier
-        behaviours.json, shifts.json   per behaviour; per behaviour and shift
+        behaviours.json, shifts.json   per behaviour; per behaviour and pair of settings
         relation_logp.npy      float32 (prompt, row) nats, prompts in relation_items.jsonl; rows: unsteered,
                                antonym, -antonym, synonym, random ...
         relation_top1.npy      uint8 (prompt, row): is the antonym the top token?
@@ -45,7 +46,7 @@ writes  cases.jsonl            one line per text: task, item, arm, trait (null: 
         fact_steered.npy       uint8 (value, fact, strength, vector)
         values.json            per value and strength
 claims  P1, P2, P3, P4, P8; R6, R7; A1, A2, A3, A4, A5
-cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+cost    about 4 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
 
     python 03_transfer.py --model data/models/pico-llama
 """
@@ -217,7 +218,7 @@ def main():
     if suite.behaviours:
         made = extract.array("setting_vectors")
         number = {b["name"]: i for i, b in enumerate(suite.behaviours)}
-        def behaviour_unit(name, made=made):
+        def behaviour_unit(name):
             i = number[name]
             return measure_behaviour(lm, suite, suite.behaviours[i], made[:, i], tuned[f"behaviour/{name}"])
         done = work.units(out, identity, number, behaviour_unit, "03 behaviours")
@@ -225,8 +226,8 @@ def main():
                              for part in ("curves", "unsteered"))
         slopes = metrics.slopes(MULTIPLIERS, curves)
         tuned_at = [tuned[f"behaviour/{b['name']}"]["layer"] for b in suite.behaviours]
-        made = np.stack([made[:, i, layer] for i, layer in enumerate(tuned_at)])     # (behaviour, setting, d)
-        likeness = metrics.cosine(made[:, :, None], made[:, None])
+        used = np.stack([made[:, i, layer] for i, layer in enumerate(tuned_at)])     # (behaviour, setting, d)
+        likeness = metrics.cosine(used[:, :, None], used[:, None])
         items = [{"behaviour": b["name"], "id": item["id"]} for b in suite.behaviours
                  for item in suites.split(b["items"], "evaluate")]
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(

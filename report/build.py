@@ -151,40 +151,27 @@ def _same(artifact, label, digest):
         )
 
 
+def untested(reason, digest):
+    """The cell of a claim that has no number here."""
+    return {"verdict": VERDICTS[3], "estimate": None, "part": "", "reason": reason, "digest": digest}
+
+
 def decide(claim, name, found):
     """One cell of the verdict table: {"verdict", "estimate" or None, "part" (of an `every` claim), "reason",
     "digest"}."""
     if claim["stage"] == ACROSS and ("+", ACROSS) not in found:
-        return {
-            "verdict": VERDICTS[3],
-            "estimate": None,
-            "part": "",
-            "reason": "needs two models",
-            "digest": "",
-        }
+        return untested("needs two models", "")
     artifact = found["+" if claim["stage"] == ACROSS else name, claim["stage"]]
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
-        return {
-            "verdict": VERDICTS[3],
-            "estimate": None,
-            "part": "",
-            "reason": "no more behaviours steer than luck explains",
-            "digest": artifact.digest,
-        }
+        return untested("no more behaviours steer than luck explains", artifact.digest)
     every = claim["key"].endswith(".*")
     value = lookup(artifact, claim["key"].removesuffix(".*"))
     part = ""
     if "reason" not in value and every:
         part, value = weakest(value, claim["rule"])
     if "reason" in value:
-        return {
-            "verdict": VERDICTS[3],
-            "estimate": None,
-            "part": "",
-            "reason": value["reason"],
-            "digest": artifact.digest,
-        }
+        return untested(value["reason"], artifact.digest)
     return {
         "verdict": verdict(value, claim["rule"]),
         "estimate": value,
