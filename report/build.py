@@ -33,6 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "report")]
 
+import draw  # noqa: E402
 import figures  # noqa: E402
 from lib import artifacts, reliability, suite  # noqa: E402
 from lib.artifacts import UserError  # noqa: E402
@@ -72,9 +73,7 @@ def weakest(estimates, rule):
 
     Returns (name, estimate) from {name: estimate}."""
     sign = 1 if rule["side"] == "above" else -1
-    return max(
-        estimates.items(), key=lambda item: (VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"])
-    )
+    return max(estimates.items(), key=lambda item: (VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"]))
 
 
 def lookup(artifact, key):
@@ -88,9 +87,7 @@ def lookup(artifact, key):
     value = artifact.results
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise UserError(
-                f"{artifact.path / 'manifest.json'}: results have no key {key!r} (stopped at {part!r})"
-            )
+            raise UserError(f"{artifact.path / 'manifest.json'}: results have no key {key!r} (stopped at {part!r})")
         value = value[part]
     if value is None:
         raise UserError(f"{artifact.path / 'manifest.json'}: results.{key} is null and no reason is given")
@@ -111,9 +108,7 @@ def load(args):
         for stage in STAGES:
             found[name, stage] = artifacts.load(folder / stage, stage)
     if len(names) > 1:
-        across = found["+", ACROSS] = artifacts.load(
-            artifacts.stage_paths(args, "+".join(names)) / ACROSS, ACROSS
-        )
+        across = found["+", ACROSS] = artifacts.load(artifacts.stage_paths(args, "+".join(names)) / ACROSS, ACROSS)
         for name in names:
             _same(across, f"{name}/05_reliability", found[name, "05_reliability"].digest)
     for (name, stage), artifact in found.items():
@@ -121,20 +116,15 @@ def load(args):
             if (name, label) in found:
                 _same(artifact, label, found[name, label].digest)
         if artifact.config.get("profile") != args.profile:
-            raise UserError(
-                f"{artifact.path}: profile {artifact.config.get('profile')!r}, expected {args.profile!r}"
-            )
+            raise UserError(f"{artifact.path}: profile {artifact.config.get('profile')!r}, expected {args.profile!r}")
         if "suite" not in artifact.manifest["inputs"]:
             raise UserError(f"{artifact.path}: its manifest names no suite among the inputs")
         suites.setdefault(artifact.manifest["inputs"]["suite"], []).append(str(artifact.path))
     if len(suites) > 1:
         odd = min(suites.values(), key=len)[0]
-        raise UserError(
-            f"{odd}: made from another suite than the other stages; delete it and run its stage again"
-        )
+        raise UserError(f"{odd}: made from another suite than the other stages; delete it and run its stage again")
     folder = next(
-        (f for f in (Path(args.suite), ROOT / "data/suites" / args.suite) if (f / "suite.json").is_file()),
-        None,
+        (f for f in (Path(args.suite), ROOT / "data/suites" / args.suite) if (f / "suite.json").is_file()), None
     )
     if folder and suite.load(args.suite).digest not in suites:
         raise UserError(
@@ -185,7 +175,7 @@ def show(estimate, digits=2):
     """`1.52 [1.20, 1.81]` from an estimate; a minus sign proper, and no negative zero."""
     if "reason" in estimate:
         return estimate["reason"]
-    value, low, high = (figures.number(estimate[key], digits) for key in ("value", "low", "high"))
+    value, low, high = (draw.number(estimate[key], digits) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
@@ -294,11 +284,7 @@ def _format(value, form, token):
     if form.startswith("est"):
         return f"{show(value, int(form[3:] or 2))}, n = {value['n']}"
     try:
-        return (
-            format(value, form).replace("-", "\u2212")
-            if isinstance(value, (int, float))
-            else format(value, form)
-        )
+        return format(value, form).replace("-", "\u2212") if isinstance(value, (int, float)) else format(value, form)
     except (ValueError, TypeError) as error:
         raise UserError(f"report/template.md: {{{{{token}}}}}: {error}") from None
 
@@ -341,9 +327,7 @@ def main():
             continue
         _, rows, sources = drawn[figure.name]
         (to / "figures" / f"{figure.name}.csv").write_text(as_csv(rows), encoding="utf-8", newline="\n")
-        figures.save(
-            figure.draw(rows, names), to / "figures" / f"{figure.name}.png", smoke=args.profile == "smoke"
-        )
+        draw.save(figure.draw(rows, names), to / "figures" / f"{figure.name}.png", smoke=args.profile == "smoke")
         blocks[f"figure:{figure.name}"] = (
             f"![{figure.title}](figures/{figure.name}.png)\n\n"
             f"*Figure {number}. {figure.title}. {figure.caption} "
@@ -354,10 +338,7 @@ def main():
     template = (ROOT / "report" / "template.md").read_text(encoding="utf-8")
     page = fill(template, names, found, blocks)
     if args.profile == "smoke":
-        page = (
-            "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n"
-            + page
-        )
+        page = "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n" + page
     (to / "report.md").write_text(page, encoding="utf-8", newline="\n")
     counts = {word: sum(cell["verdict"] == word for cell in cells.values()) for word in VERDICTS}
     print(f"report  {to / 'report.md'}  " + ", ".join(f"{n} {word}" for word, n in counts.items()))

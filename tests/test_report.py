@@ -232,9 +232,9 @@ def test_smoke_says_so(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1], profile="smoke")
     marked = []
     monkeypatch.setattr(
-        build.figures,
+        build.draw,
         "save",
-        lambda figure, path, smoke: marked.append(smoke) or build.figures.plt.close(figure),
+        lambda figure, path, smoke: marked.append(smoke) or build.draw.plt.close(figure),
     )
     page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "smoke")
     assert page.startswith("> **SMOKE**") and marked and all(marked)
