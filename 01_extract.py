@@ -48,7 +48,7 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, directions, engine, judges, metrics, models, suite as suites, work
+from lib import artifacts, cases, directions, engine, judges, metrics, models, propensity, suite as suites, work
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -106,13 +106,11 @@ def extract_behaviour(lm, suite, number):
     directions, and the vector of the published split, which is made from the first half."""
     behaviour = suite.behaviours[number]
     items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
-    letters, vectors, found, n = dict(zip("AB", lm.letter_ids())), [], {}, len(items)
+    vectors, found, n = [], {}, len(items)
     for setting in SETTINGS:
         used = items + tune if setting == "BASE" else items
-        prefixes = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + lm.tokens("(")
-                    for item in used]
-        states = engine.read_pairs(lm, prefixes, [[letters[item["positive"]]] for item in used],
-                                   [[letters["B" if item["positive"] == "A" else "A"]] for item in used])
+        prompts, letters, _ = propensity.ask(lm, suite, behaviour, used, setting)
+        states = engine.read_pairs(lm, prompts, letters[:, :1].tolist(), letters[:, 1:].tolist())
         diffs = states[:, 0] - states[:, 1]
         vectors.append(diffs[:n].mean(axis=0))
         if setting == "BASE":
@@ -279,7 +277,7 @@ def main():
     tables = {"concepts": concepts, "layers": layers}
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
-    modules = (artifacts, cases, directions, engine, judges, metrics, models, suites, work)
+    modules = (artifacts, cases, directions, engine, judges, metrics, models, propensity, suites, work)
     saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
                            tables=tables, results=results, t0=t0,
                            sources=[__file__, *(m.__file__ for m in modules)])

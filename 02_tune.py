@@ -48,7 +48,7 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, engine, judges, metrics, models, suite as suites, tuning, work
+from lib import artifacts, cases, engine, judges, metrics, models, propensity, suite as suites, tuning, work
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -134,14 +134,11 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
 def sweep_behaviour(lm, suite, behaviour, vector, norms):
     """Slopes of propensity on the tune items: {"slopes": (scale [matched, raw], layer, item)}, nats."""
     items = suites.split(behaviour["items"], "tune")
-    letters, bracket = lm.letter_ids(), lm.tokens("(")
-    prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, "BASE")) + bracket for item in items]
-    tokens = np.array([letters if item["positive"] == "A" else letters[::-1] for item in items])
     scales = tuning.grid(vector, norms, [UNIT]) + tuning.grid(vector, norms, [1.0], "raw")
     rows = [((l, m * unit * vector[l]),) for l, _, unit in scales for m in MULTIPLIERS]
-    logits = engine.sweep(lm, prompts, rows, tokens, suffix=1 + len(bracket))["logits"].astype(np.float64)
-    propensity = (logits[..., 0] - logits[..., 1]).reshape(len(items), 2, len(vector), len(MULTIPLIERS))
-    return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, propensity), 0, -1)}
+    found = propensity.propensities(lm, suite, behaviour, items, rows)
+    found = found.reshape(len(items), len(scales) // len(vector), len(vector), len(MULTIPLIERS))
+    return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, found), 0, -1)}
 
 
 def sweep_relation(lm, suite, relation, points, vector):
@@ -252,7 +249,7 @@ def main():
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
                               for key, found in chosen.items() for item, output, e, c in zip(*(
                                   found[name] for name in ("items", "outputs", "expressions", "coherences")))]
-    modules = (artifacts, cases, engine, judges, metrics, models, suites, tuning, work)
+    modules = (artifacts, cases, engine, judges, metrics, models, propensity, suites, tuning, work)
     saved = artifacts.save(out, stage="02_tune", config=config, inputs=inputs, results=results, t0=t0,
                            tables={name: table for name, table in tables.items() if table},
                            sources=[__file__, *(m.__file__ for m in modules)])

@@ -54,7 +54,7 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, engine, judges, metrics, models, suite as suites, transfer, work
+from lib import artifacts, cases, engine, judges, metrics, models, propensity, suite as suites, transfer, work
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -113,20 +113,16 @@ def measure_behaviour(lm, suite, behaviour, vectors, tuned):
 
     vectors (setting, layer, d) raw; tuned {"layer", "unit"}: multiplier 1 adds unit * v_BASE[layer]."""
     items = suites.split(behaviour["items"], "evaluate")
-    letters, bracket, layer = dict(zip("AB", lm.letter_ids())), lm.tokens("("), tuned["layer"]
-    tokens = [[letters[item["positive"]], letters["B" if item["positive"] == "A" else "A"]] for item in items]
+    layer = tuned["layer"]
     norms = np.linalg.norm(vectors[:, layer], axis=1, keepdims=True)
     unit = tuned["unit"] * norms[SETTINGS.index("BASE")] / norms * vectors[:, layer]      # (setting, d)
     curves = np.empty((len(items), len(SETTINGS), len(SETTINGS), len(MULTIPLIERS)), np.float32)
     steps = [m for m in MULTIPLIERS if m]
     rows = [(), *(((layer, np.float32(m) * v),) for v in unit for m in steps)]
     for s, setting in enumerate(SETTINGS):
-        asked = [suites.behaviour_prompts(suite, behaviour, item, setting) for item in items]
-        logits = engine.sweep(lm, [lm.chat(*both) + bracket for both in asked], rows, tokens,
-                              suffix=1 + len(bracket))["logits"]
-        propensity = logits[..., 0] - logits[..., 1]
-        curves[:, :, s] = propensity[:, :1, None]                          # the multiplier 0 of every vector
-        curves[:, :, s, np.flatnonzero(MULTIPLIERS)] = propensity[:, 1:].reshape(len(items), -1, len(steps))
+        found = propensity.propensities(lm, suite, behaviour, items, rows, setting)
+        curves[:, :, s] = found[:, :1, None]                               # the multiplier 0 of every vector
+        curves[:, :, s, np.flatnonzero(MULTIPLIERS)] = found[:, 1:].reshape(len(items), -1, len(steps))
     unsteered = curves[:, 0, :, MULTIPLIERS.index(0.0)]
     curves = curves.reshape(len(items), len(PAIRS), len(MULTIPLIERS))
     return {"curves": curves, "unsteered": unsteered}
@@ -228,10 +224,11 @@ def main():
         tuned_at = [tuned[f"behaviour/{b['name']}"]["layer"] for b in suite.behaviours]
         used = np.stack([made[:, i, layer] for i, layer in enumerate(tuned_at)])     # (behaviour, setting, d)
         likeness = metrics.cosine(used[:, :, None], used[:, None])
-        items = [{"behaviour": b["name"], "id": item["id"]} for b in suite.behaviours
+        items = [{"behaviour": b["name"], "id": item["id"], "content": item["swap_of"] or item["id"]}
+                 for b in suite.behaviours
                  for item in suites.split(b["items"], "evaluate")]
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(
-            [item["behaviour"] for item in items], slopes, curves, unsteered, likeness, PAIRS, SHIFTS,
+            *([item[key] for item in items] for key in ("behaviour", "content")), slopes, curves, unsteered, likeness, PAIRS, SHIFTS,
             SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
         tables |= {"behaviour_items.jsonl": items, "behaviours": rows, "shifts": moved}
         arrays |= {"propensity": (curves, ("input", "pair", "multiplier")),
@@ -279,7 +276,7 @@ def main():
     saved = artifacts.save(
         out, stage="03_transfer", config=config, inputs=inputs, arrays=arrays, tables=tables, t0=t0,
         results={**results, "not_testable": missing}, sources=[__file__, *(module.__file__ for module in (
-            artifacts, cases, engine, judges, metrics, models, suites, transfer, work))])
+            artifacts, cases, engine, judges, metrics, models, propensity, suites, transfer, work))])
     heads = (("traits", "transfer_gap"), ("behaviours", "id_ood_spearman"), ("relations", "antonym_gain"),
              ("values", "shift"))
     shown = "  ".join(f"{key} {results[part][key]['value']:.2f}" for part, key in heads

@@ -18,11 +18,14 @@ least-squares slope is (m(1) - m(-1)) / 2; the vector meets them through the sam
 Leak: the released run made vectors from the first half of the items and tested from item 50 of 1,000 on, so 47 %
 of its test items had been trained on. That variant ("published") runs beside the clean split.
 
+Beside the published values of three other models (data/published.json) stand rank correlations over the behaviours
+whose statements are the paper's.
+
 Bias: share of the variance of s explained by the letter of the positive option, then by Yes/No on top (Tan et
 al. 2024, between inputs), beside the same under permuted labels; and, within pairs of inputs that differ only
 in the order of their options, what the swap alone does to s. A suite with planted truth is held against it.
 
-reads   01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts; 02_tune: tuned
+reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts; 02_tune: tuned
         (layer, unit); the evaluation split, and for the leak all items from 5 % on
 writes  items.jsonl                  one line per input, in row order of the arrays
         propensity.npy               float32 (input, multiplier), matched strength, nats
@@ -43,7 +46,7 @@ import time
 
 import numpy as np
 
-from lib import artifacts, engine, metrics, models, reliability, suite as suites, work
+from lib import artifacts, engine, metrics, models, propensity, reliability, suite as suites, work
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -52,6 +55,7 @@ MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 CONTROLS = (-1.0, 1.0)               # two rows per control vector instead of six; see above
 N_RANDOM = {"full": 20, "smoke": 3}  # random directions per behaviour
 N_PERMUTATIONS = 200                 # label permutations for the share of variance that chance explains
+PUBLISHED = artifacts.ROOT / "data" / "published.json"      # per-dataset values of three models
 RANDOM_QUANTILE = 0.95               # a steerable behaviour beats this quantile of the random directions
 # ------------------------------------------------------------------------------------------------------------
 STEPS = [m for m in MULTIPLIERS if m]
@@ -67,35 +71,13 @@ def curve(unsteered, steered):
     return np.insert(steered, MULTIPLIERS.index(0.0), unsteered, axis=1)
 
 
-def propensities(lm, suite, behaviour, items, rows):
-    """(item, row) float64 propensity in nats of items at BASE, each prompt ending in the opening bracket."""
-    letters, bracket = lm.letter_ids(), lm.tokens("(")
-    prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, "BASE")) + bracket for item in items]
-    tokens = np.array([letters if item["positive"] == "A" else letters[::-1] for item in items])
-    logits = engine.sweep(lm, prompts, rows, tokens, suffix=1 + len(bracket))["logits"].astype(np.float64)
-    return logits[:, :, 0] - logits[:, :, 1]
-
-
-def closings(lm, suite, behaviour, items, rows):
-    """(item, row) float64: logit of what closes "(A)" after the positive letter minus after the negative one."""
-    letters, bracket = lm.letter_ids(), lm.tokens("(")
-    close = lm.tokens("(A)")[len(bracket) + 1]
-    prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, "BASE")) + bracket for item in items]
-    after = []
-    for positive in (True, False):
-        ended = [prompt + [letters[(item["positive"] == "A") != positive]] for prompt, item in zip(prompts, items)]
-        found = engine.sweep(lm, ended, rows, np.array([close]), suffix=2 + len(bracket))
-        after.append(found["logits"][..., 0].astype(np.float64))
-    return after[0] - after[1]
-
-
 def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_random):
     """What one behaviour does under every row, float32 nats.
 
     tuned      {"layer", "unit"}: matched strength adds unit * vector (d,), raw strength the vector itself
     published  (d,) vector of the released split
     others     {"shuffled", "orthogonal", "method": (n, d)}: controls beside n_random random ones at `address`
-    returns    {"matched", "raw", "sum", "published" (input, multiplier), "overlap" (trained-on item, multiplier),
+    returns    {"matched", "raw", "sum", "sum_raw", "published" (input, multiplier), "overlap" (trained-on item, multiplier),
                and for "random" and each of `others` (input, vector, control)}"""
     layer, unit = tuned["layer"], tuned["unit"]
     here = (unit * vector).astype(np.float32)
@@ -106,7 +88,7 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
     rows = [(), *(row for v in runs.values() for row in scaled(layer, v))]
     rows += [((layer, np.float32(m) * v),) for group in groups.values() for v in group for m in CONTROLS]
     items, (trained, tested) = suites.split(behaviour["items"], "evaluate"), suites.published_split(behaviour["items"])
-    found = propensities(lm, suite, behaviour, items, rows)
+    found = propensity.propensities(lm, suite, behaviour, items, rows)
     out, n = {}, len(STEPS)
     for i, name in enumerate(runs):
         out[name] = curve(found[:, 0], found[:, 1 + i * n:1 + (i + 1) * n])
@@ -114,11 +96,12 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
     for name, part in zip(groups, np.split(rest, np.cumsum([len(g) for g in groups.values()])[:-1], axis=1)):
         out[name] = part
     seen = {item["id"] for item in trained}
-    overlap = propensities(lm, suite, behaviour, [item for item in tested if item["id"] in seen],
+    overlap = propensity.propensities(lm, suite, behaviour, [item for item in tested if item["id"] in seen],
                            [(), *scaled(layer, runs["published"])])
     out["overlap"] = curve(overlap[:, 0], overlap[:, 1:])
-    closed = closings(lm, suite, behaviour, items, [(), *scaled(layer, here)])
-    out["sum"] = out["matched"] + curve(closed[:, 0], closed[:, 1:])
+    closed = propensity.closings(lm, suite, behaviour, items, [(), *scaled(layer, here), *scaled(layer, vector)])
+    out["sum"] = out["matched"] + curve(closed[:, 0], closed[:, 1:1 + n])
+    out["sum_raw"] = out["raw"] + curve(closed[:, 0], closed[:, 1 + n:])
     return {name: value.astype(np.float32) for name, value in out.items()}
 
 
@@ -134,7 +117,7 @@ def per_input(done):
                   "unsteered": matched[:, MULTIPLIERS.index(0.0)],
                   "control_slope": (matched[:, high] - matched[:, low]) / width,
                   **{f"slopes_{name}": metrics.slopes(MULTIPLIERS, done[name])
-                     for name in ("raw", "sum", "published", "overlap")}}
+                     for name in ("raw", "sum", "sum_raw", "published", "overlap")}}
 
 
 def one_model(args, t0):
@@ -147,8 +130,9 @@ def one_model(args, t0):
               "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
               "n_permutations": N_PERMUTATIONS, "random_quantile": RANDOM_QUANTILE,
               "methods": extract.config.get("methods", [])}
-    inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
-    modules = (artifacts, engine, metrics, models, reliability, suites, work)
+    inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest,
+              "published": artifacts.sha256(PUBLISHED)}
+    modules = (artifacts, engine, metrics, models, propensity, reliability, suites, work)
     save = {"stage": "05_reliability", "config": config, "inputs": inputs, "t0": t0,
             "sources": [__file__, *(module.__file__ for module in modules)]}
     if not suite.behaviours:
@@ -194,6 +178,8 @@ def one_model(args, t0):
                     "monotonicity", "random_slopes", "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
     results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
+    results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"], [SEED, 5])
+    results["not_testable"] |= {f"published.{key}": reason for key, reason in gaps.items()}
 
     # 4. artifacts
     def axes(key):

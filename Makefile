@@ -68,15 +68,15 @@ model_flags = $(foreach m,$(MODELS),--model $(m))
 
 # --- what each stage is made of: the lib and data modules it imports, and those that these import ------------------
 LIB_01 := lib/artifacts.py lib/cases.py lib/directions.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
-          lib/models.py lib/suite.py data/lexicon.py data/styles.py data/testbed.py
+          lib/models.py lib/propensity.py lib/suite.py data/lexicon.py data/styles.py data/testbed.py
 LIB_02 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
-          lib/models.py lib/suite.py lib/tuning.py data/lexicon.py data/styles.py data/testbed.py
+          lib/models.py lib/propensity.py lib/suite.py lib/tuning.py data/lexicon.py data/styles.py data/testbed.py
 LIB_03 := lib/artifacts.py lib/cases.py lib/engine.py lib/hooks.py lib/judges.py lib/metrics.py \
-          lib/models.py lib/suite.py lib/transfer.py data/lexicon.py data/styles.py data/testbed.py
+          lib/models.py lib/propensity.py lib/suite.py lib/transfer.py data/lexicon.py data/styles.py data/testbed.py
 LIB_04 := lib/artifacts.py lib/cases.py lib/compose.py lib/engine.py lib/hooks.py lib/judges.py \
           lib/metrics.py lib/models.py lib/subsets.py lib/suite.py lib/tuning.py data/lexicon.py \
           data/styles.py data/testbed.py
-LIB_05 := lib/artifacts.py lib/engine.py lib/hooks.py lib/metrics.py lib/models.py lib/reliability.py \
+LIB_05 := lib/artifacts.py lib/engine.py lib/hooks.py lib/metrics.py lib/models.py lib/propensity.py lib/reliability.py \
           lib/suite.py
 SUITE_FILES := $(wildcard $(SUITE_AT)/*.json $(SUITE_AT)/*/*.json $(SUITE_AT)/*/*.jsonl)
 
@@ -115,7 +115,7 @@ $(2)/03_transfer/manifest.json: 03_transfer.py $(LIB_03) $(2)/02_tune/manifest.j
 $(2)/04_compose/manifest.json: 04_compose.py $(LIB_04) $(2)/02_tune/manifest.json | $(ENV)
 	$$(RUN) $$< --model $(1) $$(FLAGS)
 
-$(2)/05_reliability/manifest.json: 05_reliability.py $(LIB_05) $(2)/02_tune/manifest.json | $(ENV)
+$(2)/05_reliability/manifest.json: 05_reliability.py $(LIB_05) data/published.json $(2)/02_tune/manifest.json | $(ENV)
 	$$(RUN) $$< --model $(1) $$(FLAGS)
 
 endef

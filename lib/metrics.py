@@ -52,6 +52,29 @@ def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot
     return {"value": value, "low": float(low), "high": float(high), "n": n, "unit": unit, "method": method}
 
 
+def redraws(n, seed_address, clusters=None, n_boot=2000):
+    """(n_boot, n) int: how often each of n values occurs in each bootstrap resample, whole clusters (n,) drawn at once.
+
+    One set of resamples for several statistics of the same values, so that their ratios and differences are paired."""
+    labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if len(labels) != n or not n:
+        raise ValueError(f"{len(labels)} cluster labels for {n} values")
+    m = labels.max() + 1
+    drawn = np.random.default_rng(seed_address).integers(m, size=(n_boot, m))
+    counts = np.bincount((drawn + m * np.arange(n_boot)[:, None]).ravel(), minlength=n_boot * m).reshape(n_boot, m)
+    return counts[:, labels]
+
+
+def resampled_means(values, counts):
+    """(n_boot, m) means of the columns of values (n, m) in the resamples counts (n_boot, n) of `redraws`."""
+    return counts @ _values(values, "resampled_means") / counts.sum(axis=1, keepdims=True)
+
+
+def interval(draws):
+    """[low, high] of the 95 % percentile interval of draws (n_boot, ...) -> (2, ...); draws that are nan are left out."""
+    return np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+
+
 def ranks(x):
     """Ranks from 1 along the last axis, ties averaged. x (..., n) -> (..., n)."""
     x = np.asarray(x, dtype=np.float64)
@@ -134,6 +157,25 @@ def variance_shares(slopes, letter, yes=None):
     total, after_letter, after_both = left
     return {"letter": float((total - after_letter) / total), "unexplained": float(after_both / total),
             "yes_marginal": float((after_letter - after_both) / total)}
+
+
+def resampled_variance_shares(slopes, letter, yes, counts):
+    """`variance_shares` of slopes (n,) in every resample counts (n_boot, n): {name: (n_boot,)}, nan where all drawn
+    slopes are equal. Least squares from weighted moments, so a resample costs a 3 x 3 system and no pass over the data."""
+    s = _values(slopes, "slopes", least=2)
+    s = s - s.mean()
+    design = np.stack([np.ones(len(s)), np.asarray(letter, float), np.asarray(yes, float)], axis=1)
+    n = counts.sum(axis=1).astype(np.float64)
+    cross = np.stack([counts @ (design[:, i] * design[:, j]) for i in range(3) for j in range(3)], axis=1)
+    moment, square = counts @ (design * s[:, None]), counts @ (s * s)
+    left = []
+    for k in (1, 2, 3):                                    # residual sums of squares of the nested fits
+        normal = cross.reshape(-1, 3, 3)[:, :k, :k]
+        fit = np.einsum("bij,bj->bi", np.linalg.pinv(normal, rcond=1e-10, hermitian=True), moment[:, :k])
+        left.append(square - (fit * moment[:, :k]).sum(axis=1))
+    total = np.where(left[0] > 1e-18 * n * max(1.0, np.abs(slopes).max()) ** 2, left[0], np.nan)
+    return {"letter": (left[0] - left[1]) / total, "yes_marginal": (left[1] - left[2]) / total,
+            "unexplained": left[2] / total}
 
 
 def cosine(a, b):

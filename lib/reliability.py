@@ -10,7 +10,7 @@ from lib import metrics
 
 # Groups of results, for a suite without behaviours, which can test none of them.
 GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "raw", "definition", "leak",
-          "steerable_only", "methods", "planted", "predictors")
+          "steerable_only", "methods", "planted", "predictors", "published")
 VECTOR_PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")      # of the extraction split
 PREDICTORS = (*VECTOR_PREDICTORS, "baseline")                                               # mean unsteered propensity
 MIN_BEHAVIOURS = 4       # fewer give no rank correlation
@@ -79,10 +79,11 @@ def permuted_share(slopes, letter, yes, n, address):
 def record(behaviour, items, got, methods, quantile, n_permutations, address):
     """The record of one behaviour.
 
-    got  arrays over its N inputs: slopes, slopes_raw, slopes_sum, slopes_published, control_slope, r2, monotonicity,
-         unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors); slopes_overlap,
+    got  arrays over its N inputs: slopes, slopes_raw, slopes_sum, slopes_sum_raw, slopes_published, control_slope, r2,
+         monotonicity, unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors); slopes_overlap,
          of the published vector on test items that it was made from
     methods  names of the columns of method_slopes
+    "intervals" holds [low, high] over contents: variance shares, and shares anti-steerable (raw, sum: of those slopes).
     A behaviour is steerable if its mean control_slope is above `quantile` of the random vectors' means."""
     slopes, (letter, yes, contrary), pairs = got["slopes"], signs(items), swap_pairs(items)
     clusters = np.arange(len(items))
@@ -95,12 +96,18 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     def direction(column):
         return {"mean": float(column.mean()), "anti": anti(column), "explained": explained(column, letter, yes)}
 
+    counts = metrics.redraws(len(items), [*address, 2], clusters)
+    drawn = metrics.resampled_variance_shares(slopes, letter > 0, yes > 0, counts)
+    drawn |= {name: metrics.resampled_means((got[f"slopes{of}"] <= 0)[:, None], counts)[:, 0] for name, of in (
+        ("anti_steerable", ""), ("raw", "_raw"), ("sum", "_sum"), ("sum_raw", "_sum_raw"))}
     columns = {"mean_difference": got["control_slope"], **dict(zip(methods, got["method_slopes"].T))}
     whole = np.concatenate([got["slopes_overlap"], got["slopes_published"]])
     return {
         "name": behaviour["name"], "format": behaviour["format"], "n": len(items),
         "slope": metrics.bootstrap(slopes, unit="contents", clusters=clusters, seed_address=[*address, 0]),
-        "sd": float(slopes.std(ddof=1)), "anti_steerable": anti(slopes), "r2": float(got["r2"].mean()),
+        "sd": float(slopes.std(ddof=1)), "anti_steerable": anti(slopes),
+        "intervals": {name: metrics.interval(draws).tolist() for name, draws in drawn.items()},
+        "r2": float(got["r2"].mean()),
         "quantiles": {f"p{q:02d}": float(np.quantile(slopes, q / 100)) for q in (5, 25, 50, 75, 95)},
         "monotonicity": float(got["monotonicity"].mean()),
         "bias": {**metrics.variance_shares(slopes, letter > 0, yes > 0),
@@ -113,7 +120,8 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
         "methods": {name: direction(column) for name, column in columns.items()},
         "raw": {"mean": float(got["slopes_raw"].mean()), "sd": float(got["slopes_raw"].std(ddof=1)),
                 "anti_steerable": anti(got["slopes_raw"])},
-        "sum": {"mean": float(got["slopes_sum"].mean()), "anti_steerable": anti(got["slopes_sum"])},
+        **{name: {"mean": float(got[f"slopes_{name}"].mean()), "anti_steerable": anti(got[f"slopes_{name}"])}
+           for name in ("sum", "sum_raw")},
         "published": {"mean": float(whole.mean()), "anti_steerable": anti(whole), "n": len(whole),
                       "overlap": float(got["slopes_overlap"].mean()), "n_overlap": len(got["slopes_overlap"]),
                       "fresh": float(got["slopes_published"].mean())},
@@ -201,7 +209,9 @@ def summary(records, predictors, quantile, address):
         "raw": {"spread": over(each("raw", "sd") / np.abs(each("raw", "mean")), 13, np.median),
                 "anti_steerable": over(each("raw", "anti_steerable"), 14)},
         "definition": {"closing": over(each("sum", "mean") - means, 50),
-                       "anti_steerable": over(each("sum", "anti_steerable"), 51)},
+                       "anti_steerable": over(each("sum", "anti_steerable"), 51),
+                       "raw_closing": over(each("sum_raw", "mean") - each("raw", "mean"), 55),
+                       "raw_anti_steerable": over(each("sum_raw", "anti_steerable"), 56)},
         "leak": {"clean": over(means, 0), "published": over(each("published", "mean"), 52),
                  "published_minus_clean": over(each("published", "mean") - means, 53),
                  "overlap_minus_fresh": over(each("published", "overlap") - each("published", "fresh"), 15),
@@ -224,6 +234,7 @@ def summary(records, predictors, quantile, address):
         reason = f"{good.sum()} of {len(good)} behaviours steer more than random vectors do; up to {lucky} would by luck"
         missing |= {"steerable_only": reason, "unsteerable": reason}
     correlate(results, "definition.spearman", means, each("sum", "mean"), [*address, 54])
+    correlate(results, "definition.raw_spearman", each("raw", "mean"), each("sum_raw", "mean"), [*address, 57])
     for i, name in enumerate(PREDICTORS):
         correlate(results, f"predictors.{name}", [p[name] for p in predictors], means, [*address, 20 + i])
     if len(records) > len(PREDICTORS) + 2:
@@ -255,6 +266,28 @@ def summary(records, predictors, quantile, address):
     correlate(results, "planted.default_spearman", [found["default"] for found, _ in told],
               [truth["default"] for _, truth in told], [*address, 44])
     return results
+
+
+def beside(records, published, address):
+    """(results, {missing: reason}) of rank correlations over behaviours with the published values of other models.
+
+    published  data/published.json, "reliability". Theirs are slopes of the released definition against raw multipliers,
+    so ours are too. A planted behaviour has the name of a published one and other statements: it is left out."""
+    mine, results = {r["name"]: r for r in records if not r["planted"]}, {"not_testable": {}}
+    columns = {f"steerability.{model}": (values, lambda r: r["sum_raw"]["mean"])
+               for model, values in published["steerability"].items()}
+    for model, rows in published["per_input"].items():
+        columns[f"anti_steerable.{model}"] = ({name: row["anti_steerable"] for name, row in rows.items()},
+                                              lambda r: r["sum_raw"]["anti_steerable"])
+        columns[f"explained.{model}"] = ({name: row["letter"] + row["yes_marginal"] for name, row in rows.items()},
+                                         lambda r: r["bias"]["letter"] + r["bias"]["yes_marginal"])
+    for i, (key, (theirs, ours)) in enumerate(columns.items()):
+        shared = sorted(set(mine) & set(theirs))
+        if shared:
+            correlate(results, key, [ours(mine[name]) for name in shared], [theirs[name] for name in shared], [*address, i])
+        else:
+            results["not_testable"][key] = "the suite has none of the published statements"
+    return results, results.pop("not_testable")
 
 
 def compare(names, tables, idle, address):

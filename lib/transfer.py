@@ -120,18 +120,28 @@ def relative_steerability(shifted, own, smallest):
     return np.divide(shifted, np.abs(own), out=np.full(own.shape, np.nan), where=np.abs(own) > smallest)
 
 
-def behaviour_rows(names, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest):
+def behaviour_rows(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
+                   address):
     """(behaviours, shifts): one record per behaviour, one per behaviour and pair of settings.
 
-    names (input,) the behaviour of each input; slopes (input, pair); curves (input, pair, multiplier);
+    names, contents (input,) the behaviour of each input, and what it shares with its swap; slopes (input, pair); curves (input, pair, multiplier);
     unsteered (input, setting); propensities in nats. likeness (behaviour, setting, setting) cosines of the
-    vectors; pairs are (vector's, inputs') settings, shifts those of them that are "plotted"."""
-    names, behaviours, moved = np.asarray(names), [], []
+    vectors; pairs are (vector's, inputs') settings, shifts those of them that are "plotted". A shift's intervals
+    resample contents, the same for all pairs, so that numerator and denominator of "relative" stay together."""
+    names, contents, behaviours, moved = np.asarray(names), np.asarray(contents), [], []
+    first, second = (np.array([settings.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    home = [pairs.index((b, b)) for _, b in pairs]                 # where each pair's inputs meet their own vector
     zero, one, base = multipliers.index(0.0), multipliers.index(1.0), pairs.index(("BASE", "BASE"))
     for k, name in enumerate(dict.fromkeys(names.tolist())):
         mine = names == name
         s, m = slopes[mine].mean(axis=0), unsteered[mine].astype(np.float64)
         effect = m - m[:, [settings.index("BASE")]]
+        distances = np.abs(m[:, first] - m[:, second])
+        counts = metrics.redraws(int(mine.sum()), [*address, k], contents[mine])
+        drawn = metrics.resampled_means(slopes[mine], counts)
+        drawn = {"ood": drawn, "own": drawn[:, home], "distance": metrics.resampled_means(distances, counts)}
+        drawn["relative"] = drawn["ood"] / np.maximum(np.abs(drawn["own"]), 1e-12)
+        limits = {name: metrics.interval(draws) for name, draws in drawn.items()}                   # (2, pair)
         behaviours.append({
             "name": name, "n": int(mine.sum()), "propensity": dict(zip(settings, m.mean(axis=0))),
             "steerability": {arrow(pair): value for pair, value in zip(pairs, s)},
@@ -143,11 +153,13 @@ def behaviour_rows(names, slopes, curves, unsteered, likeness, pairs, shifts, se
             "sentence_effect": {x: effect[:, i].mean() for i, x in enumerate(settings) if x != "BASE"}})
         for p, (a, b) in enumerate(pairs):
             i, j = settings.index(a), settings.index(b)
-            own = s[pairs.index((b, b))]
+            own = s[home[p]]
             share = relative_steerability(s[p], own, smallest)
-            moved.append({"behaviour": name, "shift": arrow((a, b)), "plotted": (a, b) in shifts,
-                          "id": s[base], "ood": s[p], "own": own, "distance": np.abs(m[:, i] - m[:, j]).mean(),
-                          "cosine": likeness[k, i, j], "relative": None if np.isnan(share) else share})
+            moved.append({"behaviour": name, "shift": arrow((a, b)), "plotted": (a, b) in shifts, "n": int(mine.sum()),
+                          "id": s[base], "ood": s[p], "own": own, "distance": distances[:, p].mean(),
+                          "cosine": likeness[k, i, j], "relative": None if np.isnan(share) else share,
+                          **{f"{what}_interval": limits[what][:, p].tolist() for what in limits
+                             if what != "relative" or not np.isnan(share)}})
     return behaviours, moved
 
 
@@ -155,14 +167,14 @@ def arrow(pair):
     return f"{pair[0]}->{pair[1]}"
 
 
-def behaviours(names, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
+def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
                address):
     """`behaviour_rows`, and estimates over behaviours: all pairs of a behaviour are resampled together.
 
     shifts: the pairs that the headline correlations run over; grid: those over all pairs of two settings,
     and with the pairs of one ("with_self")."""
-    rows, moved = behaviour_rows(names, slopes, curves, unsteered, likeness, pairs, shifts, settings,
-                                 multipliers, smallest)
+    rows, moved = behaviour_rows(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings,
+                                 multipliers, smallest, [*address, 60])
     over, missing = estimator("behaviours", address), {}
     def column(key):                                                                    # (behaviour, pair)
         values = [np.nan if row[key] is None else row[key] for row in moved]

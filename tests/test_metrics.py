@@ -215,3 +215,28 @@ def test_shuffled_labels_have_no_direction():
 def test_no_number_out_of_nothing(call):
     with pytest.raises(UserError):
         call()
+
+
+def test_redraws_are_whole_clusters():
+    counts = metrics.redraws(7, [1, 2], clusters=list("aabbbcd"), n_boot=500)
+    assert counts.shape == (500, 7) and (counts[:, 0] == counts[:, 1]).all() and (counts[:, 2] == counts[:, 4]).all()
+    assert (counts[:, [0, 2, 5, 6]].sum(axis=1) == 4).all() and abs(counts.mean() - 1) < 0.1
+    assert (metrics.redraws(7, [1, 2]).sum(axis=1) == 7).all()
+    values = np.random.default_rng(0).normal(size=(7, 2))
+    naive = [np.repeat(values, row, axis=0).mean(axis=0) for row in counts]
+    np.testing.assert_allclose(metrics.resampled_means(values, counts), naive, atol=1e-12)
+
+
+def test_resampled_variance_shares_are_those_of_the_resample():
+    rng = np.random.default_rng(3)
+    letter, yes = rng.random(40) < 0.5, rng.random(40) < 0.4
+    slopes = 5 + 2 * letter - 1.5 * yes + rng.normal(size=40)
+    for yes in (yes, np.zeros(40, bool), letter):                    # a second column that adds nothing
+        counts = metrics.redraws(40, [4], n_boot=50)
+        found = metrics.resampled_variance_shares(slopes, letter, yes, counts)
+        for b, row in enumerate(counts):
+            again = [np.repeat(x, row) for x in (slopes, letter, yes)]
+            naive = metrics.variance_shares(*again)
+            assert {name: draws[b] for name, draws in found.items()} == pytest.approx(naive, abs=1e-9)
+    low, high = metrics.interval(metrics.resampled_variance_shares(slopes, letter, yes, counts)["letter"])
+    assert 0 < low < metrics.variance_shares(slopes, letter)["letter"] < high < 1

@@ -82,7 +82,7 @@ def test_behaviour_transfer_known_case():
     start = np.stack([unsteered[:, SETTINGS.index(b)] for _, b in GRID], axis=1)
     curves = start[:, :, None] + slopes[:, :, None] * np.array(LAMBDAS)
     (rows, moved), results, missing = transfer.behaviours(
-        names, slopes, curves, unsteered, likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
+        names, np.arange(len(names)), slopes, curves, unsteered, likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
     plotted = [row for row in moved if row["plotted"]]
     assert len(moved) == 5 * 9 and [row["relative"] for row in plotted] == pytest.approx([0.9, 0.7, 0.5, 0.3, None])
     assert [row["distance"] for row in plotted] == pytest.approx(1 - share)
@@ -110,10 +110,30 @@ def test_a_behaviour_without_a_denominator_in_one_shift_keeps_its_others():
     unsteered = np.stack([0 * share, 1 - share, 1 - share], axis=1)
     slopes, unsteered = np.repeat(slopes, 2, axis=0), np.repeat(unsteered, 2, axis=0)
     _, results, missing = transfer.behaviours(
-        np.repeat(list("abcde"), 2), slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
+        np.repeat(list("abcde"), 2), np.arange(10), slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
         likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
     assert results["n"]["no_denominator"] == 1
     assert results["distance_spearman"]["value"] == pytest.approx(-1) and results["distance_spearman"]["n"] == 5
+
+
+def test_shift_intervals_resample_contents():
+    rng = np.random.default_rng(5)
+    slopes = np.repeat(rng.normal(1.0, 1.0, size=(30, len(GRID))), 2, axis=0)          # an input and its swap: one draw
+    names, unsteered = np.repeat("a", 60), rng.normal(size=(60, len(SETTINGS)))
+    rows = {}
+    for label, contents in (("swap", np.repeat(np.arange(30), 2)), ("input", np.arange(60))):
+        _, moved = transfer.behaviour_rows(names, contents, slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
+                                           likeness(1), GRID, (), SETTINGS, LAMBDAS, 0.25, ADDRESS)
+        rows[label] = moved
+        assert all(row["n"] == 60 and row["ood_interval"][0] < row["ood"] < row["ood_interval"][1] for row in moved)
+        assert all(row["distance_interval"] == [0, 0] for row in moved if len(set(row["shift"].split("->"))) == 1)
+    width = {label: np.mean([np.ptp(row["ood_interval"]) for row in moved]) for label, moved in rows.items()}
+    assert width["swap"] == pytest.approx(np.sqrt(2) * width["input"], rel=0.1)
+    # the standard error of a mean over 30 contents, twice 1.96 of it
+    expected = np.mean([2 * 1.96 * slopes[::2, p].std() / np.sqrt(30) for p in range(len(GRID))])
+    assert width["swap"] == pytest.approx(expected, rel=0.1)
+    own = [row for row in rows["swap"] if len(set(row["shift"].split("->"))) == 1]
+    assert all(row["relative_interval"] == pytest.approx([1, 1]) for row in own)        # drawn together, not apart
 
 
 def test_unlike_vectors_of_distant_prompts_are_found():
@@ -123,8 +143,8 @@ def test_unlike_vectors_of_distant_prompts_are_found():
         cosines[:, i, j] = cosines[:, j, i] = 1 - far
     unsteered = np.repeat(np.stack([0 * far, far, -far], axis=1), 2, axis=0)
     slopes = np.repeat(slopes, 2, axis=0)
-    results = transfer.behaviours(np.repeat(list("abcde"), 2), slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
-                                  cosines, GRID, (("BASE", "USER_NEG"),), SETTINGS, LAMBDAS, 0.25, ADDRESS)[1]
+    results = transfer.behaviours(np.repeat(list("abcde"), 2), np.arange(10), slopes,
+                                  slopes[:, :, None] * np.array(LAMBDAS), unsteered, cosines, GRID, (("BASE", "USER_NEG"),), SETTINGS, LAMBDAS, 0.25, ADDRESS)[1]
     assert results["grid"]["cosine_relative"]["value"] == pytest.approx(1)
     assert results["grid"]["cosine_distance"]["value"] < -0.7
     assert results["mean_cosine"]["BASE->BASE"] == pytest.approx(1)

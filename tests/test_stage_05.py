@@ -289,6 +289,7 @@ def got_for(slopes, items):
         "slopes_raw": slopes,
         "control_slope": slopes,
         "slopes_sum": slopes,
+        "slopes_sum_raw": 2 * slopes,
         "slopes_published": slopes,
         "slopes_overlap": slopes[:4] + 1,
         "r2": np.ones(n),
@@ -382,7 +383,28 @@ def test_every_group_of_results_is_named_or_explained():
     results = reliability.summary(records, predictors, 0.95, [5])
     assert "behaviours for" in results["not_testable"]["predictors.held_out"]
     told = set(results) | {key.split(".")[0] for key in results["not_testable"]}
-    assert set(reliability.GROUPS) <= told
+    assert set(reliability.GROUPS) - {"published"} <= told
+
+
+def test_published_values_stand_beside_the_behaviours_they_belong_to():
+    items, rng = item_list("x", 20), np.random.default_rng([5, 9])
+    records = [record_for(rng.normal(size=len(items)) + i, items) | {"name": f"b{i}"} for i in range(6)]
+    theirs = {f"b{i}": 0.3 * i for i in range(6)} | {"elsewhere": 9.0}
+    rows = {name: {"anti_steerable": 1 - value, "letter": value, "yes_marginal": 0.1} for name, value in theirs.items()}
+    published = {"steerability": {"big": theirs, "other": {"elsewhere": 1.0}}, "per_input": {"big": rows}}
+    results, missing = reliability.beside(records, published, [5])
+    found = results["steerability"]["big"]
+    assert found["value"] == pytest.approx(metrics.spearman([r["sum_raw"]["mean"] for r in records], range(6)))
+    assert found["n"] == 6 and results["anti_steerable"]["big"]["value"] > 0
+    assert missing == {"steerability.other": "the suite has none of the published statements"}
+    planted = [record | {"planted": {"default": 0.5}} for record in records]       # the names, not the statements
+    assert set(reliability.beside(planted, published, [5])[1]) == {
+        "steerability.big", "steerability.other", "anti_steerable.big", "explained.big"}
+    shipped = json.loads((artifacts.ROOT / "data/published.json").read_text())["reliability"]
+    assert {len(values) for values in shipped["steerability"].values()} == {38, 39}
+    assert metrics.spearman(*zip(*[(shipped["steerability"]["Llama-2-7b-chat"][b], v) for b, v in shipped[
+        "steerability"]["Qwen1.5-14B-Chat"].items() if b in shipped["steerability"]["Llama-2-7b-chat"]])) == \
+        pytest.approx(0.769, abs=0.0015)                                           # the paper's own number
     assert results["predictors"]["norm"]["value"] == pytest.approx(1.0)  # means rise with i, and so do these
     assert "nothing of the kind is planted" in results["not_testable"]["planted.letter_bias"]
 
