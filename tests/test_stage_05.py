@@ -384,6 +384,8 @@ def test_every_group_of_results_is_named_or_explained():
     assert "behaviours for" in results["not_testable"]["predictors.held_out"]
     told = set(results) | {key.split(".")[0] for key in results["not_testable"]}
     assert set(reliability.GROUPS) - {"published"} <= told
+    assert results["predictors"]["norm"]["value"] == pytest.approx(1.0)  # means rise with i, and so do these
+    assert "nothing of the kind is planted" in results["not_testable"]["planted.letter_bias"]
 
 
 def test_published_values_stand_beside_the_behaviours_they_belong_to():
@@ -405,8 +407,6 @@ def test_published_values_stand_beside_the_behaviours_they_belong_to():
     assert metrics.spearman(*zip(*[(shipped["steerability"]["Llama-2-7b-chat"][b], v) for b, v in shipped[
         "steerability"]["Qwen1.5-14B-Chat"].items() if b in shipped["steerability"]["Llama-2-7b-chat"]])) == \
         pytest.approx(0.769, abs=0.0015)                                           # the paper's own number
-    assert results["predictors"]["norm"]["value"] == pytest.approx(1.0)  # means rise with i, and so do these
-    assert "nothing of the kind is planted" in results["not_testable"]["planted.letter_bias"]
 
 
 def test_planted_truth_is_recovered_within_the_intervals():
