@@ -55,7 +55,6 @@ from lib.artifacts import UserError
 SEED = 1
 QUESTIONS = {"full": 4, "smoke": 1}      # per instruction pair; pair j goes on where pair j - 1 stopped
 MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
-MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
 EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
@@ -83,7 +82,7 @@ def ask(lm, suite, profile):
     """Jobs (see lib.cases) of all traits; positive and negative answer of a pair stand side by side."""
     n, jobs = QUESTIONS[profile], []
     for trait in suite.traits:
-        questions = suites.tasks(suite, "question", "extract")
+        questions = suites.tasks(suite, "question", "extract", trait["name"])
         for j, pair in enumerate(trait["instructions"]):
             for i in range(n):
                 item = questions[(j * n + i) % len(questions)]
@@ -189,7 +188,7 @@ def main():
     judge = judges.load(args.judge, suite, lm)
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
-              "max_new_tokens": MAX_NEW_TOKENS[profile], "filter": [EXPRESSED, COHERENT],
+              "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
               "shots": SHOTS[profile], "lists": LISTS[profile]}
     inputs = {"suite": suite.digest}
@@ -197,7 +196,7 @@ def main():
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
     jobs = ask(lm, suite, profile)
-    answers = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, "01 answers") if jobs else []
+    answers = cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, "01 answers") if jobs else []
     kept = {}
     traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
     for i in range(0, len(jobs), 2):

@@ -8,11 +8,12 @@ The norm is that of chat prompts for traits and behaviours, of raw text for rela
 starts at the last prompt token. Only the tuning split is seen, so every score here is a winner's and
 optimistic; stages 03 to 05 measure on the evaluation split.
 
-  traits      every layer x STRENGTHS on the tune questions, greedy answers, judged; then REFINE times the
+  traits      every layer (at most MOST_LAYERS) x STRENGTHS on the tune questions, greedy answers, judged; then REFINE times the
               best of them at its layer (of equals, the one before the steepest rise). Chosen: the highest
               mean expression among candidates with a mean coherence of at least COHERENT, ties to the weaker;
-              if none has it, the most coherent one, flagged "coherent": false. Subbiah et al. 2026 (arXiv
-              2607.01802) search two layers by this rule. Unit norm (a composition of stage 04): the layer
+              if none has it, the most coherent one, flagged "coherent": false. "narrow" is the search of
+              Subbiah et al. 2026 (arXiv 2607.01802) by the same rule: NARROW_DEPTHS, whole coefficients on
+              the raw vector, then steps of .1 around the best (stage 03 compares the two). Unit norm (a composition of stage 04): the layer
               chosen most often and the one strength of the grid that is best there over all traits, by the
               same rule; alpha = r * mean ||h_l||.
   behaviours  one layer for all, as Tan et al. 2024 (arXiv 2407.12404): the highest mean slope of propensity
@@ -29,7 +30,7 @@ optimistic; stages 03 to 05 measure on the evaluation split.
 
 reads   01_extract: vectors, concepts, residual norms; the suite's tuning split
 writes  tuned.json         {key: {"layer", "coefficient", "relative_strength", "score", ...}} with, by kind,
-                           trait      coherence, coherent, n, unsteered, unsteered_coherence
+                           trait      coherence, coherent, n, unsteered, unsteered_coherence, narrow {...}
                            behaviour  unit (= coefficient: multiplier 1 at r = UNIT), raw_relative_strength
                                       (of the raw vector); score null without a vote on the layer
                            relation   n, matched {layer, coefficient, relative_strength, n, score}
@@ -56,8 +57,12 @@ SEED = 2
 STRENGTHS = {("relative", "full"): (0.1, 0.2, 0.4, 0.8, 1.6), ("relative", "smoke"): (0.4, 1.6),
              ("raw", "full"): (1, 2, 3, 4, 5), ("raw", "smoke"): (1, 3)}        # raw: the paper's coarse grid
 REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
+MOST_LAYERS = 12                         # a deeper model is searched at so many layers, evenly spaced, ends included
+# The search of Subbiah et al. 2026: blocks 16 and 20 of 28, coefficients on the raw vector.
+NARROW_DEPTHS = (16 / 28, 20 / 28)
+NARROW_COARSE = {"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}
+NARROW_STEPS = {"full": (-0.5, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4, 0.5), "smoke": (0.5,)}
 QUESTIONS = {"full": 4, "smoke": 1}      # tune questions per trait candidate
-MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
 COHERENT = 75                            # least mean coherence of a trait's setting, as published
 UNIT = 0.4                               # relative strength of multiplier 1, fixed before any run
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
@@ -76,18 +81,19 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
     points   [(key, layer, relative strength, coefficient)]; coefficient 0 is unsteered
     returns  one candidate (see lib.tuning) per point, in order, with its answers ("outputs") and their scores
     UserError if the judge scored no answer of a point."""
-    questions = suites.tasks(suite, "question", "tune")[:QUESTIONS[profile]]
-    prompts = [lm.chat(suite.system, item["prompt"]) for item in questions]
-    jobs = []
+    names, jobs, where = {key: key.removeprefix("trait/") for key, *_ in points}, [], []
+    asked = {key: suites.tasks(suite, "question", "tune", name)[:QUESTIONS[profile]] for key, name in names.items()}
     for key, layer, _, coefficient in points:
         row = ((layer, coefficient * vectors[key][layer]),) if coefficient else ()
-        jobs += [{"record": {}, "prompt": prompt, "row": row, "item": item, "traits": [key.split("/")[1]]}
-                 for prompt, item in zip(prompts, questions)]
-    answers = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, desc)
+        where.append(len(jobs))
+        jobs += [{"record": {}, "prompt": lm.chat(suite.system, item["prompt"]), "row": row, "item": item,
+                  "traits": [names[key]]} for item in asked[key]]
+    answers = cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, desc)
     candidates = []
-    for i, (key, *point) in enumerate(points):
-        mine = answers[i * len(questions):(i + 1) * len(questions)]
-        shown = [case["expression"][key.split("/")[1]] for case in mine]
+    for start, (key, *point) in zip(where, points):
+        questions = asked[key]
+        mine = answers[start:start + len(questions)]
+        shown = [case["expression"][names[key]] for case in mine]
         coherent = [case["coherence"] for case in mine]
         scores = np.array([[cases.number(e), cases.number(c)] for e, c in zip(shown, coherent)])
         used = np.isfinite(scores).all(axis=1)
@@ -102,33 +108,46 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
 
 
 def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
-    """(candidates, {key: chosen candidate}, unit-norm setting) of the traits in vectors {key: (layer, d)}."""
+    """(candidates, {key: chosen candidate}, {key: the narrow search's choice}, unit-norm setting) of the traits in
+    vectors {key: (layer, d)}; the narrow search's candidates are marked."""
     if not vectors:
-        return [], {}, None
+        return [], {}, {}, None
 
     def ask(points, desc):
         return steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc)
 
-    def pick(rule, key):
-        return rule([c for c in candidates if c["key"] == key and c["coefficient"]],
-                    "expression", "coherence", COHERENT)
+    def pick(rule, key, found):
+        return rule([c for c in found if c["key"] == key and c["coefficient"]], "expression", "coherence", COHERENT)
 
-    grid = STRENGTHS[suite.strength, profile]
-    points = {key: tuning.grid(vector, norms, grid, suite.strength) for key, vector in vectors.items()}
+    grid, layers = STRENGTHS[suite.strength, profile], tuning.layer_grid(len(norms), MOST_LAYERS)
+    points = {key: tuning.grid(vector, norms, grid, suite.strength, layers) for key, vector in vectors.items()}
     candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0), *points[key]]], "02 coarse")
-    first = {key: pick(tuning.promising, key) for key in vectors}
+    first = {key: pick(tuning.promising, key, candidates) for key in vectors}
     candidates += ask([(key, c["layer"], f * c["relative_strength"], f * c["coefficient"])
                        for key, c in first.items() for f in REFINE[profile]], "02 refine")
-    chosen = {key: c | {"coherent": coherent} for key in vectors for c, coherent in [pick(tuning.best, key)]}
+    def settled(found):
+        return {key: c | {"coherent": good} for key in vectors for c, good in [pick(tuning.best, key, found)]}
+
+    chosen = settled(candidates)
+
+    # The paper's search: two layers, whole coefficients, then steps of .1 around the best of them.
+    two = sorted({max(0, round(depth * len(norms)) - 1) for depth in NARROW_DEPTHS})
+    narrow = ask([(key, *p) for key, vector in vectors.items()
+                  for p in tuning.grid(vector, norms, NARROW_COARSE[profile], "raw", two)], "02 narrow")
+    narrow += ask([(key, *p) for key, (c, _) in {key: pick(tuning.best, key, narrow) for key in vectors}.items()
+                   for p in tuning.grid(vectors[key], norms, [round(c["coefficient"] + step, 1) for step in
+                                                              NARROW_STEPS[profile]], "raw", [c["layer"]])],
+                  "02 narrow steps")
+    narrow = [c | {"search": "narrow"} for c in narrow]
 
     # Unit norm adds r * ||h|| * v / ||v||, which is what a grid of relative strengths has added already.
-    layers = [c["layer"] for c in chosen.values()]
-    layer = min(set(layers), key=lambda l: (-layers.count(l), l))
+    used = [c["layer"] for c in chosen.values()]
+    layer = min(set(used), key=lambda l: (-used.count(l), l))
     common, at_layer = STRENGTHS["relative", profile], candidates
     if suite.strength == "raw":
         at_layer = ask([(key, *point) for key, vector in vectors.items()
-                        for point in tuning.grid(vector, norms, common) if point[0] == layer], "02 unit norm")
-    return candidates, chosen, tuning.settle_unit_norm(at_layer, layer, common, norms, COHERENT)
+                        for point in tuning.grid(vector, norms, common, layers=[layer])], "02 unit norm")
+    return candidates + narrow, chosen, settled(narrow), tuning.settle_unit_norm(at_layer, layer, common, norms, COHERENT)
 
 
 def sweep_behaviour(lm, suite, behaviour, vector, norms):
@@ -190,8 +209,9 @@ def main():
     judge = judges.load(args.judge, suite, lm)
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
-              "refine": REFINE[profile], "questions": QUESTIONS[profile],
-              "max_new_tokens": MAX_NEW_TOKENS[profile], "coherent": COHERENT, "unit": UNIT,
+              "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],
+              NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
+              "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "fact_loss": FACT_LOSS}
     inputs = {"suite": suite.digest, "01_extract": extracted.digest}
     identity = {"stage": "02_tune", "config": config, "inputs": inputs}
@@ -202,7 +222,7 @@ def main():
 
     # 2. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
-    candidates, chosen, unit_norm = tune_traits(lm, suite, profile, judge, traits, chat, out, identity)
+    candidates, chosen, narrow, unit_norm = tune_traits(lm, suite, profile, judge, traits, chat, out, identity)
 
     # 3. behaviours, relations, values: every layer in one sweep per concept
     voting = [b for b in suite.behaviours if b["name"] in LAYER_SETS] or suite.behaviours
@@ -230,7 +250,7 @@ def main():
 
     results, tables = {}, {}
     traits, results["traits"], results["not_testable"] = tuning.settle_traits(
-        candidates, chosen, unit_norm, [SEED, 1])
+        [c for c in candidates if "search" not in c], chosen, narrow, unit_norm, [SEED, 1])
     relations, results["relations"], tried = tuning.settle_relations(
         points, part("relation/", "gains"), [SEED, 2])
     values, results["values"], more = tuning.settle_values(

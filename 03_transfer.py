@@ -6,8 +6,12 @@ vectors have the norm of the row they control.
 
 traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and
             emails, paired by prompt. Five arms: unsteered, prompted (an instruction as system message),
-            steered, both, random vector; on questions also steered with the other FIRST_TOKEN.
+            steered, both, random vector.
                 gain = steered - unsteered expression on the same prompt
+            What the release's choices were worth, on questions: the first token unsteered (the other
+            FIRST_TOKEN), the narrow search of stage 02, and evaluation on the extraction questions (SEEN).
+            Its transfer gap mixes two scales: 0-100 on questions, (p + 2) / 4 * 100 elsewhere, p the
+            five-point preference score (-2 to 2), by which an absent trait counts 0 here and 50 there.
 behaviours  s(v_A, D_B): mean steerability (slope of propensity against the multiplier) of the vector made
             under prompt setting A on inputs under setting B; all vectors have the norm of the BASE vector.
                 in distribution        s(v_BASE, D_BASE)
@@ -27,7 +31,7 @@ values      log-odds of the positive continuation, and accuracy on unrelated fac
 
 reads   01_extract: vectors, setting_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's split
         evaluate
-writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all),
+writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all it serves),
                                output, scores
         prompts.jsonl          the task items that were used
         traits.json            per trait and task: means of the arms, gain with interval
@@ -60,7 +64,8 @@ from lib import artifacts, cases, engine, judges, metrics, models, propensity, s
 SEED = 3
 TASKS = ("question", "summary", "email")      # the first is the one that vectors were made on
 N_PROMPTS = {"full": 12, "smoke": 2}          # per trait and task, the same prompts for every trait
-MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
+SEEN = "extraction question"                  # prompts that the vectors were made from, beside TASKS
+N_AGREE = {"full": 150, "smoke": 12}          # texts on which a second judge is held against exact scorers
 FIRST_TOKEN = True                            # False: the first generated token unsteered, as in one release
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")             # order of setting_vectors
 SHIFTS = (("BASE", "USER_NEG"), ("BASE", "USER_POS"), ("SYS_POS", "USER_NEG"), ("SYS_NEG", "USER_POS"))
@@ -74,10 +79,10 @@ STRENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)         # relative strengths of a value ve
 # -----------------------------------------------------------------------------------------------------------
 
 
-def tuned_row(vectors, tuned, key):
-    """The row of one concept as stage 02 tuned it."""
-    layer = tuned[key]["layer"]
-    return ((layer, np.float32(tuned[key]["coefficient"]) * vectors[key][layer]),)
+def tuned_row(vectors, tuned, key, search=None):
+    """The row of one concept as stage 02 tuned it; search "narrow": as its variant did."""
+    setting = tuned[key][search] if search else tuned[key]
+    return ((setting["layer"], np.float32(setting["coefficient"]) * vectors[key][setting["layer"]]),)
 
 
 def random_rows(row, n, address):
@@ -87,24 +92,33 @@ def random_rows(row, n, address):
 
 
 def trait_jobs(lm, suite, traits, vectors, tuned, n):
-    """One job per text: unsteered once per prompt and scored for every trait, other arms trait by trait."""
-    jobs = []
-    for k, task in enumerate(TASKS):
-        for i, item in enumerate(suites.tasks(suite, task, "evaluate")[:n]):
-            def add(arm, trait, prompt, row):
-                jobs.append({"record": {"task": task, "item": item["id"], "arm": arm, "trait": trait},
-                             "prompt": prompt, "row": row, "item": item,
-                             "traits": [trait] if trait else [t["name"] for t in traits]})
-            plain = lm.chat(suite.system, item["prompt"])
-            add("unsteered", None, plain, ())
-            for t, trait in enumerate(traits):
-                steer = tuned_row(vectors, tuned, f"trait/{trait['name']}")
-                instruction = trait["instructions"][i % len(trait["instructions"])]["positive"]
-                asked = lm.chat(instruction, item["prompt"])
-                add("prompted", trait["name"], asked, ())
-                add("steered", trait["name"], plain, steer)
-                add("steered_prompted", trait["name"], asked, steer)
-                add("random", trait["name"], plain, random_rows(steer, 1, [1, t, k, i])[0])
+    """One job per text: unsteered once per prompt and scored for every trait that is tried on it, other arms trait by
+    trait. Variants of the release (questions alone) are arms too."""
+    jobs, plain = [], {}
+
+    def add(arm, task, item, trait, prompt, row):
+        jobs.append({"record": {"task": task, "item": item["id"], "arm": arm, "trait": trait}, "prompt": prompt,
+                     "row": row, "item": item, "traits": [trait] if trait else plain[task, item["id"]]})
+
+    for task in (*TASKS, SEEN):
+        for t, trait in enumerate(traits):
+            name, steer = trait["name"], tuned_row(vectors, tuned, f"trait/{trait['name']}")
+            where = ("question", "extract") if task == SEEN else (task, "evaluate")
+            for i, item in enumerate(suites.tasks(suite, *where, name)[:n]):
+                bare = lm.chat(suite.system, item["prompt"])
+                if (task, item["id"]) not in plain:
+                    plain[task, item["id"]] = []
+                    add("unsteered", task, item, None, bare, ())
+                plain[task, item["id"]].append(name)
+                add("steered", task, item, name, bare, steer)
+                if task == SEEN:
+                    continue
+                asked = lm.chat(trait["instructions"][i % len(trait["instructions"])]["positive"], item["prompt"])
+                add("prompted", task, item, name, asked, ())
+                add("steered_prompted", task, item, name, asked, steer)
+                add("random", task, item, name, bare, random_rows(steer, 1, [1, t, TASKS.index(task), i])[0])
+                if task == TASKS[0]:
+                    add("narrow", task, item, name, bare, tuned_row(vectors, tuned, f"trait/{name}", "narrow"))
     return jobs
 
 
@@ -186,7 +200,8 @@ def main():
         raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
-              "max_new_tokens": MAX_NEW_TOKENS[profile], "first_token": FIRST_TOKEN, "settings": SETTINGS,
+              "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],
+              "first_token": FIRST_TOKEN, "settings": SETTINGS,
               "pairs": PAIRS, "multipliers": MULTIPLIERS,
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "sentences": SENTENCES,
               "strengths": STRENGTHS}
@@ -198,14 +213,23 @@ def main():
     traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], N_PROMPTS[profile]
     if traits:
         jobs = trait_jobs(lm, suite, traits, vectors, tuned, n)
-        told = cases.run(lm, judge, jobs, MAX_NEW_TOKENS[profile], out, identity, "03 traits", FIRST_TOKEN)
-        other = [{**job, "record": {**job["record"], "arm": "steered_other_start"}} for job in jobs
-                 if (job["record"]["arm"], job["record"]["task"]) == ("steered", TASKS[0])]
-        told += cases.run(lm, judge, other, MAX_NEW_TOKENS[profile], out, identity, "03 other start",
-                          not FIRST_TOKEN)
-        tables["traits"], results["traits"], gaps = transfer.traits(told, traits, TASKS, [SEED, 10])
-        prompts = [item for task in TASKS for item in suites.tasks(suite, task, "evaluate")[:n]]
-        tables |= {"cases.jsonl": told, "prompts.jsonl": prompts}
+        steered = [job for job in jobs if job["record"]["arm"] == "steered"]
+        other = [{**job, "record": {**job["record"], "arm": "steered_other_start"}} for job in steered
+                 if job["record"]["task"] == TASKS[0]]
+        told = [case for part, desc, start, prefer in (
+            ([job for job in jobs if job["record"]["arm"] != "steered"], "03 traits", FIRST_TOKEN, False),
+            (steered, "03 steered", FIRST_TOKEN, True), (other, "03 other start", not FIRST_TOKEN, False))
+            for case in cases.run(lm, judge, part, suite.max_new_tokens, out, identity, desc, start, prefer=prefer)]
+        tables["traits"], results["traits"], gaps = transfer.traits(told, traits, TASKS, SEEN, [SEED, 10])
+        prompts = {job["item"]["id"]: job["item"] for job in jobs}
+        tables |= {"cases.jsonl": told, "prompts.jsonl": list(prompts.values())}
+        if judge.name == "rules":                          # the truth is known: how far would a model's own scores go?
+            texts = [(case["trait"], prompts[case["item"]], case["output"]) for case in told
+                     if case["arm"] in ("prompted", "steered") and case["task"] != SEEN]
+            drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:N_AGREE[profile]]
+            def agreement_unit(_):
+                return judges.agreement([texts[i] for i in drawn], judge, judges.load("self", suite, lm), [SEED, 14])
+            results["traits"] |= work.units(out, identity, ["agreement"], agreement_unit, "03 judges")["agreement"]
         missing |= gaps
     else:
         missing["traits"] = "no trait has a vector"

@@ -250,9 +250,11 @@ def probe_split(records, name):
     return _filled({"tune": records[:cut], "evaluate": records[cut:]}[name], "probes or facts", name)
 
 
-def tasks(suite, task, name):
-    """Items of one task and split."""
-    return _filled(suite.tasks.get(task, {}).get(name), f"{suite.folder / 'tasks.json'}, {task}", name)
+def tasks(suite, task, name, trait=None):
+    """Items of one task and split; with a trait's name those that are for it: items may list their "traits"."""
+    found = [item for item in suite.tasks.get(task, {}).get(name, ())
+             if trait is None or trait in item.get("traits", [trait])]
+    return _filled(found, f"{suite.folder / 'tasks.json'}, {task}" + (f", for {trait}" if trait else ""), name)
 
 
 def relation(suite, name):

@@ -22,7 +22,8 @@ def estimator(unit, address):
 
 # --- traits ------------------------------------------------------------------------------------------------
 def trait_rows(cases, traits, tasks, address):
-    """One record per trait and task: means of the arms over the prompts all arms share, and the paired gain.
+    """One record per trait and task: means of the arms over the prompts all arms share, with [low, high] over prompts,
+    and the paired differences of arms as estimates.
 
     cases   lib.cases records with task, item, arm; the unsteered ones hold the scores of every trait
     traits  the suite's records of the traits to report
@@ -39,18 +40,28 @@ def trait_rows(cases, traits, tasks, address):
             usable = np.isfinite(scores).all(axis=(1, 2))
             if not usable.any():
                 raise UserError(f"trait {trait['name']}, {task}: the judge scored no prompt in every arm")
-            expression, coherence = scores[usable, :, 0], scores[usable, :, 1]
-            gain = expression[:, ARMS.index("steered")] - expression[:, ARMS.index("unsteered")]
+            scores = scores[usable]
+            counts = metrics.redraws(len(scores), [*address, t, k, 1])
+            limits = metrics.interval(metrics.resampled_means(scores.reshape(len(scores), -1), counts))
+            limits = limits.reshape(2, len(ARMS), 2)                       # (end, arm, expression or coherence)
+            arm = dict(zip(ARMS, scores[..., 0].T))
             rows.append({"trait": trait["name"], "scope": trait["scope"], "group": trait["group"],
                          "task": task, "n": int(usable.sum()), "unscored": int((~usable).sum()),
-                         "expression": dict(zip(ARMS, expression.mean(axis=0))),
-                         "coherence": dict(zip(ARMS, coherence.mean(axis=0))),
-                         "gain": metrics.bootstrap(gain, unit="prompts", seed_address=[*address, t, k])})
+                         **{what: dict(zip(ARMS, scores[..., s].mean(axis=0)))
+                            for s, what in enumerate(("expression", "coherence"))},
+                         **{f"{what}_interval": dict(zip(ARMS, limits[..., s].T.tolist()))
+                            for s, what in enumerate(("expression", "coherence"))},
+                         **{name: metrics.bootstrap(arm[a] - arm[b], unit="prompts", seed_address=[*address, t, k, *tag])
+                            for name, a, b, tag in (("gain", "steered", "unsteered", ()),
+                                                    ("steered_minus_random", "steered", "random", (2,)),
+                                                    ("prompted_minus_steered", "prompted", "steered", (3,)),
+                                                    ("both_minus_prompted", "steered_prompted", "prompted", (4,)))}})
     return rows
 
 
-def traits(cases, traits, tasks, address):
-    """Expression and gain per trait and task, and estimates over traits. Vectors were made on tasks[0]."""
+def traits(cases, traits, tasks, seen, address):
+    """Expression and gain per trait and task, and estimates over traits. Vectors were made on tasks[0]; cases of the
+    task `seen` are on the very prompts that they were made from."""
     rows, missing = trait_rows(cases, traits, tasks, [*address, 0]), {}
     over = estimator("traits", [*address, 1])
     def table(what, arm):                                                                     # (trait, task)
@@ -74,11 +85,31 @@ def traits(cases, traits, tasks, address):
                        for arm in ARMS},
         "coherence": {arm: {task: over(30 + k, table("coherence", arm)[:, k]) for k, task in enumerate(tasks)}
                       for arm in ARMS}}
-    effect = first_token_effect(cases, [trait["name"] for trait in traits])
-    if effect:
-        results["first_token_effect"] = over(7, effect)
+    # what the release's choices were worth, each against the same prompts or the same trait
+    names = [trait["name"] for trait in traits]
+    here, there = ({arm: by_trait(cases, names, arm, task) for arm in ("steered", "unsteered")}
+                   for task in (tasks[0], seen))
+    variants = {"first_token_effect": paired(cases, names, "steered", "steered_other_start", tasks[0]),
+                "search_effect": paired(cases, names, "steered", "narrow", tasks[0]),
+                "search_coherence": paired(cases, names, "steered", "narrow", tasks[0], "coherence"),
+                "seen_minus_held_out": (there["steered"] - there["unsteered"]) - (here["steered"] - here["unsteered"])}
+    for tag, (key, effect) in enumerate(variants.items(), 40):
+        effect = effect[np.isfinite(effect)]
+        if len(effect):
+            results[key] = over(tag, effect)
+        else:
+            missing[f"traits.{key}"] = "no text was made both ways"
+    preference = np.mean([by_trait(cases, names, "steered", task, "preference") for task in tasks[1:]], axis=0)
+    told = np.isfinite(preference)
+    if told.any():
+        preference, steered = preference[told], expression["steered"][told]
+        mixed = steered[:, 0] - (preference + 2) / 4 * 100
+        same = steered[:, 0] - steered[:, 1:].mean(axis=1)
+        results["scales"] = {"preference": over(50, preference), "gap_mixed": over(51, mixed), "gap": over(52, same),
+                             "mixed_minus_one_scale": over(53, mixed - same),
+                             "traits_that_improve": {"mixed": int((mixed < 0).sum()), "one_scale": int((same < 0).sum())}}
     else:
-        missing["traits.first_token_effect"] = "no text was made with the other start of steering"
+        missing["traits.scales"] = "no preference scores"
     if scope.all() or not scope.any():
         missing["traits.global_minus_local"] = "the traits are all global or all local"
     else:
@@ -86,15 +117,33 @@ def traits(cases, traits, tasks, address):
     return rows, results, missing
 
 
-def first_token_effect(cases, names):
-    """Per trait with scored pairs, the mean over prompts of steered - steered_other_start expression."""
-    found = {name: {} for name in names}
+def scored(cases, arm, task, what="expression"):
+    """{trait: {item: score or nan}} of one arm on one task; what: expression, preference or coherence."""
+    found = {}
     for case in cases:
-        if case["arm"] in ("steered", "steered_other_start"):
-            found[case["trait"]][case["item"], case["arm"]] = number(case["expression"][case["trait"]])
-    effects = [[score - scores.get((item, "steered_other_start"), np.nan)
-                for (item, arm), score in scores.items() if arm == "steered"] for scores in found.values()]
-    return [np.nanmean(effect) for effect in effects if np.isfinite(effect).any()]
+        if (case["arm"], case["task"]) == (arm, task):
+            for trait in case["expression"]:
+                score = case[what] if what == "coherence" else case.get(what, {}).get(trait)
+                found.setdefault(trait, {})[case["item"]] = number(score)
+    return found
+
+
+def _mean(values):
+    values = np.array([value for value in values if np.isfinite(value)])
+    return values.mean() if len(values) else np.nan
+
+
+def by_trait(cases, names, arm, task, what="expression"):
+    """(trait,) mean score of one arm on one task; nan without a score."""
+    found = scored(cases, arm, task, what)
+    return np.array([_mean(found.get(name, {}).values()) for name in names])
+
+
+def paired(cases, names, first, second, task, what="expression"):
+    """(trait,) mean over prompts of the first arm's score minus the second's on the same prompt; nan without a pair."""
+    a, b = scored(cases, first, task, what), scored(cases, second, task, what)
+    return np.array([_mean([score - b.get(name, {}).get(item, np.nan) for item, score in a.get(name, {}).items()])
+                     for name in names])
 
 
 def spread(values):

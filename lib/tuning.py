@@ -11,11 +11,16 @@ import numpy as np
 from lib import metrics
 
 
-def grid(vector, norms, strengths, unit="relative"):
-    """[point] over all layers. vector (layer, d) raw; norms (layer,) of the residual stream; `unit` says
+def layer_grid(n_layers, most):
+    """Layers to search: all, or `most` of them evenly spaced, the first and the last among them."""
+    return sorted({round(l) for l in np.linspace(0, n_layers - 1, min(most, n_layers))})
+
+
+def grid(vector, norms, strengths, unit="relative", layers=None):
+    """[point] over all layers, or those given. vector (layer, d) raw; norms (layer,) of the residual stream; `unit` says
     whether the strengths are relative ones or coefficients ("raw")."""
     points = []
-    for l in range(len(vector)):
+    for l in range(len(vector)) if layers is None else layers:
         share = float(np.linalg.norm(vector[l]) / norms[l])              # relative strength of coefficient 1
         points += [(l, s, s / share) if unit == "relative" else (l, s * share, s) for s in strengths]
     return points
@@ -68,25 +73,30 @@ def tradeoff(candidates):
     return tuple(found)
 
 
-def settle_traits(candidates, chosen, unit_norm, address):
+def settle_traits(candidates, chosen, narrow, unit_norm, address):
     """(tuned, results, {result that is missing: reason}) of the traits.
 
     candidates  of all traits, unsteered ones (coefficient 0) among them
-    chosen      {key: candidate with "coherent"}"""
+    chosen      {key: candidate with "coherent"}; narrow likewise, of the paper's search"""
     if not chosen:
         return {}, {"n": 0}, {"traits": "no trait could be extracted from this model"}
     plain, tuned, trades, missing = {c["key"]: c for c in candidates if not c["coefficient"]}, {}, [], {}
     for key, c in chosen.items():
         tuned[key] = _short(c) | {"score": c["expression"], "coherence": c["coherence"],
-                                  "coherent": c["coherent"], "unsteered": plain[key]["expression"],
+                                  "coherent": c["coherent"], "narrow": _short(narrow[key]) | {
+                                      "score": narrow[key]["expression"], "coherence": narrow[key]["coherence"],
+                                      "coherent": narrow[key]["coherent"]}, "unsteered": plain[key]["expression"],
                                   "unsteered_coherence": plain[key]["coherence"]}
         trades.append(tradeoff([plain[key], *(d for d in candidates if d["key"] == key and d["coefficient"]
                                               and d["layer"] == c["layer"])]))
     results = {"n": len(tuned), "incoherent": sum(not t["coherent"] for t in tuned.values()),
+               "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in tuned.values()),
                "layers": _layers(tuned), "unit_norm": unit_norm}
     means = {name: [t[field] for t in tuned.values()] for name, field in (
         ("expression", "score"), ("coherence", "coherence"), ("unsteered", "unsteered"),
         ("unsteered_coherence", "unsteered_coherence"), ("relative_strength", "relative_strength"))}
+    means |= {f"narrow_{name}": [t["narrow"][name] for t in tuned.values()] for name in ("score", "coherence",
+                                                                                         "relative_strength")}
     for i, name in enumerate(("tradeoff", "tradeoff_all")):
         means[name] = [pair[i] for pair in trades if pair[i] is not None]
         results[f"{name}_undefined"] = len(trades) - len(means[name])

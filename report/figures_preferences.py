@@ -22,6 +22,8 @@ from draw import (
     tall,
 )
 
+EXPRESSED, COHERENT = 60, 75          # the quadrants of Subbiah et al. 2026, figure of experiment 2
+
 
 def expression_rows(names, found):
     rows = []
@@ -67,6 +69,48 @@ def expression_draw(rows, names):
         Line2D([], [], marker=".", linestyle="", color=PINK, label="coherence, steered"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=5)
+    return figure
+
+
+def quadrants_rows(names, found):
+    rows = []
+    for name in names:
+        for record in table(found[name, "03_transfer"], "traits"):
+            if record["task"] == "question":
+                row = {"model": name, "trait": record["trait"], "scope": record["scope"], "n": record["n"]}
+                for what in ("expression", "coherence"):
+                    low, high = record[f"{what}_interval"]["steered"]
+                    row |= {what: record[what]["steered"], f"{what}_low": low, f"{what}_high": high}
+                rows.append(row)
+    n = f"{counted(rows, names, 'traits')}, {least([r['n'] for r in rows])} held-out questions each" if rows else ""
+    return rows, rows and caption(names, found, "03_transfer", n)
+
+
+def quadrants_draw(rows, names):
+    figure, axes = panels(names, 4.2, sharey=True)
+    for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
+        axis.axvline(EXPRESSED, color=GREY, linewidth=0.8, linestyle=":")
+        axis.axhline(COHERENT, color=GREY, linewidth=0.8, linestyle=":")
+        for scope, color, marker in (("global", BLUE, "o"), ("local", ORANGE, "s")):
+            some = [row for row in mine if row["scope"] == scope]
+            x, y = ([row[what] for row in some] for what in ("expression", "coherence"))
+            ends = [[[abs(row[what] - row[f"{what}_{end}"]) for row in some] for end in ("low", "high")]
+                    for what in ("expression", "coherence")]
+            axis.errorbar(x, y, xerr=ends[0], yerr=ends[1], fmt="none", ecolor=color, alpha=0.25, linewidth=0.8)
+            axis.plot(x, y, marker, color=color, label=f"{scope} trait", alpha=0.85)
+        for right in (0, 1):
+            for upper in (0, 1):
+                n = sum((r["expression"] >= EXPRESSED) == right and (r["coherence"] >= COHERENT) == upper for r in mine)
+                axis.text(98 if right else 2, 5 if not upper else COHERENT + 3, f"{n} traits", color=GREY, fontsize=8,
+                          ha="right" if right else "left")
+        for row in mine:
+            if row["expression"] > 0 and (row["expression"] < EXPRESSED or row["coherence"] < COHERENT):
+                axis.annotate(row["trait"], (row["expression"], row["coherence"]), fontsize=6, color=GREY,
+                              xytext=(3, 3), textcoords="offset points")
+        axis.set(title=name, xlim=(-3, 103), ylim=(-3, 103), xlabel="expression under the vector (points of 100)")
+    axes[0][0].set_ylabel("coherence (points of 100)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -190,6 +234,14 @@ FIGURES = (
         "and when the system message asks for it.",
         expression_rows,
         expression_draw,
+    ),
+    Figure(
+        "quadrants",
+        "Expressed and coherent?",
+        "Each trait under its tuned vector on held-out questions, with 95 % intervals over prompts; dotted: the paper's "
+        "limits, expression 60 and coherence 75.",
+        quadrants_rows,
+        quadrants_draw,
     ),
     Figure(
         "transfer",

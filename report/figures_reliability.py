@@ -3,6 +3,8 @@
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lib.artifacts import ROOT, read_json
+
 from draw import (
     BLACK,
     BLUE,
@@ -27,6 +29,8 @@ from draw import (
     tall,
 )
 
+PUBLISHED = read_json(ROOT / "data" / "published.json")["reliability"]
+
 
 def steerability_rows(names, found):
     rows = []
@@ -42,6 +46,7 @@ def steerability_rows(names, found):
                     "high": record["slope"]["high"],
                     **{key: record["quantiles"][key] for key in ("p05", "p25", "p50", "p75", "p95")},
                     "anti_steerable": record["anti_steerable"],
+                    **dict(zip(("anti_low", "anti_high"), record["intervals"]["anti_steerable"])),
                     "random_p95": record["random"]["p95"],
                     "steerable": record["steerable"],
                 }
@@ -69,7 +74,7 @@ def steerability_draw(rows, names):
             axis.text(
                 1.005,
                 y,
-                f"{100 * row['anti_steerable']:.0f} %",
+                f"{100 * row['anti_steerable']:.0f} % [{100 * row['anti_low']:.0f}, {100 * row['anti_high']:.0f}]",
                 transform=axis.get_yaxis_transform(),
                 fontsize=6.5,
                 va="center",
@@ -84,7 +89,7 @@ def steerability_draw(rows, names):
             Line2D([], [], color=GREY, linewidth=3, label="not above random"),
             Line2D([], [], color=PALE, linewidth=5, label="random vectors' means, 5 to 95 %"),
             Line2D([], [], marker="o", color="white", markeredgecolor=BLACK, linestyle="", label="mean"),
-            Line2D([], [], linestyle="", label="right: share anti-steerable"),
+            Line2D([], [], linestyle="", label="right: share anti-steerable [95 % interval]"),
         ],
         loc="outside lower center",
         ncols=3,
@@ -102,6 +107,7 @@ def bias_rows(names, found):
                     "behaviour": record["name"],
                     "n": record["n"],
                     **{key: record["bias"][key] for key in ("letter", "yes_marginal", "unexplained", "permuted")},
+                    **dict(zip(("unexplained_low", "unexplained_high"), record["intervals"]["unexplained"])),
                     "swap_flips_sign": record["swap"]["flips_sign"] if record["swap"] else "",
                 }
             )
@@ -129,6 +135,13 @@ def bias_draw(rows, names):
             color="#F0F0F0",
             height=0.8,
         )
+        axis.hlines(
+            y,
+            [1 - row["unexplained_high"] for row in mine],
+            [1 - row["unexplained_low"] for row in mine],
+            color=GREY,
+            linewidth=0.8,
+        )
         axis.plot([row["permuted"] for row in mine], y, "|", color=BLACK, markersize=6)
         axis.plot(
             *zip(
@@ -146,6 +159,7 @@ def bias_draw(rows, names):
             Patch(color=BLUE, label="option letter"),
             Patch(color=ORANGE, label="Yes/No on top"),
             Patch(color="#F0F0F0", label="unexplained"),
+            Line2D([], [], color=GREY, linewidth=0.8, label="95 % interval of what both explain"),
             Line2D([], [], marker="|", linestyle="", color=BLACK, label="permuted labels"),
             Line2D([], [], marker="x", linestyle="", color=RED, label="pairs whose slope changes sign on swap"),
         ],
@@ -267,6 +281,57 @@ def across_draw(rows, names):
     return figure
 
 
+def published_rows(names, found):
+    """Every behaviour of every model, here and published, in the order of its value: no behaviour is matched by name."""
+    panels_of, rows = {}, []
+    for name in names:
+        records = table(found[name, "05_reliability"], "behaviours")
+        panels_of[name, "here"] = {
+            "steerability": [r["sum_raw"]["mean"] for r in records],
+            "anti_steerable": [r["sum_raw"]["anti_steerable"] for r in records],
+            "explained": [r["bias"]["letter"] + r["bias"]["yes_marginal"] for r in records],
+        }
+    for model, values in PUBLISHED["steerability"].items():
+        inputs = PUBLISHED["per_input"].get(model, {}).values()
+        panels_of[model, "published"] = {
+            "steerability": list(values.values()),
+            "anti_steerable": [r["anti_steerable"] for r in inputs],
+            "explained": [r["letter"] + r["yes_marginal"] for r in inputs],
+        }
+    for (model, where), columns in panels_of.items():
+        for what, values in columns.items():
+            for rank, value in enumerate(sorted(values, reverse=True)):
+                rows.append({"model": model, "from": where, "what": what, "rank": rank + 1, "of": len(values), "value": value})
+    counts = f"{counted([r for r in rows if r['what'] == 'steerability'], names, 'behaviours')}"
+    if not any(row["from"] == "here" for row in rows):
+        return [], ""
+    return rows, caption(names, found, "05_reliability", counts)
+
+
+def published_draw(rows, names):
+    figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.3), layout="constrained")
+    titles = {
+        "steerability": "mean slope (nats per raw multiplier)",
+        "anti_steerable": "share of inputs anti-steerable",
+        "explained": "variance by letter and Yes/No",
+    }
+    lines = dict.fromkeys((row["from"], row["model"]) for row in rows)
+    styles = {}
+    for where, colours, style in (("here", (BLUE, RED, GREEN, PINK), "-"), ("published", (BLACK, GREY, ORANGE), "--")):
+        for i, key in enumerate(key for key in lines if key[0] == where):
+            styles[key] = {"color": colours[i % len(colours)], "linestyle": style}
+    for axis, (what, label) in zip(axes, titles.items()):
+        for key, style in styles.items():
+            mine = [row for row in rows if (row["from"], row["model"], row["what"]) == (*key, what)]
+            if mine:
+                x = [(row["rank"] - 0.5) / row["of"] for row in mine]
+                axis.plot(x, [row["value"] for row in mine], label=f"{key[1]}, {key[0]}", linewidth=1.3, **style)
+        axis.axhline(0, color=PALE, linewidth=0.8, zorder=0)
+        axis.set(xlabel="behaviours, largest first (share)", xlim=(0, 1), ylabel=label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 FIGURES = (
     Figure(
         "steerability",
@@ -281,6 +346,15 @@ FIGURES = (
         "Share of the variance of slopes that the letter of the positive option explains, and Yes/No on top.",
         bias_rows,
         bias_draw,
+    ),
+    Figure(
+        "published_reliability",
+        "Beside the published models",
+        "Each line: one model's behaviours, sorted. Solid: here; broken: digitised from the figures of arXiv 2407.12404. "
+        "Both are of the released definition and raw multipliers (the variance shares here: matched strength). Other "
+        "models and, on the testbed, other statements: only the shapes can be compared.",
+        published_rows,
+        published_draw,
     ),
     Figure(
         "id_ood",

@@ -42,8 +42,13 @@ def test_trait_gaps_known_case():
     loss = {"question": 0, "summary": 30, "email": 10}
     traits = [{"name": t, "group": None, "scope": "global" if t in "ab" else "local"} for t in "abcd"]
     cases = trait_cases(lambda t, task: (60 if t in "ab" else 40) - loss[task])
-    rows, results, missing = transfer.traits(cases, traits, tuple(loss), ADDRESS)
-    assert list(missing) == ["traits.first_token_effect"] and len(rows) == 12
+    rows, results, missing = transfer.traits(cases, traits, tuple(loss), "seen", ADDRESS)
+    assert len(rows) == 12 and set(missing) == {f"traits.{key}" for key in (
+        "first_token_effect", "search_effect", "search_coherence", "seen_minus_held_out", "scales")}
+    assert rows[0]["steered_minus_random"]["value"] == pytest.approx(60)
+    assert rows[0]["expression_interval"]["prompted"] == [90, 90] and rows[0]["coherence_interval"]["random"] == [100, 100]
+    low, high = rows[0]["expression_interval"]["steered"]
+    assert 60 <= low < rows[0]["expression"]["steered"] < high <= 80
     for key, value in (("transfer_gap", 20), ("summary_deficit", 20), ("global_minus_local", 20)):
         assert results[key]["value"] == pytest.approx(value), key
     assert results["transfer_gap"]["low"] == pytest.approx(20)                # no trait differs: no width
@@ -51,11 +56,33 @@ def test_trait_gaps_known_case():
     assert results["steered_minus_random"]["value"] == pytest.approx(50 - 40 / 3)
     late = [case | {"arm": "steered_other_start", "expression": {case["trait"]: 0.0}} for case in cases
             if (case["arm"], case["item"]) == ("steered", "question-1")]
-    results = transfer.traits(cases + late, traits, tuple(loss), ADDRESS)[1]
+    results = transfer.traits(cases + late, traits, tuple(loss), "seen", ADDRESS)[1]
     assert results["first_token_effect"]["value"] == pytest.approx((70 + 70 + 50 + 50) / 4)
     cases[0]["expression"]["a"] = None              # an unscored text is left out, in pairs
-    rows = transfer.traits(cases, traits, tuple(loss), ADDRESS)[0]
+    rows = transfer.traits(cases, traits, tuple(loss), "seen", ADDRESS)[0]
     assert (rows[0]["n"], rows[0]["unscored"], rows[0]["gain"]["value"]) == (2, 1, 60)
+
+
+def test_what_the_releases_choices_were_worth_known_case():
+    traits = [{"name": t, "group": None, "scope": "global" if t in "ab" else "local"} for t in "abcd"]
+    cases = trait_cases(lambda t, task: 50)
+    for case in list(cases):
+        if case["arm"] == "steered":
+            if case["task"] == "question":
+                lower = {t: value - 8 for t, value in case["expression"].items()}
+                cases.append(case | {"arm": "narrow", "expression": lower, "coherence": 90.0})
+                cases.append(case | {"task": "seen", "expression": {t: v + 5 for t, v in case["expression"].items()}})
+            case["preference"] = {t: -1.0 if case["task"] == "email" else 1.0 for t in case["expression"]}
+        elif case["arm"] == "unsteered" and case["task"] == "question":
+            cases.append(case | {"task": "seen"})
+    _, results, missing = transfer.traits(cases, traits, ("question", "summary", "email"), "seen", ADDRESS)
+    assert list(missing) == ["traits.first_token_effect"]
+    found = {key: results[key]["value"] for key in ("search_effect", "search_coherence", "seen_minus_held_out")}
+    assert found == pytest.approx({"search_effect": 8, "search_coherence": 10, "seen_minus_held_out": 5})
+    scales = results["scales"]                   # 60 of 100 everywhere; preferences 1 and -1, mean 0: 50 of 100
+    assert (scales["gap"]["value"], scales["gap_mixed"]["value"]) == pytest.approx((0, 10))
+    assert scales["mixed_minus_one_scale"]["value"] == pytest.approx(10) and scales["preference"]["value"] == 0
+    assert scales["traits_that_improve"] == {"mixed": 0, "one_scale": 0}
 
 
 SETTINGS, LAMBDAS = ("BASE", "SYS_POS", "USER_NEG"), (-1.0, 0.0, 1.0)

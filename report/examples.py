@@ -1,0 +1,78 @@
+"""Single cases: prompt, output and scores of steered texts, a best, a median and a worst per trait and task.
+
+Chosen by a rule, not by eye: the texts of one trait are ordered by expression, then coherence, then item, and the
+last, the middle and the first are shown. All others are in 03_transfer/cases.jsonl.
+"""
+from draw import number, table
+
+ARMS = {"steered": "vector", "prompted": "instruction", "steered_prompted": "vector and instruction", "random": "random vector"}
+
+
+def _score(value):
+    return "no score" if value is None else number(value, 0)
+
+
+def ordered(cases, trait, arm, tasks):
+    """Cases of one trait and arm with a score, worst first."""
+    mine = [c for c in cases if c["trait"] == trait and c["arm"] == arm and c["task"] in tasks
+            and None not in (c["expression"][trait], c["coherence"])]
+    return sorted(mine, key=lambda c: (c["expression"][trait], c["coherence"], c["task"], c["item"]))
+
+
+def picked(mine):
+    """[(label, case)] of at most three different cases."""
+    places = {"best": len(mine) - 1, "median": len(mine) // 2, "worst": 0}
+    shown = {}
+    for label, place in places.items():
+        shown.setdefault(place, []).append(label)
+    return [(" and ".join(labels), mine[place]) for place, labels in shown.items()] if mine else []
+
+
+def entry(label, case, trait, prompts):
+    """One case as Markdown: what was asked, what came, and its scores."""
+    item = prompts[case["item"]]
+    asked, told = (text.replace("\n", "\n> ") for text in (item["prompt"], case["output"] or "(empty)"))
+    return (f"**{label}**, {case['task']} `{case['item']}`, {ARMS[case['arm']]}: expression "
+            f"{_score(case['expression'][trait])}, coherence {_score(case['coherence'])}\n\n"
+            f"> *{asked.strip()}*\n>\n> {told.strip()}")
+
+
+def short(text, limit=600):
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def page(name, artifact):
+    """Every trait of one model: three steered cases, and one under the instruction beside them."""
+    cases, prompts = table(artifact, "cases"), {item["id"]: item for item in table(artifact, "prompts")}
+    prompts = {key: item | {"prompt": short(item["prompt"])} for key, item in prompts.items()}
+    tasks = artifact.config["tasks"]
+    blocks = [f"# Single cases: {name}\n\n" + __doc__.split("\n\n", 1)[1].strip().replace("\n", " ")
+              + f"\n\nStage 03_transfer, digest {artifact.digest[:12]}."]
+    for record in [r for r in table(artifact, "traits") if r["task"] == tasks[0]]:
+        trait = record["trait"]
+        mine = ordered(cases, trait, "steered", tasks)
+        asked = ordered(cases, trait, "prompted", tasks)
+        blocks.append(f"## {trait}\n\n{record['scope']}, {len(mine)} steered texts")
+        blocks += [entry(label, case, trait, prompts) for label, case in picked(mine)]
+        blocks += [entry("for comparison, median", asked[len(asked) // 2], trait, prompts)] if asked else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def digest(names, found):
+    """Three cases per model for the report itself: of the trait that its vector expresses best, of the middle one and
+    of the last, the median text."""
+    blocks = []
+    for name in names:
+        artifact = found[name, "03_transfer"]
+        cases, prompts = table(artifact, "cases"), {item["id"]: item for item in table(artifact, "prompts")}
+        if not cases:
+            continue
+        prompts = {key: item | {"prompt": short(item["prompt"], 300)} for key, item in prompts.items()}
+        tasks = artifact.config["tasks"]
+        rows = sorted((r for r in table(artifact, "traits") if r["task"] == tasks[0]),
+                      key=lambda r: (r["expression"]["steered"], r["trait"]))
+        for record in (rows[-1], rows[len(rows) // 2], rows[0]):
+            mine = ordered(cases, record["trait"], "steered", tasks[:1])
+            if mine:
+                blocks.append(entry(f"{name}, {record['trait']}", mine[len(mine) // 2], record["trait"], prompts))
+    return "\n\n".join(blocks) or "*No trait has a vector here.*"
