@@ -197,7 +197,8 @@ def summary(records, predictors, quantile, address):
     results = {
         "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": n_random,
               "steerable": int(good.sum()), "steerable_by_luck": lucky},
-        "steerability": {"mean": over(means, 0)},
+        "steerability": {"mean": over(means, 0), "minus_random": over(
+            each("control_slope") - [np.abs(r["random"]["means"]).mean() for r in records], 58)},
         "spread": over(ratio, 1, np.median),
         "anti_steerable": {"share": over(anti, 2),
                            **{name: over(each(name, "anti"), tag) for name, tag in
@@ -219,8 +220,12 @@ def summary(records, predictors, quantile, address):
         "methods": {name: {"mean": over(each("methods", name, "mean"), 60 + 5 * i),
                            "anti_steerable": over(each("methods", name, "anti"), 61 + 5 * i),
                            "explained": over(each("methods", name, "explained"), 62 + 5 * i),
-                           **({} if i == 0 else {"minus_mean_difference": over(
-                               each("methods", name, "mean") - each("methods", "mean_difference", "mean"), 63 + 5 * i)})}
+                           **({} if i == 0 else {
+                               "minus_mean_difference": over(each("methods", name, "mean")
+                                                             - each("methods", "mean_difference", "mean"), 63 + 5 * i),
+                               "explained_minus_mean_difference": over(
+                                   each("methods", name, "explained")
+                                   - each("methods", "mean_difference", "explained"), 64 + 5 * i)})}
                     for i, name in enumerate(records[0]["methods"])},
         "not_testable": {}}
     missing = results["not_testable"]
