@@ -27,6 +27,7 @@ from data.styles import GROUPS, TRAITS, clash, instruction
 # --- settings that change the numbers ----------------------------------------------------------
 SEED = 20261121
 SYSTEM = "You are a helpful assistant."
+MAX_NEW_TOKENS = 96                 # of an answer, when a run generates
 HELD_OUT = 3                        # one combination in three is never trained on
 SPONTANEOUS = 1 / 3                 # share of answers without instruction that carry a trait anyway
 LETTER_BIAS, YES_BIAS = 0.8, 0.8    # nats toward (A) and toward Yes when no persona is given
@@ -641,8 +642,9 @@ def suite_values():
 
 def suite():
     """All files of the suite: {file name: JSON value, or list of rows for .jsonl}."""
-    files = {"suite.json": {"name": "testbed", "judge": "rules", "system": SYSTEM, "strength": "relative", "licence": "MIT",
-                            "source": "written by data/testbed.py", "seed": SEED}}
+    files = {"suite.json": {"name": "testbed", "judge": "rules", "system": SYSTEM, "strength": "relative",
+                            "max_new_tokens": MAX_NEW_TOKENS, "licence": "MIT", "source": "written by data/testbed.py",
+                            "seed": SEED}}
     files["traits.json"] = [
         {"name": t.name, "group": t.group, "task": t.task, "scope": "local" if t.local else "global", "preference": t.ask[0],
          "instructions": [{"positive": instruction(t.name, True, i, i), "negative": instruction(t.name, False, i, i)} for i in range(5)]}

@@ -6,8 +6,11 @@ and nothing else; what is there must be complete. Vectors see `extract`, selecti
 
     python -m lib.suite data/suites/testbed     check a folder and count what is in it
 """
+import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from lib.artifacts import ROOT, UserError, digest_of, read_json, run, sha256
@@ -16,11 +19,11 @@ SPLITS = ("extract", "tune", "evaluate")
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
-         "templates": 3, "pairs": 8, "probes": 12}
+         "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
 OBJECTS = ("suite", "relation", "values")          # kinds of which a file holds one, not a list
 OPTIONAL = (str, None)
-FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("relative", "raw"), "licence": str,
-                    "source": str},
+FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("relative", "raw"),
+                    "max_new_tokens": int, "licence": str, "source": str},
           "trait": {"name": str, "group": OPTIONAL, "task": ("email", "summary", None), "preference": str,
                     "scope": ("global", "local"), "instructions": list},
           "sides": {"positive": str, "negative": str},
@@ -33,7 +36,9 @@ FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("rela
           "values": {"values": list, "facts": list, "neutral": list},
           "value": {"name": str, "pairs": list, "probes": list},
           "fact": {"id": str, "prompt": str, "answer": str},
-          "probe": {"id": str, "prompt": str, "positive": str, "negative": str, "level": (0, 1, 2)}}
+          "probe": {"id": str, "prompt": str, "positive": str, "negative": str, "level": (0, 1, 2)},
+          "sentences": {"id": str, "positive_text": str, "negative_text": str, "level": (0, 1, 2)}}
+WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")    # letters and digits, with ' and - between them; or another sign
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Suite:
     judge: str
     system: str
     strength: str
+    max_new_tokens: int
     profile: str
     folder: Path
     digest: str
@@ -76,8 +82,12 @@ def load(name, profile="full"):
     behaviours = read("behaviours.json", "behaviour", [])
     for trait in traits:
         _check(f"{folder / 'traits.json'}, {trait['name']}.instructions", "sides", trait["instructions"])
+        asked = trait.get("judge_prompt", "{question} {answer}")
+        if not isinstance(asked, str) or "{question}" not in asked or "{answer}" not in asked:
+            raise UserError(f"{folder / 'traits.json'}, {trait['name']}: "
+                            "judge_prompt needs {question} and {answer}")
     tasks = read("tasks.json", None, None if traits else {})
-    _check_tasks(folder / "tasks.json", tasks)
+    _check_tasks(folder / "tasks.json", tasks, [trait["name"] for trait in traits])
     for behaviour in behaviours:
         if ".." in Path(behaviour["file"]).parts or Path(behaviour["file"]).is_absolute():
             raise UserError(f"{folder / 'behaviours.json'}: {behaviour['file']} lies outside the suite")
@@ -100,11 +110,11 @@ def load(name, profile="full"):
             _check(f"{folder / 'values.json'}, {part}", kind, values[part])
     for value in values["values"]:
         _check(f"{folder / 'values.json'}, {value['name']}.pairs", "sides", value["pairs"])
-        _check(f"{folder / 'values.json'}, {value['name']}.probes", "probe", value["probes"])
+        _check_probes(f"{folder / 'values.json'}, {value['name']}.probes", value["probes"])
     if not (traits or behaviours or relations or values["values"]):
         raise UserError(f"{folder}: no traits, behaviours, relations or values")
-    suite = Suite(head["name"], head["judge"], head["system"], head["strength"], profile, folder,
-                  digest_of(hashes), traits, tasks, behaviours, relations, templates, values["values"],
+    suite = Suite(head["name"], head["judge"], head["system"], head["strength"], head["max_new_tokens"], profile,
+                  folder, digest_of(hashes), traits, tasks, behaviours, relations, templates, values["values"],
                   values["facts"], values["neutral"])
     suite = _shrink(suite) if profile == "smoke" else suite
     for part in SPLITS:                                    # raises for the first part with an empty split
@@ -134,6 +144,8 @@ def _check(where, kind, value):
                 good, wanted = found is None or isinstance(found, str), "text or null"
             elif isinstance(allowed, tuple):
                 good, wanted = found in allowed, f"one of {allowed}"
+            elif allowed is int:
+                good, wanted = type(found) is int and found > 0, "a whole number above 0"
             else:
                 good, wanted = isinstance(found, allowed), {str: "text", list: "a list"}[allowed]
             if not good:
@@ -145,18 +157,40 @@ def _check(where, kind, value):
     return value
 
 
-def _check_tasks(path, tasks):
-    """Every task has its splits, ids are unique, and no prompt stands in two splits."""
+def _check_tasks(path, tasks, names):
+    """Every task has its splits, each with items for every trait; ids are unique, no prompt stands in two splits."""
     seen = {}
     for task, splits in tasks.items():
         for name in SPLITS if task == "question" else SPLITS[1:]:
             if name not in splits:
                 raise UserError(f"{path}: no {task}.{name}")
-            for item in _check(f"{path}, {task}.{name}", "item", splits[name]):
-                place = f"{task}.{name}"
+            place, served = f"{task}.{name}", set()
+            for item in _check(f"{path}, {place}", "item", splits[name]):
                 for mark in (item["id"], item["prompt"]):
                     if item["task"] != task or seen.setdefault(mark, place) != place:
                         raise UserError(f"{path}, {place}: {item['id']} is of another task or in two splits")
+                mine = item.get("traits", names)
+                if not isinstance(mine, list) or not mine and names or any(trait not in names for trait in mine):
+                    raise UserError(f"{path}, {place}: {item['id']}: 'traits' is {mine!r}, "
+                                    "expected a list of names of traits.json")
+                served |= set(mine)
+            for trait in names:
+                if trait not in served:
+                    raise UserError(f"{path}, {place}: nothing for the trait {trait}")
+
+
+def _check_probes(where, probes):
+    """Probes of a value are all prompts with two continuations, or all pairs of sentences that can be compared."""
+    records = [probe for probe in probes if isinstance(probe, dict)]
+    forms = {(any(key.endswith("_text") for key in probe), "prompt" in probe) for probe in records}
+    if len(forms) > 1 or (True, True) in forms:
+        raise UserError(f"{where}: expected one form, prompt with positive and negative, "
+                        "or positive_text with negative_text")
+    for i, probe in enumerate(_check(where, "sentences" if (True, False) in forms else "probe", probes)):
+        if "positive_text" in probe:
+            if not shared_words(probe["positive_text"], probe["negative_text"])[1]:
+                raise UserError(f"{where}, [{i}]: positive_text and negative_text share no word after the first that "
+                                "differs, so their scores cannot differ")
 
 
 def _check_choices(path, items):
@@ -172,19 +206,31 @@ def _check_choices(path, items):
 
 
 def _shrink(suite):
-    """The smoke profile: the first few of everything."""
+    """The smoke profile: the first few of everything; of the tasks, the first few items for each trait kept."""
     def first(records, key, n):
         return [r for i, r in enumerate(records) if sum(r[key] == before[key] for before in records[:i]) < n]
+
+    def items(records):
+        kept, counts = [], Counter()
+        for item in records:
+            mine = [name for name in item.get("traits", names) if name in names]
+            if any(counts[name] < SMOKE["items"] for name in mine):
+                kept.append(item)
+                counts.update(mine)
+        return kept
+
+    traits = first(suite.traits, "task", SMOKE["traits_per_task"])
+    names = [trait["name"] for trait in traits] or [None]
     return replace(
-        suite, traits=first(suite.traits, "task", SMOKE["traits_per_task"]),
-        tasks={task: {name: items[:SMOKE["items"]] for name, items in splits.items()}
+        suite, traits=traits, max_new_tokens=min(suite.max_new_tokens, SMOKE["max_new_tokens"]),
+        tasks={task: {name: items(records) for name, records in splits.items()}
                for task, splits in suite.tasks.items()},
         behaviours=[b | {"items": sum(_contents(b["items"])[:SMOKE["contents"]], [])}
                     for b in first(suite.behaviours, "format", SMOKE["behaviours_per_format"])],
         relations=[relation | {"pairs": relation["pairs"][:SMOKE["words"]]} for relation in suite.relations],
         templates=suite.templates[:SMOKE["templates"]], facts=suite.facts[:SMOKE["probes"]],
         values=[v | {"pairs": v["pairs"][:SMOKE["pairs"]], "probes": v["probes"][:SMOKE["probes"]]}
-                for v in suite.values])
+                for v in suite.values[:SMOKE["values"]]])
 
 
 def _contents(items):
@@ -251,10 +297,43 @@ def probe_split(records, name):
 
 
 def tasks(suite, task, name, trait=None):
-    """Items of one task and split; with a trait's name those that are for it: items may list their "traits"."""
-    found = [item for item in suite.tasks.get(task, {}).get(name, ())
-             if trait is None or trait in item.get("traits", [trait])]
-    return _filled(found, f"{suite.folder / 'tasks.json'}, {task}" + (f", for {trait}" if trait else ""), name)
+    """Items of one task and split; with `trait`, those that are for it: an item without `traits` is for all.
+    UserError if there are none, or the suite has no such trait."""
+    found, where = suite.tasks.get(task, {}).get(name), f"{suite.folder / 'tasks.json'}, {task}"
+    if trait is not None:
+        if trait not in (record["name"] for record in suite.traits):
+            raise UserError(f"{suite.folder / 'traits.json'}: no trait {trait!r}")
+        found = [item for item in found or () if trait in item.get("traits", [trait])]
+        where = f"{where}, trait {trait}"
+    return _filled(found, where, name)
+
+
+def _words(positive, negative):
+    """Words of both sentences, as matches of WORD, and difflib's blocks of equal and unequal ones."""
+    words = [list(WORD.finditer(text)) for text in (positive, negative)]
+    match = SequenceMatcher(None, *([word.group() for word in side] for side in words), autojunk=False)
+    return words, match.get_opcodes()
+
+
+def changed(positive, negative):
+    """Where two sentences differ: ([(start, end), ...], [(start, end), ...]), character spans of the words (WORD) that
+    difflib does not match, sentence by sentence. A token that covers more than white space is shared if it overlaps
+    no span of its sentence (after Nangia et al. 2020, who align the tokens of a masked model); see data/README.md."""
+    words, blocks = _words(positive, negative)
+    spans = [], []
+    for kind, *cuts in blocks:
+        for side, found, (i, j) in zip(spans, words, (cuts[:2], cuts[2:])):
+            if kind != "equal" and i < j:
+                side.append((found[i].start(), found[j - 1].end()))
+    return spans
+
+
+def shared_words(positive, negative):
+    """Words that two sentences share, without other signs: ([those before the first difference], [those after it]).
+    Only those after it can be more probable in the one sentence than in the other."""
+    (a, _), blocks = _words(positive, negative)
+    equal = [(n > 0, word.group()) for n, (kind, i, j, *_) in enumerate(blocks) if kind == "equal" for word in a[i:j]]
+    return tuple([word for later, word in equal if later == side and word[0].isalnum()] for side in (False, True))
 
 
 def relation(suite, name):
@@ -283,6 +362,14 @@ def main():
     print(f"{suite.folder}: {suite.name}, digest {suite.digest[:12]}")
     parts = ("traits", "tasks", "behaviours", "relations", "templates", "values", "facts", "neutral")
     print("  ".join(f"{part} {len(getattr(suite, part))}" for part in parts))
+    for task, splits in suite.tasks.items():
+        print(f"{task}: " + "  ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits))
+    for relation in suite.relations:
+        print(f"relation {relation['name']}: "
+              + "  ".join(f"{name} {len(relation_split(relation, name))}" for name in SPLITS))
+    for value in suite.values:
+        print(f"value {value['name']}: pairs {len(value['pairs'])}  "
+              + "  ".join(f"{name} {len(probe_split(value['probes'], name))}" for name in SPLITS[1:]))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def world(tmp_path_factory):
                 "judge": "none",
                 "system": "be brief",
                 "strength": "relative",
+                "max_new_tokens": 8,
                 "licence": "none",
                 "source": "test",
             }

@@ -36,8 +36,8 @@ def miniature():
     other = {task: {split: [{"id": f"{task}-{split}", "task": task, "prompt": f"{task} {split}"}]
                     for split in ("tune", "evaluate")} for task in ("summary", "email")}
     files = {
-        "suite.json": {"name": "mini", "judge": "self", "system": "Be helpful.", "strength": "raw", "licence": "MIT",
-                       "source": "test"},
+        "suite.json": {"name": "mini", "judge": "self", "system": "Be helpful.", "strength": "raw",
+                       "max_new_tokens": 40, "licence": "MIT", "source": "test"},
         "traits.json": [{"name": f"t{i}", "group": "E1", "task": ("email", "summary", None)[i % 3], "scope": "global",
                          "preference": "x", "instructions": [{"positive": "do", "negative": "do not"}]} for i in range(12)],
         "tasks.json": {"question": items, **other},
@@ -70,6 +70,58 @@ def test_miniature_loads(tmp_path):
     for call in (lambda: suites.tasks(suite, "email", "extract"), lambda: suites.relation(suite, "hypernym")):
         with pytest.raises(UserError, match="nothing for"):
             call()
+
+
+def aimed():
+    """The miniature with tasks whose items are for some traits only, and a value whose probes are whole sentences."""
+    files = miniature()
+    for splits in files["tasks.json"].values():
+        for name, items in splits.items():
+            items[:] = [items[0] | {"id": f"{items[0]['id']}-{i}", "prompt": f"{items[0]['prompt']} {i}",
+                                    "traits": [f"t{i % 12}", f"t{(i + 1) % 12}"]} for i in range(60)]
+    files["values.json"]["values"].append({"name": "w", "pairs": [{"positive": "a", "negative": "b"}], "probes": [
+        {"id": f"w{i}", "level": 0, "positive_text": f"Old cats sleep {i}.", "negative_text": f"Young cats sleep {i}."}
+        for i in range(20)]})
+    return files
+
+
+def test_items_for_some_traits_only(tmp_path):
+    suite = suites.load(write(tmp_path / "mini", aimed()))
+    mine = suites.tasks(suite, "email", "tune", "t3")
+    assert [item["prompt"].split()[-1] for item in mine] == ["2", "3", "14", "15", "26", "27", "38", "39", "50", "51"]
+    assert len(suites.tasks(suite, "email", "tune")) == 60
+    with pytest.raises(UserError, match=r"traits\.json: no trait 't99'"):
+        suites.tasks(suite, "email", "tune", "t99")
+    with pytest.raises(UserError, match="trait t3: nothing for extract"):
+        suites.tasks(suite, "email", "extract", "t3")
+    plain = suites.load(write(tmp_path / "mini", miniature()))
+    assert suites.tasks(plain, "question", "tune", "t3") == suites.tasks(plain, "question", "tune")
+
+
+def test_smoke_keeps_items_for_every_trait_it_keeps(tmp_path):
+    full, smoke = (suites.load(write(tmp_path / "mini", aimed()), profile) for profile in ("full", "smoke"))
+    for trait in smoke.traits:
+        mine = suites.tasks(smoke, "summary", "evaluate", trait["name"])
+        assert mine[:4] == suites.tasks(full, "summary", "evaluate", trait["name"])[:4] and len(mine) < 10
+    assert [len(value["probes"]) for value in smoke.values] == [12, 12]
+
+
+def test_changed_words_are_what_two_sentences_do_not_share():
+    pairs = [("The old man's dog ran.", "The young woman's dog ran.", ["old man's"], ["young woman's"]),
+             ("Men cook, badly.", "Women do not cook, badly.", ["Men"], ["Women do not"]),
+             ("He said it (he did).", "She said it (she did).", ["He", "he"], ["She", "she"]),
+             ("A well-off man ate.", "A man ate.", ["well-off"], []),
+             ("Asian-Americans ate.", "White Americans ate.", ["Asian-Americans"], ["White Americans"]), ("Same.", "Same.", [], [])]
+    for *texts, more, less in pairs:
+        spans = suites.changed(*texts)
+        assert [[text[a:b] for a, b in side] for text, side in zip(texts, spans)] == [more, less]
+        for side in spans:                                     # what is left is the same words in both
+            assert side == sorted(side)
+        left = ["".join(c for i, c in enumerate(text) if not any(a <= i < b for a, b in side)).split()
+                for text, side in zip(texts, spans)]
+        assert left[0] == left[1]
+    assert suites.shared_words(*pairs[0][:2]) == (["The"], ["dog", "ran"])
+    assert suites.shared_words("He is poor.", "He is rich.") == (["He", "is"], [])
 
 
 def test_digest_covers_every_file_and_nothing_else(tmp_path):
@@ -145,6 +197,11 @@ def test_behaviour_prompts(tmp_path):
         suites.behaviour_prompts(suite, behaviour, item, "BASELINE")
 
 
+def sentences(positive, negative):
+    """A probe of two whole sentences."""
+    return {"id": positive, "level": 0, "positive_text": positive, "negative_text": negative}
+
+
 def broken(path, *keys, value=None):
     """A change of the miniature: the value at files[path][keys] replaced, or removed if None."""
     def change(files):
@@ -160,10 +217,20 @@ def broken(path, *keys, value=None):
 
 @pytest.mark.parametrize("change, message", [
     (broken("suite.json", "system"), r"suite\.json: no key 'system'"),
+    (broken("suite.json", "max_new_tokens"), r"suite\.json: no key 'max_new_tokens'"),
+    (broken("suite.json", "max_new_tokens", value="300"), r"'max_new_tokens' is '300', expected a whole number"),
+    (broken("suite.json", "max_new_tokens", value=True), r"'max_new_tokens' is True, expected a whole number above 0"),
+    (broken("suite.json", "max_new_tokens", value=-1), r"'max_new_tokens' is -1, expected a whole number above 0"),
     (broken("suite.json", "strength", value="loud"), r"suite\.json: 'strength' is 'loud', expected one of"),
     (broken("traits.json", 3, "scope"), r"traits\.json, \[3\]: no key 'scope'"),
     (broken("traits.json", 3, "name", value="t1"), r"traits\.json, \[3\]: 't1' occurs twice"),
     (broken("traits.json", 2, "instructions", 0, "negative"), r"traits\.json, t2\.instructions, \[0\]: no key 'negative'"),
+    (broken("traits.json", 2, "judge_prompt", value="Rate {answer}."), r"json, t2: judge_prompt needs \{question\}"),
+    (broken("traits.json", 2, "judge_prompt", value=["{question}", "{answer}"]), r"json, t2: judge_prompt needs"),
+    (broken("tasks.json", "email", "tune", 0, "traits", value=["t1", "t12"]), r"email\.tune: email-tune: .*'t12'"),
+    (broken("tasks.json", "email", "tune", 0, "traits", value=[]), r"json, email\.tune: email-tune: 'traits' is \[\]"),
+    (broken("tasks.json", "email", "tune", 0, "traits", value="t1"), r"email\.tune: email-tune: .*a list of names"),
+    (broken("tasks.json", "email", "tune", 0, "traits", value=["t0", "t2"]), r"email\.tune: nothing for the trait t1"),
     (broken("tasks.json", "question", "extract"), r"tasks\.json: no question\.extract"),
     (broken("tasks.json", "question", "evaluate", 0, "prompt", value="extract 0"), r"tasks\.json, question\.evaluate: .*two"),
     (broken("tasks.json", "email", "tune", 0, "task", value="summary"), r"tasks\.json, email\.tune: .*another task"),
@@ -179,6 +246,19 @@ def broken(path, *keys, value=None):
     (broken("relations/antonym.json", "pairs", value=[["a", "b"]]), r"relation antonym: nothing for tune"),
     (broken("templates.json", 0, "query", value="{y}"), r"templates\.json, arrow: .*\{x\}"),
     (broken("values.json", "values", 0, "probes", 2, "level", value=7), r"values\.json, v\.probes, \[2\]: 'level' is 7"),
+    (broken("values.json", "values", 0, "probes", 2, "prompt"), r"v\.probes: expected one form"),
+    (broken("values.json", "values", 0, "probes", 2, "positive_text", value="A"), r"v\.probes: expected one form"),
+    (broken("values.json", "values", 0, "probes", 2, value=sentences("Old men sleep.", "Old cats sleep.")),
+     r"v\.probes: expected one form"),
+    (broken("values.json", "values", 0, "probes", value=[sentences("Old men sleep.", "Old cats sleep."),
+                                                         sentences("The men sleep.", "The men sleep.")]),
+     r"v\.probes, \[1\]: .*share no word after"),
+    (broken("values.json", "values", 0, "probes", value=[sentences("He is poor.", "He is rich.")]),
+     r"v\.probes, \[0\]: .*share no word after"),
+    (broken("values.json", "values", 0, "probes", value=[sentences("A man ran.", "A cat ran.") | {"level": 3}]),
+     r"v\.probes, \[0\]: 'level' is 3"),
+    (broken("values.json", "values", 0, "probes", value=[{"id": "x", "level": 0, "positive_text": "A man ran."}]),
+     r"v\.probes, \[0\]: no key 'negative_text'"),
     (broken("values.json", "facts", 1, "answer"), r"values\.json, facts, \[1\]: no key 'answer'"),
     (lambda files: files.update({"behaviours/b1.jsonl": choices(1)}), r"c0A \.\.\. c0B: nothing for extract"),
     (lambda files: files.pop("tasks.json"), r"tasks\.json: cannot be read"),
