@@ -169,12 +169,14 @@ def compare(committed, again):
 
 
 def pairs_of(committed, again):
-    """[(committed folder, its counterpart or None)] of every stage of the models and suites below `again`."""
+    """[(committed folder, its counterpart or None)] of every stage of the models and suites below `again`; model sets, as
+    in a+b, count where all their models do."""
     there = {path.parent.relative_to(again) for path in again.rglob("manifest.json")}
     runs = {path.parent for path in there}
     here = {path.parent.relative_to(committed) for path in committed.rglob("manifest.json")}
-    return [(committed / path, again / path if path in there else None)
-            for path in sorted(there | {path for path in here if path.parent in runs})]
+    due = {path for path in here if all(
+        path.parent.parent.with_name(model) / path.parent.name in runs for model in path.parent.parent.name.split("+"))}
+    return [(committed / path, again / path if path in there else None) for path in sorted(there | due)]
 
 
 # --- trace --------------------------------------------------------------------------------------------------

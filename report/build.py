@@ -15,7 +15,7 @@ Tokens of the template:
                                           interval and n, `len` a count; keys under `config.` are settings
     {{published:dotted.key|format}}       a fact of a paper, from report/published.json
     {{rows:stage:key, key, ...|digits}}   a table: one line per estimate, one column per model
-    {{verdicts}} {{claims}} {{provenance}} {{figure:name}} {{models}} {{suite}}
+    {{verdicts}} {{claims}} {{provenance}} {{figure:name}} {{models}} {{suite}} {{methods}}
 
 reads   outputs/<model>/<suite>/<stage>/, outputs/<model>+<model>/<suite>/05_across/ (two models or more),
         report/claims.json, report/published.json, report/template.md
@@ -64,7 +64,7 @@ COMMANDS = {
     "make reliability": (*STAGES[:3], "05_reliability", ACROSS),
 }
 # Digits that prose may carry: names, not measurements. 95 % is the level of every interval (lib.metrics).
-NAMES = (r"arXiv \d{4}\.\d{5}", r"\b[PRA]\d\b", r"\b95 %", r"\bTable \d\b")
+NAMES = (r"arXiv \d{4}\.\d{5}", r"\b[PRA]\d+\b", r"\b95 %", r"\bTable \d\b")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 
 
@@ -216,6 +216,8 @@ def show(estimate, digits=2):
 
 def cost(command, names, found):
     """Minutes of one model's stages behind a command, of the slowest model, as run.json has them."""
+    if command not in COMMANDS:
+        raise UserError(f"report/claims.json: command {command!r} is none of {', '.join(COMMANDS)}")
     totals = []
     for name in names:
         runs = [found.get(("+" if stage == ACROSS else name, stage)) for stage in COMMANDS[command]]
@@ -460,6 +462,7 @@ def main():
         "provenance": provenance(names, found),
         "models": ", ".join(names),
         "suite": Path(args.suite).name,
+        "methods": f"[methods.md]({os.path.relpath(ROOT / 'report' / 'methods.md', to).replace(os.sep, '/')})",
     }
     for number, figure in enumerate(figures.ALL, 1):
         if figure.name not in drawn:
