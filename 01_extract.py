@@ -279,7 +279,7 @@ def main():
     modules = (artifacts, cases, directions, engine, judges, metrics, models, propensity, suites, work)
     saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
                            tables=tables, results=results, t0=t0,
-                           sources=[__file__, *(m.__file__ for m in modules)])
+                           sources=[__file__, *(m.__file__ for m in modules)], data=suite.data)
     print(f"01 extract  {len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait "
           f"pairs kept  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
 

@@ -228,8 +228,11 @@ def main():
                      if case["arm"] in ("prompted", "steered") and case["task"] != SEEN]
             drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:N_AGREE[profile]]
             def agreement_unit(_):
-                return judges.agreement([texts[i] for i in drawn], judge, judges.load("self", suite, lm), [SEED, 14])
-            results["traits"] |= work.units(out, identity, ["agreement"], agreement_unit, "03 judges")["agreement"]
+                own = judges.load("self", suite, lm)
+                return dict(zip(("found", "gaps"), judges.agreement([texts[i] for i in drawn], judge, own, [SEED, 14])))
+            agreed = work.units(out, identity, ["agreement"], agreement_unit, "03 judges")["agreement"]
+            results["traits"]["agreement"] = agreed["found"]
+            missing |= {f"traits.agreement.{key}": reason for key, reason in agreed["gaps"].items()}
         missing |= gaps
     else:
         missing["traits"] = "no trait has a vector"

@@ -27,7 +27,9 @@ FROZEN ?=
 ifeq ($(patsubst %/,%,$(MODEL)),data/models/pico-llama data/models/pico-gpt2)
 export OMP_NUM_THREADS := 1
 MAKEFLAGS += -j2
+BESIDE := &
 endif
+BESIDE ?=
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -130,7 +132,8 @@ endif
 # Seconds, so it always runs: a checkout's file times must not decide whether the page is current.
 REPORT_IN := $(foreach s,01_extract 02_tune 03_transfer 04_compose 05_reliability,$(call manifests,$(s))) $(ACROSS)
 report: $(REPORT_IN) | $(ENV)   ## the page and its figures, every number read from a manifest
-	$(PYTHON) report/build.py $(model_flags) --suite $(SUITE) --profile $(PROFILE) --to $(REPORT_TO)
+	$(PYTHON) report/build.py $(model_flags) --suite $(SUITE) --profile $(PROFILE) --to $(REPORT_TO)$(if \
+	  $(filter report,$(REPORT_TO)), --readme README.md)
 	@echo "the report is at $(REPORT_TO)/report.md"
 
 smoke:                          ## the whole chain on a handful of items, under a minute
@@ -139,14 +142,16 @@ smoke:                          ## the whole chain on a handful of items, under 
 test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
 
-verify: $(ENV)                  ## re-hash every artifact of MODEL and SUITE against its manifest
+verify: $(ENV)                  ## re-hash the artifacts of MODEL and SUITE, and the data, weights and sources they came from
 	$(PYTHON) -m lib.artifacts verify $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)) $(if $(ACROSS),outputs/$(SET)/$(LEAF))
 
-# The stages run again into a folder of their own, whatever is there, and are held to the committed results.
+# The stages run again into a folder of their own, whatever is there, and are held to the committed results. A stage that
+# fails is missing there, which the comparison says.
 compare: $(ENV)                 ## run everything again, elsewhere, and compare with the results that are there
 	again=$$(mktemp -d); trap 'rm -rf "$$again"' EXIT; \
-	for model in $(MODELS); do for stage in 01_extract 02_tune 03_transfer 04_compose 05_reliability; do \
-	  $(RUN) $$stage.py --model $$model --out "$$again" $(FLAGS); done; done; \
+	for model in $(MODELS); do (for stage in 01_extract 02_tune 03_transfer 04_compose 05_reliability; do \
+	  $(RUN) $$stage.py --model $$model --out "$$again" $(FLAGS); done) $(or $(BESIDE),;) done; wait; \
+	$(if $(ACROSS),$(PYTHON) 05_reliability.py --across $(model_flags) --out "$$again" $(FLAGS) ||:;) \
 	$(PYTHON) -m lib.artifacts compare outputs "$$again"
 
 testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (an hour)

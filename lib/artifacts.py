@@ -3,14 +3,17 @@
     <name>.npy, <name>.json, <name>.jsonl     one file per array or table
     manifest.json   identity: stage, config, digests of the inputs, hashes of the outputs, results, and
                     `digest`, the SHA-256 over all of these; the same inputs give the same bytes
-    run.json        circumstance: time, seconds, command, versions, machine, commit, hashes of the sources
+    run.json        circumstance: time, seconds, command, versions, machine, commit, hashes of the sources, and of
+                    the data files where a stage names them
 
 A stage folder is written beside its place and renamed into it, so one that has a manifest is complete.
 
-    python -m lib.artifacts verify outputs           re-hash every stage folder below `outputs`
+    python -m lib.artifacts verify outputs           re-hash every stage folder below `outputs`, and what it was made from
     python -m lib.artifacts compare outputs again    hold the stage folders below `again` to those below `outputs`
+    python -m lib.artifacts trace R2                 from a claim, a figure or a key back to artifact, line and inputs
 """
 import argparse
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -86,13 +89,14 @@ def write_json(path, value):
     path.write_text("".join(text), encoding="utf-8", newline="\n")
 
 
-def save(out, *, stage, config, inputs, arrays=None, tables=None, results=None, sources=(), t0=None):
+def save(out, *, stage, config, inputs, arrays=None, tables=None, results=None, sources=(), data=None, t0=None):
     """Write one stage folder, delete the work units in <out>.units, return the folder loaded.
 
     arrays  {name: (ndarray, axis names)} -> <name>.npy, C order
     tables  {name: JSON-able} -> <name>.json; a name that ends in .jsonl takes a list of rows
     inputs  {label: digest}; a label that names a stage folder beside `out` is followed by `verify`
-    sources files whose hashes go to run.json; t0 time.time() at the start of the stage
+    sources files whose hashes go to run.json, with those of all project modules they import
+    data    {"licence", "source", "files": {name: sha256}} of the suite, for run.json; t0 time.time() at the start
     UserError for an empty array or table, a non-finite number, or an `out` that is no stage folder."""
     out = Path(out)
     if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
@@ -114,7 +118,7 @@ def save(out, *, stage, config, inputs, arrays=None, tables=None, results=None, 
         tmp.mkdir()
         for name, (value, axes) in sorted(files.items()):
             manifest["outputs"][name] = _write(tmp / name, value, axes)
-        write_json(tmp / "run.json", _circumstance(sources, t0))
+        write_json(tmp / "run.json", _circumstance(sources, data, t0))
         write_json(tmp / "manifest.json", manifest | {"digest": digest_of(manifest)})
         if out.exists():
             out.rename(old)
@@ -148,7 +152,7 @@ def _write(path, value, axes):
     return {"sha256": sha256(path), "shape": list(array.shape), "axes": list(axes), "dtype": str(array.dtype)}
 
 
-def _circumstance(sources, t0):
+def _circumstance(sources, data, t0):
     def git(*args):                                        # None without git or before the first commit
         if shutil.which("git"):
             done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True)
@@ -165,7 +169,26 @@ def _circumstance(sources, t0):
                         "gpu": sys.modules["torch"].cuda.get_device_name() if cuda else None,
                         "ranks": int(os.environ.get("WORLD_SIZE", 1))},
             "commit": git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty),
-            "sources": {os.path.relpath(path, ROOT): sha256(path) for path in sources}}
+            "sources": {os.path.relpath(path, ROOT): sha256(path) for path in closure(sources)},
+            **({} if data is None else {"data": data})}
+
+
+def closure(paths):
+    """Sorted paths of the files `paths` and of the modules of lib and data that they import, at any depth."""
+    found, left = set(), {Path(path).resolve() for path in paths}
+    while left:
+        path = left.pop()
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.suffix == ".py" else ():
+            names = [alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+                names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            files = {ROOT / (name.replace(".", "/") + ".py") for name in names
+                     if name.split(".")[0] in ("lib", "data") and name != "lib.audit"}     # it reads, and makes nothing
+            left |= {file for file in files if file.is_file()} - found
+    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -211,44 +234,6 @@ def load(path, stage=None):
     return Artifact(path, manifest)
 
 
-def verify(path):
-    """Check every file of one stage folder and that its inputs are the stages beside it; return it."""
-    artifact = load(path)
-    for file in sorted(artifact.path.iterdir()):
-        if file.name not in ("manifest.json", "run.json") and not file.name.startswith("."):
-            artifact.file(file.name)
-    for name in artifact.manifest["outputs"]:
-        artifact.file(name)
-    for label, digest in artifact.manifest["inputs"].items():
-        if (artifact.path.parent / label / "manifest.json").is_file():
-            if load(artifact.path.parent / label).digest != digest:
-                raise UserError(f"{path}: made from another {label} than the one beside it; delete {path} "
-                                f"and run {artifact.manifest['stage']} again")
-    return artifact
-
-
-def estimates(results, at=""):
-    """{dotted key: estimate} of all estimates in a stage's results, at any depth."""
-    if {"value", "low", "high"} <= set(results):
-        return {at: results}
-    return {key: found for name, part in results.items() if isinstance(part, dict)
-            for key, found in estimates(part, f"{at}.{name}".strip(".")).items()}
-
-
-def compare(committed, again):
-    """(agrees, what to say) of one stage folder made twice. Equal digests are equal bytes. Another machine rounds
-    differently, and a token that flips changes a text: then each estimate has to lie in the committed 95 %
-    interval, and none may be missing on either side."""
-    first, second = load(committed), load(again)
-    if first.digest == second.digest:
-        return True, f"the same, digest {first.digest[:12]}"
-    old, new = estimates(first.results), estimates(second.results)
-    far = [f"{key} {new[key]['value']:g} outside [{old[key]['low']:g}, {old[key]['high']:g}]"
-           for key in sorted(set(old) & set(new)) if not old[key]["low"] <= new[key]["value"] <= old[key]["high"]]
-    far += [f"{key} on one side only" for key in sorted(set(old) ^ set(new))]
-    return not far, f"{len(old)} estimates, " + ("; ".join(far) if far else "each in the committed interval")
-
-
 def model_name(model):
     """Folder name for a model: the basename of a folder, or a hub id with "/" written as "--"."""
     return Path(model).resolve().name if Path(model).is_dir() else str(model).strip("/").replace("/", "--")
@@ -282,30 +267,8 @@ def run(main):
         sys.exit(2)
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Re-hash stage folders, or compare those of two runs.")
-    parser.add_argument("command", choices=("verify", "compare"))
-    parser.add_argument("folders", nargs="+")
-    args, bad = parser.parse_args(), 0
-    pairs = args.command == "compare"
-    if pairs and len(args.folders) != 2:
-        raise UserError("compare takes two folders: the committed one and the other")
-    searched = args.folders[1:] if pairs else args.folders
-    found = sorted({m.parent for folder in searched for m in Path(folder).rglob("manifest.json")})
-    for path in found:
-        try:
-            good, told = (compare(Path(args.folders[0]) / path.relative_to(args.folders[1]), path) if pairs
-                          else (True, verify(path).digest[:12]))
-            print(f"{'ok  ' if good else 'BAD '} {path}  {told}")
-            bad += not good
-        except UserError as error:
-            bad += 1
-            print(f"BAD  {error}")
-    if not found:
-        raise UserError(f"{' '.join(args.folders)}: no stage folder below")
-    if bad:
-        raise UserError(f"{bad} of {len(found)} stage folders are not as they were written")
-
-
 if __name__ == "__main__":
-    run(main)
+    # The commands live in a module of their own: editing them makes no artifact stale. Imported here as lib.artifacts,
+    # not as __main__, so that there is one UserError.
+    from lib import artifacts, audit
+    artifacts.run(audit.main)

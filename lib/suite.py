@@ -44,7 +44,7 @@ WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")    # letters and digits, with '
 @dataclass(frozen=True)
 class Suite:
     """Lists and dicts as in the files; a behaviour carries its `items`. `digest`: names and bytes of all
-    files read, the same for both profiles."""
+    files read, the same for both profiles; `data` {"licence", "source", "files": {name: sha256}} is what it covers."""
     name: str
     judge: str
     system: str
@@ -61,6 +61,7 @@ class Suite:
     values: list
     facts: list
     neutral: list
+    data: dict
 
 
 def load(name, profile="full"):
@@ -115,7 +116,8 @@ def load(name, profile="full"):
         raise UserError(f"{folder}: no traits, behaviours, relations or values")
     suite = Suite(head["name"], head["judge"], head["system"], head["strength"], head["max_new_tokens"], profile,
                   folder, digest_of(hashes), traits, tasks, behaviours, relations, templates, values["values"],
-                  values["facts"], values["neutral"])
+                  values["facts"], values["neutral"],
+                  {"licence": head["licence"], "source": head["source"], "files": hashes})
     suite = _shrink(suite) if profile == "smoke" else suite
     for part in SPLITS:                                    # raises for the first part with an empty split
         for behaviour in suite.behaviours:

@@ -272,7 +272,8 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
                  **correlate(33, "grid.distance_relative_with_self", distance, relative),
                  **correlate(35, "grid.cosine_relative", cosine[:, others], relative[:, others])}
     else:
-        for key in ("distance_spearman", "relative_steerability"):
+        for key in ("distance_spearman", "relative_steerability",
+                    *(f"grid.{name}" for name in ("distance_relative", "distance_relative_with_self", "cosine_relative"))):
             missing[f"behaviours.{key}"] = f"no vector moves its own setting by over {smallest} nats per unit"
     results["grid"] = {key.removeprefix("grid."): value for key, value in grid.items()}
     return (rows, moved), results, missing

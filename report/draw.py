@@ -50,13 +50,13 @@ def save(figure, path, smoke):
 def sources(found, keys, n):
     """Last sentence of a caption: stages, digests and n."""
     read = [(name, stage) for name, stage in keys if (name, stage) in found]
-    stages = sorted({stage for _, stage in read})
-    digests = ", ".join(
-        f"{'model set' if name == '+' else name} {found[name, stage].digest[:12]}"
-        + (f" ({stage})" if len(stages) > 1 else "")
-        for name, stage in read
-    )
-    return f"Stage {' and '.join(stages)}, digest {digests}; n = {n}."
+    parts = []
+    for stage in sorted({stage for _, stage in read}):
+        digests = ", ".join(
+            f"{'model set' if name == '+' else name} {found[name, stage].digest[:12]}" for name, at in read if at == stage
+        )
+        parts.append(f"stage {stage}, digest {digests}")
+    return f"S{'; '.join(parts)[1:]}; n = {n}."
 
 
 def number(value, digits):

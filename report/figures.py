@@ -27,10 +27,20 @@ def verdict_rows(claims, names, cells, found):
                     "part": cell["part"],
                     "stage": claim["stage"],
                     "key": claim["key"],
+                    "digest": cell["digest"],
                 }
             )
-    stages = sorted({claim["stage"] for claim in claims} & {stage for _, stage in found})
-    return rows, f"Stages {', '.join(stages)}; digests and n of every cell are listed below."
+    stages = {claim["stage"] for claim in claims}
+    keys = [key for key in found if key[1] in stages]
+    return rows, sources(found, keys, f"{len(claims)} claims on {len(names)} model" + "s" * (len(names) > 1))
+
+
+def style(verdict):
+    """Fill of a cell: told apart in grey too, where green and red are one shade."""
+    color, _ = VERDICT[verdict]
+    if verdict == "not reproduced":
+        return {"facecolor": "white", "edgecolor": color, "linewidth": 1.4}
+    return {"facecolor": color, "linewidth": 0, "alpha": {"reproduced": 0.8, "partly": 0.6}.get(verdict, 0.6)}
 
 
 def verdict_draw(rows, names):
@@ -41,17 +51,8 @@ def verdict_draw(rows, names):
         axis.text(-0.04, y, f"{claim}  {title}", ha="right", va="center")
         for x, name in enumerate(names):
             row = cells[claim, name]
-            color, sign = VERDICT[row["verdict"]]
-            axis.add_patch(
-                Rectangle(
-                    (x + 0.02, y - 0.43),
-                    0.96,
-                    0.86,
-                    color=color,
-                    linewidth=0,
-                    alpha=0.9 if row["value"] != "" else 0.6,
-                )
-            )
+            sign = VERDICT[row["verdict"]][1]
+            axis.add_patch(Rectangle((x + 0.02, y - 0.43), 0.96, 0.86, **style(row["verdict"])))
             text = (
                 sign
                 if row["value"] == ""
@@ -72,7 +73,7 @@ def verdict_draw(rows, names):
     axis.grid(False)
     for spine in axis.spines.values():
         spine.set_visible(False)
-    marks = [Patch(color=color, label=f"{sign} {word}") for word, (color, sign) in VERDICT.items()]
+    marks = [Patch(**style(word), label=f"{sign} {word}") for word, (_, sign) in VERDICT.items()]
     axis.legend(
         handles=marks, loc="upper center", bbox_to_anchor=(0.2, -0.01), ncols=4, handlelength=1, columnspacing=1.2
     )

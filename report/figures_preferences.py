@@ -1,5 +1,7 @@
 """Figures of the preference study: expression, transfer, composition."""
 
+from pathlib import Path
+
 from matplotlib.lines import Line2D
 
 from draw import (
@@ -9,6 +11,7 @@ from draw import (
     GREEN,
     GREY,
     ORANGE,
+    PALE,
     PINK,
     RED,
     SKY,
@@ -18,9 +21,13 @@ from draw import (
     counted,
     least,
     panels,
+    plt,
     table,
     tall,
 )
+from lib.artifacts import read_json
+
+NORMAL = 1.96  # standard errors on either side in a 95 % interval
 
 EXPRESSED, COHERENT = 60, 75          # the quadrants of Subbiah et al. 2026, figure of experiment 2
 
@@ -226,6 +233,73 @@ def composition_draw(rows, names):
     return figure
 
 
+def published_rows(names, found):
+    rows = [
+        {
+            "who": f"{r['model']}, published",
+            "model": r["model"],
+            "method": r["method"],
+            "setting": f"layer {r['layer']}, alpha {r['alpha']}" if "layer" in r else "",
+            **{
+                f"{what}{part}": r[what] + sign * NORMAL * r[f"{what}_sem"]
+                for what in ("drop", "coherence")
+                for part, sign in (("", 0), ("_low", -1), ("_high", 1))
+            },
+            "n": "",
+        }
+        for r in read_json(Path(__file__).with_name("published.json"))["composition"]["rows"]
+    ]
+    ours = []
+    for name in names:
+        artifact = found[name, "04_compose"]
+        coherence = {r["method"]: r["coherence"] for r in table(artifact, "curves") if r["k"] == 2}
+        for method, by_k in artifact.results.get("drop", {}).items():
+            if "2" in by_k and method in {row["method"] for row in rows}:
+                ours.append(
+                    {
+                        "who": name,
+                        "model": name,
+                        "method": method,
+                        "setting": "",
+                        **{
+                            f"{what}{part}": estimate[key]
+                            for what, estimate in (("drop", by_k["2"]), ("coherence", coherence[method]))
+                            for part, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+                        },
+                        "n": by_k["2"]["n"],
+                    }
+                )
+    return ours and rows + ours, ours and caption(
+        names, found, "04_compose", f"{least([row['n'] for row in ours])} pairs of traits"
+    )
+
+
+def published_draw(rows, names):
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    who = list(dict.fromkeys(row["who"] for row in rows))
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 0.9 + 0.2 * len(methods) * (len(who) + 1)), sharey=True)
+    colors = (GREY, BLACK, BLUE, RED, GREEN, PINK, ORANGE, SKY)
+    for axis, what, label in ((axes[0], "drop", "two traits minus one, points"), (axes[1], "coherence", "coherence, points")):
+        for row in rows:
+            index = who.index(row["who"])
+            y = methods.index(row["method"]) + (index - (len(who) - 1) / 2) / (len(who) + 1)
+            ends = [[row[what] - row[f"{what}_low"]], [row[f"{what}_high"] - row[what]]]
+            axis.errorbar(row[what], y, xerr=ends, color=colors[index % 8], fmt="DsovP^X*"[index % 8], capsize=2, linewidth=1.1,
+                          markerfacecolor="white" if row["setting"] or "published" in row["who"] else colors[index % 8])
+        axis.set(xlabel=label, ylim=(len(methods) - 0.5, -0.5))
+        for y in range(1, len(methods)):
+            axis.axhline(y - 0.5, color=PALE, linewidth=0.8)
+    axes[0].axvline(0, color=GREY, linewidth=0.8)
+    axes[0].set_yticks(range(len(methods)), methods)
+    marks = [
+        Line2D([], [], linestyle="", marker="DsovP^X*"[i % 8], color=colors[i % 8], label=name,
+               markerfacecolor="white" if "published" in name else colors[i % 8])
+        for i, name in enumerate(who)
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=4)
+    return figure
+
+
 FIGURES = (
     Figure(
         "expression",
@@ -257,5 +331,15 @@ FIGURES = (
         "Mean expression per trait and coherence when k vectors act together, by method; " "bands are 95 % intervals.",
         composition_rows,
         composition_draw,
+    ),
+    Figure(
+        "published_composition",
+        "Two traits at once beside the published values",
+        "Expression of a trait in company of another minus the same trait alone, and coherence, per method, with 95 % intervals "
+        "(published: normal, from the standard errors of Table 2 of arXiv 2607.01802; unit norm stands there at two layers). "
+        "The models, the prompts and the judge differ: published models have billions of parameters and answered natural "
+        "questions, so signs and order may be compared, sizes not.",
+        published_rows,
+        published_draw,
     ),
 )

@@ -196,6 +196,7 @@ def composition(rng):
     return {"curves": rows}, {
         "slope": {m: est(-8 - i, 3, 60, "subsets") for i, m in enumerate(methods)},
         "best_method_share": est(0.6, 0.2, 8, "cells"),
+        "drop": {m: {"2": est(-9 - i, 4, 30, "subsets")} for i, m in enumerate(methods)},
     }
 
 

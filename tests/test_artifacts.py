@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import artifacts
+from lib import artifacts, audit
 from lib.artifacts import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def test_round_trip(tmp_path):
     assert got.manifest["outputs"]["vectors.npy"] == {
         "sha256": artifacts.sha256(tmp_path / "s" / "01_extract" / "vectors.npy"),
         "shape": [2, 3], "axes": ["concept", "d"], "dtype": "float32"}
-    assert got.run["sources"] == {"tests/test_artifacts.py": artifacts.sha256(__file__)} and got.run["wall_s"] > 0
+    assert got.run["sources"]["tests/test_artifacts.py"] == artifacts.sha256(__file__) and got.run["wall_s"] > 0
 
 
 def test_bytes_do_not_depend_on_order_time_or_memory_layout(tmp_path):
@@ -171,11 +171,11 @@ def verify_command(*folders):
 
 
 def test_verify_command(tmp_path):
-    first = write(tmp_path / "m" / "01_extract")
+    first = write(tmp_path / "m" / "01_extract", inputs={})      # names no data, so none is looked for
     write(tmp_path / "m" / "02_tune", stage="02_tune", inputs={"01_extract": first.digest})
     done = verify_command(tmp_path)
     assert done.returncode == 0 and done.stdout.count("ok  ") == 2 and first.digest[:12] in done.stdout
-    write(tmp_path / "m" / "01_extract", config={"seed": 2})                      # 02 is now stale
+    write(tmp_path / "m" / "01_extract", inputs={}, config={"seed": 2})           # 02 is now stale
     done = verify_command(tmp_path)
     assert done.returncode == 2 and "02_tune: made from another 01_extract" in done.stdout
     assert done.stderr == "error: 1 of 2 stage folders are not as they were written\n"
@@ -187,7 +187,7 @@ def test_verify_finds_files_the_manifest_does_not_know(tmp_path):
     write(tmp_path / "a")
     (tmp_path / "a" / "extra.npy").write_bytes(b"")
     with pytest.raises(UserError, match="extra.npy: not in the manifest"):
-        artifacts.verify(tmp_path / "a")
+        audit.verify(tmp_path / "a")
 
 
 def test_paths_and_flags(tmp_path, monkeypatch):
@@ -223,17 +223,26 @@ def test_compare_takes_equal_bytes_or_estimates_inside_the_committed_interval(tm
 
     def command(*folders):
         monkeypatch.setattr(sys, "argv", ["artifacts", "compare", *(str(tmp_path / f) for f in folders)])
-        artifacts.main()
+        audit.main()
 
     stage("old", 1.5)
-    for folder, value, more, told in (("same", 1.5, {}, "the same"), ("near", 1.9, {}, "each in the committed"),
-                                      ("far", 2.1, {}, "a.b 2.1 outside [1, 2]"), ("new", 1.5, {"c": estimate(0, 0, 0)}, "c on one side")):
+    for folder, value, more, told in (("same", 1.5, {}, "the same"), ("near", 1.9, {}, "a.b 1.5 -> 1.9, inside [1, 2]"),
+                                      ("far", 2.1, {}, "a.b 1.5 -> 2.1, outside [1, 2]"), ("new", 1.5, {"c": estimate(0, 0, 0)}, "c on one side")):
         stage(folder, value, **more)
-        good, said = artifacts.compare(tmp_path / "old/m/05_x", tmp_path / folder / "m/05_x")
-        assert good == (folder in ("same", "near")) and told in said
+        good, said = audit.compare(tmp_path / "old/m/05_x", tmp_path / folder / "m/05_x")
+        assert good == (folder in ("same", "near")) and any(told in line for line in said)
     command("old", "near")
     assert "ok " in capsys.readouterr().out
     with pytest.raises(UserError, match="1 of 1"):
         command("old", "far")
-    with pytest.raises(UserError, match="two folders"):
+    with pytest.raises(SystemExit):
         command("old")
+    # a stage that was not made again, and settings that are not the committed ones
+    artifacts.save(tmp_path / "old" / "m" / "06_x", stage="06_x", config={}, inputs={}, results={"n": 1})
+    with pytest.raises(UserError, match="1 of 2"):
+        command("old", "same")
+    assert "06_x  not made again" in capsys.readouterr().out
+    artifacts.save(tmp_path / "same" / "m" / "06_x", stage="06_x", config={"seed": 2}, inputs={}, results={"n": 1})
+    with pytest.raises(UserError, match="1 of 2"):
+        command("old", "same")
+    assert "config.seed differs" in capsys.readouterr().out

@@ -3,6 +3,7 @@ stop the build."""
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -73,9 +74,10 @@ def test_every_method_must_hold():
 
 
 # --- keys and tokens ----------------------------------------------------
-def fake(results, stage="03_transfer"):
+def fake(results, stage="03_transfer", config=None):
     return SimpleNamespace(
         results=results,
+        config=config or {},
         path=Path("outputs/m/s") / stage,
         digest="0123456789abcdef",
         manifest={"stage": stage},
@@ -84,9 +86,10 @@ def fake(results, stage="03_transfer"):
 
 FOUND = {
     ("m", "03_transfer"): fake(
-        {"traits": {"gap": est(12.345, 10, 14)}, "n": 3, "not_testable": {"values": "no values"}}
+        {"traits": {"gap": est(12.345, 10, 14)}, "n": 3, "not_testable": {"values": "no values"}},
+        config={"n_random": 20, "settings": ["BASE", "SYS"]},
     ),
-    ("k", "03_transfer"): fake({"traits": {"gap": est(-2, -3, -0.04)}, "n": 4}),
+    ("k", "03_transfer"): fake({"traits": {"gap": est(-2, -3, -0.04)}, "n": 4}, config={"n_random": 20}),
 }
 
 
@@ -99,11 +102,17 @@ FOUND = {
         ("{{*:03_transfer:traits.gap.value|.1f}}", "m 12.3, k \u22122.0"),
         ("{{k:03_transfer:traits.gap|est1}}", "\u22122.0 [\u22123.0, 0.0], n = 40"),  # no negative zero
         ("{{m:03_transfer:values.shift|est}}", "no values"),
+        ("{{m:03_transfer:config.n_random|d}}", "20"),
+        ("{{m:03_transfer:config.settings|len}}", "2"),
+        ("{{=:03_transfer:config.n_random|d}}", "20"),  # they agree
+        ("{{=:03_transfer:n|d}}", "m 3, k 4"),  # they do not
+        ("{{published:models.largest|d}}", "14"),
         ("{{figure:x}}", "X"),
     ],
 )
 def test_tokens_resolve(token, text):
-    assert build.fill(f"a {token} b", ["m", "k"], FOUND, {"figure:x": "X"}) == f"a {text} b"
+    published = {"models": {"largest": 14}}
+    assert build.fill(f"a {token} b", ["m", "k"], FOUND, {"figure:x": "X"}, published) == f"a {text} b"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +122,8 @@ def test_tokens_resolve(token, text):
         ("{{m:04_compose:traits|est}}", "04_compose"),
         ("{{z:03_transfer:n|d}}", "'z'"),
         ("{{m:03_transfer:n}}", "no known token"),
+        ("{{m:03_transfer:config.seed|d}}", "config.seed"),
+        ("{{published:models.smallest|d}}", "published.json has no 'models.smallest'"),
         ("{{figure:y}}", "no known token"),
         ("{{m:03_transfer:n|.q}}", "03_transfer:n"),
         ("{{m:03_transfer:n|d}", "not closed"),
@@ -179,7 +190,8 @@ def test_template_uses_every_figure_once():
 NAMES = ("pico-llama", "pico-gpt2")
 
 
-def run_build(monkeypatch, tmp, names=NAMES, *extra):
+def run_build(monkeypatch, tmp, names=NAMES, *extra, engines=()):
+    monkeypatch.setattr(build.latex, "ENGINES", engines)  # TeX takes seconds; one test asks for it
     monkeypatch.setattr(
         sys,
         "argv",
@@ -214,8 +226,9 @@ def test_page_figures_and_csv(tmp_path, monkeypatch):
     share = made["pico-gpt2", "05_reliability"].results["anti_steerable"]["share"]
     assert build.show(share, 3) in page and made["pico-gpt2", "05_reliability"].digest in page
     assert "not testable here**<br>the suite has no values" in page
-    captions = [line for line in page.splitlines() if line.startswith("*Figure") and "Stage" in line]
-    assert captions and all("digest" in line and "n " in line for line in captions)
+    captions = [line for line in page.splitlines() if line.startswith("*Figure")]
+    ends = re.compile(r" Stage 0\d_\w+, digest [^;]+(; stage 0\d_\w+, digest [^;]+)*; n = [^;]+\.\*$")
+    assert len(captions) == len(build.figures.ALL) and all(ends.search(line) for line in captions)
     # byte for byte the same again, as a second checkout must find it
     before = files_of(tmp_path / "report")
     run_build(monkeypatch, tmp_path)
@@ -234,7 +247,7 @@ def test_smoke_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(
         build.draw,
         "save",
-        lambda figure, path, smoke: marked.append(smoke) or build.draw.plt.close(figure),
+        lambda figure, path, smoke: marked.append(smoke) or path.write_bytes(b"") or build.draw.plt.close(figure),
     )
     page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "smoke")
     assert page.startswith("> **SMOKE**") and marked and all(marked)

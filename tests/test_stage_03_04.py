@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import artifacts, models, subsets, suite as suites, transfer
+from lib import artifacts, audit, models, subsets, suite as suites, transfer
 from tests import tiny
 
 ROOT = artifacts.ROOT
@@ -379,7 +379,7 @@ def test_rerun_gives_the_same_bytes(stage, world, done, capsys, monkeypatch):
     status, output, errors = here(world, stage, capsys, monkeypatch)
     assert status == 0, errors
     assert contents(artifact.path) == before
-    artifacts.verify(artifact.path)
+    audit.verify(artifact.path)
     assert not artifact.path.with_name(stage + ".units").exists()
 
 

@@ -1,0 +1,271 @@
+"""README: every command in it runs somewhere, its worked example is carried out word for word, and what a reviewer
+edits afterwards is found by name."""
+
+import importlib
+import json
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib import artifacts, audit
+from lib.artifacts import UserError
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
+MODEL = "my-model"
+
+# Every command of README, and what runs it: a test of this file, another test, or .ci/run.
+RUN_BY = {
+    "make all": "test_worked_example and .ci/run, on the smoke profile",
+    "make test": "whoever reads this line",
+    "make verify": "test_verify_passes and .ci/run",
+    "make report FROZEN=1": "test_report_from_committed_artifacts and .ci/run",
+    "make compare": "test_compare_passes",
+    "make smoke": ".ci/run",
+    "python -m lib.artifacts trace R2": "test_trace_fits_a_screen",
+    "make plan MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "test_plan_of_another_model",
+    "make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "tests/test_makefile.py::test_one_chain_per_model",
+    'make all MODEL="meta-llama/Llama-3.1-8B-Instruct path/to/a/folder" NPROC=4 PYTHON=python3':
+        "tests/test_makefile.py::test_one_chain_per_model, tests/test_work.py for the processes",
+    "make data SUITE=papers": "tests/test_papers.py",
+    "make reliability SUITE=papers MODEL=path/to/a/folder": "tests/test_papers.py",
+    "python -m lib.suite tea": "test_worked_example",
+    "make all SUITE=tea MODEL=data/models/pico-llama": "test_worked_example, on a smaller model",
+    "python -m json.tool outputs/pico-llama/testbed/05_reliability/manifest.json": "test_manifest_is_json",
+}
+
+
+def commands():
+    found = re.findall(r"^    ((?:make|python) .*?)(?:  +.*)?$", README, re.M)
+    return [re.sub(r"\s+#.*", "", line).strip() for line in found]
+
+
+def test_every_command_is_run_by_something():
+    assert set(commands()) == set(RUN_BY), set(commands()) ^ set(RUN_BY)
+    ci = (ROOT / ".ci/run").read_text()
+    for command, who in RUN_BY.items():
+        if ".ci/run" in who and "all" not in command:
+            assert re.search(rf"^{command.split(' FROZEN')[0]}", ci, re.M), command
+        for name in re.findall(r"\btest_\w+(?!\w*\.py)", who):
+            file = re.search(r"tests/\w+\.py(?=::" + name + ")", who)
+            text = (ROOT / (file.group() if file else "tests/test_readme.py")).read_text()
+            assert f"def {name}(" in text or f"{name}.py" in who, name
+
+
+# --- the worked example, in a folder that holds the project ------------------------------------------------
+def recipe(*args, cwd):
+    """The python commands that make would run, one list of words each."""
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
+    plan = subprocess.run(["make", "-n", *args, "PYTHON=python3"], cwd=cwd, env=env, capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stderr
+    return [shlex.split(line)[1:] for line in plan.stdout.replace("\\\n", " ").splitlines() if line.startswith("python3 ")]
+
+
+def carry_out(monkeypatch, words):
+    """One of these commands, in this process: importing torch for each would take most of the time."""
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the project with the example's suite and outputs of a tiny model: what a user has after `make all`."""
+    folder = tmp_path_factory.mktemp("clone")
+    ignore = shutil.ignore_patterns("__pycache__", "models", "suites", "figures", "report.*", "index.json")
+    for name in ("lib", "data", "report"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for path in (*ROOT.glob("*.py"), ROOT / "Makefile", ROOT / "README.md"):
+        shutil.copy(path, folder)
+    tiny.save(folder / MODEL, "llama")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        exec(re.search(r"```python\n(.*?)```", README, re.S).group(1), {})
+        example = [f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke"]
+        patch.setattr(importlib.import_module("latex"), "ENGINES", ())
+        for words in recipe("all", *example, cwd=folder):
+            carry_out(patch, words)
+    return folder
+
+
+sys.path.insert(0, str(ROOT / "report"))          # as report/build.py does
+
+
+def test_worked_example(clone):
+    checked = subprocess.run([sys.executable, "-m", "lib.suite", "tea"], cwd=clone, capture_output=True, text=True)
+    assert checked.returncode == 0 and "behaviours 1" in checked.stdout
+    items = [json.loads(line) for line in (clone / "tea/behaviours/likes-tea.jsonl").read_text().splitlines()]
+    cells = [(item["yes"], item["positive"]) for item in items]
+    assert len(items) == 40 and all(cells.count(cell) == 10 for cell in set(cells)) and len(set(cells)) == 4
+    page = (clone / f"outputs/{MODEL}/tea-smoke/report/report.md").read_text()
+    assert "Suite `tea`" in page and "not testable here" in page and "{{" not in page
+    saved = artifacts.load(clone / f"outputs/{MODEL}/tea-smoke/05_reliability")
+    assert [record["name"] for record in saved.table("behaviours")] == ["likes-tea"]
+    methods = re.search(r"\[methods.md\]\((.*?)\)", page).group(1)
+    assert (clone / f"outputs/{MODEL}/tea-smoke/report" / methods).is_file()
+
+
+def test_verify_passes(clone):
+    done = subprocess.run(["make", "verify", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", f"PYTHON={sys.executable}"],
+                          cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ok ")]
+    assert len(lines) == len(STAGES) and not re.search(r"(data|weights|sources) 0", done.stdout)
+
+
+# --- what a reviewer edits ----------------------------------------------------------------------------------
+def faults(clone, monkeypatch, stage):
+    monkeypatch.setattr(audit, "ROOT", clone)
+    return audit.inspect(clone / f"outputs/{MODEL}/tea-smoke" / stage)[0]
+
+
+def edit(path, old, new):
+    data = path.read_bytes()
+    assert data.count(old) >= 1
+    path.write_bytes(data.replace(old, new, 1))
+    return data
+
+
+@pytest.mark.parametrize("stage, path, old, new, named", [
+    ("05_reliability", "outputs/{m}/tea-smoke/05_reliability/behaviours.json", b'"n": ', b'"n": 1', "behaviours.json: changed"),
+    ("05_reliability", "outputs/{m}/tea-smoke/05_reliability/slopes.npy", b"\n", b" ", "slopes.npy: changed"),
+    ("05_reliability", "tea/behaviours/likes-tea.jsonl", b"at work", b"at home", "likes-tea.jsonl changed"),
+    ("01_extract", "tea/suite.json", b"helpful", b"careful", "suite.json changed"),
+    ("02_tune", "{m}/model.safetensors", b"\x00", b"\x01", "other weights than"),
+    ("02_tune", "{m}/tokenizer.json", b"{", b"{ ", "another tokenizer"),
+    ("05_reliability", "05_reliability.py", b"SEED = 5", b"SEED = 6", "05_reliability.py changed since it was made"),
+    ("02_tune", "lib/metrics.py", b"2000", b"2001", "lib/metrics.py changed since it was made"),
+])
+def test_an_edit_is_found_by_name(clone, monkeypatch, stage, path, old, new, named):
+    path = clone / path.format(m=MODEL)
+    assert faults(clone, monkeypatch, stage) == []
+    before = edit(path, old, new)
+    try:
+        found = faults(clone, monkeypatch, stage)
+        assert found and all(named in fault for fault in found), found
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_gone_source_and_an_edited_result_are_found(clone, monkeypatch):
+    source, manifest = clone / "lib/cases.py", clone / f"outputs/{MODEL}/tea-smoke/02_tune/manifest.json"
+    before = source.read_bytes()
+    source.unlink()
+    try:
+        assert any("lib/cases.py is gone" in fault for fault in faults(clone, monkeypatch, "02_tune"))
+    finally:
+        source.write_bytes(before)
+    before = edit(manifest, b'"value": ', b'"value": 1')
+    try:
+        with pytest.raises(UserError, match="02_tune/manifest.json: changed"):
+            faults(clone, monkeypatch, "02_tune")
+    finally:
+        manifest.write_bytes(before)
+
+
+def test_one_number_of_a_committed_artifact(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "outputs/pico-llama/testbed/05_reliability", tmp_path / "05_reliability")
+    assert not [fault for fault in audit.inspect(tmp_path / "05_reliability")[0] if "changed; delete" in fault]
+    edit(tmp_path / "05_reliability/behaviours.json", b'"mean": 0.', b'"mean": 1.')
+    assert any("behaviours.json: changed" in fault for fault in audit.inspect(tmp_path / "05_reliability")[0])
+
+
+def test_compare_passes(clone, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(clone)
+    printed = subprocess.run(["make", "-n", "compare", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", "PYTHON=python3"], cwd=clone,
+                             capture_output=True, text=True).stdout
+    assert all(stage in printed for stage in STAGES) and "lib.artifacts compare outputs" in printed
+    for stage in STAGES:
+        carry_out(monkeypatch, [f"{stage}.py", "--model", MODEL, "--out", str(tmp_path), "--suite", "tea", "--profile", "smoke"])
+    monkeypatch.setattr(sys, "argv", ["artifacts", "compare", "outputs", str(tmp_path)])
+    capsys.readouterr()
+    audit.main()
+    assert capsys.readouterr().out.count("the same, digest") == len(STAGES)
+
+
+# --- the other commands -------------------------------------------------------------------------------------
+def test_report_from_committed_artifacts(tmp_path, monkeypatch, capsys):
+    """The committed artifacts make a page, its README block and its index, without a model."""
+    words, = recipe("report", "FROZEN=1", cwd=ROOT)
+    assert words[-4:] == ["--to", "report", "--readme", "README.md"]
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.setattr(importlib.import_module("latex"), "ENGINES", ())
+    carry_out(monkeypatch, [*words[:-4], "--to", str(tmp_path / "report"), "--readme", str(tmp_path / "README.md")])
+    said = capsys.readouterr().out.splitlines()[-1]
+    counts = said.split("report.md  ")[1]
+    assert f"`make all` ends with: `{counts}`" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "report/report.tex").read_text().startswith(r"\documentclass")
+
+
+def test_readme_shows_the_committed_verdicts():
+    index = json.loads((ROOT / "report/index.json").read_text())
+    block = README.split("<!-- verdicts: written by make report -->")[1].split("<!-- end of verdicts -->")[0]
+    for claim, cells in index["claims"].items():
+        for model, cell in cells.items():
+            row = next(line for line in block.splitlines() if line.startswith(f"| {model} |"))
+            column = ("reproduced", "partly", "not reproduced", "not testable here").index(cell["verdict"])
+            assert claim in re.split(r"[ :|]+", row.split("|")[2 + column])
+
+
+def test_first_screen_answers_what_on_what_and_what_not():
+    screen = "\n".join(README.splitlines()[:30])
+    for said in ("verdicts.png", "not reproduced", "pico-llama", "pico-gpt2", "Subbiah", "Tan et al.", "Niranjan", "report/report.md"):
+        assert said in screen
+
+
+@pytest.mark.parametrize("name", ["R2", "P5", "R5", "verdicts", "steerability", "pico-llama:05_reliability:bias.letter"])
+def test_trace_fits_a_screen(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["artifacts", "trace", name])
+    audit.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= audit.WIDTH
+    text = " ".join(line.strip() for line in lines)
+    if name != "verdicts":
+        assert len(lines) <= 50
+        number, shown = re.search(r"computed at  \S+:(\d+) (.*?) sources ", text).groups()
+        path = re.search(r"computed at  (\S+):", text).group(1)
+        assert (ROOT / path).read_text().splitlines()[int(number) - 1].split() == shown.split()
+    for said in ("digest", "made by", "inputs", "suite"):
+        assert said in text
+
+
+def test_trace_of_nothing(monkeypatch):
+    with pytest.raises(UserError, match="neither a claim"):
+        audit.trace("R99", ROOT / "report")
+
+
+def test_plan_of_another_model(monkeypatch, capsys, tmp_path):
+    tiny.save(tmp_path / "other", "gpt2")
+    words, = recipe("plan", f"MODEL={tmp_path}/other", "PROFILE=smoke", cwd=ROOT)
+    assert words[:2] == ["-m", "report.plan"]
+    monkeypatch.setattr(sys, "argv", words[1:])
+    importlib.import_module("report.plan").main()
+    assert "05_reliability" in capsys.readouterr().out
+
+
+def test_manifest_is_json():
+    path = RUN_BY and re.search(r"python -m json.tool (\S+)", README).group(1)
+    assert json.loads((ROOT / path).read_text())["stage"] == "05_reliability"
+
+
+def test_propensity_is_what_readme_says():
+    folder = ROOT / "outputs/pico-llama/testbed/05_reliability"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rows = len((folder / "items.jsonl").read_text().splitlines())
+    assert np.load(folder / "propensity.npy").shape == (rows, len(manifest["config"]["multipliers"]))
+
+
+def test_links_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "report/report.md", ROOT / "report/methods.md", ROOT / "data/README.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
