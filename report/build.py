@@ -13,12 +13,12 @@ Tokens of the template:
     {{model:stage:dotted.key|format}}     one value, Python format; model `*` lists all models, `=` says once what
                                           they agree on, `+` is the model set; format `est` prints value,
                                           interval and n, `len` a count; keys under `config.` are settings
-    {{published:dotted.key|format}}       a fact of a paper, from report/published.json
+    {{published:dotted.key|format}}       a fact of a paper, from data/published.json
     {{rows:stage:key, key, ...|digits}}   a table: one line per estimate, one column per model
     {{verdicts}} {{claims}} {{provenance}} {{figure:name}} {{models}} {{suite}} {{methods}}
 
 reads   outputs/<model>/<suite>/<stage>/, outputs/<model>+<model>/<suite>/05_across/ (two models or more),
-        report/claims.json, report/published.json, report/template.md
+        report/claims.json, data/published.json, report/template.md
 writes  <to>/report.md, <to>/report.tex, <to>/figures/<name>.png, <to>/figures/<name>.csv
         <to>/index.json     claims and figures with the artifacts they read, for `python -m lib.artifacts trace`
         <to>/report.pdf     where a TeX engine is installed; left alone if it is of this page already
@@ -371,7 +371,7 @@ def fill(template, names, found, blocks, published=None):
         if parts[0] == "published" and len(parts) == 2 and form:
             value = audit.at(published or {}, parts[1])
             if value is None:
-                raise UserError(f"report/template.md: {{{{{token}}}}}: report/published.json has no {parts[1]!r}")
+                raise UserError(f"report/template.md: {{{{{token}}}}}: data/published.json has no {parts[1]!r}")
             return _format(value, form.strip(), token)
         if len(parts) != 3 or (parts[0] != "rows" and not form):
             raise UserError(f"report/template.md: {{{{{token}}}}} is no known token")
@@ -431,7 +431,7 @@ def main():
 
     # 1. artifacts, every hash and every link of the chain checked
     names, found = load(args)
-    claims, published = (artifacts.read_json(ROOT / "report" / f"{name}.json") for name in ("claims", "published"))
+    claims, published = (artifacts.read_json(ROOT / file) for file in ("report/claims.json", "data/published.json"))
 
     # 2. verdicts
     cells = {(claim["id"], name): decide(claim, name, found) for claim in claims for name in names}

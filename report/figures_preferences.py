@@ -1,7 +1,5 @@
 """Figures of the preference study: expression, transfer, composition."""
 
-from pathlib import Path
-
 from matplotlib.lines import Line2D
 
 from draw import (
@@ -25,7 +23,7 @@ from draw import (
     table,
     tall,
 )
-from lib.artifacts import read_json
+from lib.artifacts import ROOT, read_json
 
 NORMAL = 1.96  # standard errors on either side in a 95 % interval
 
@@ -247,7 +245,7 @@ def published_rows(names, found):
             },
             "n": "",
         }
-        for r in read_json(Path(__file__).with_name("published.json"))["composition"]["rows"]
+        for r in read_json(ROOT / "data" / "published.json")["composition"]["rows"]
     ]
     ours = []
     for name in names:
