@@ -1,36 +1,42 @@
 """Stage 04 - do several steering vectors hold at once?
 
 All subsets of one to four traits inside each group of the suite, each trait with the layer l_i and
-coefficient a_i that stage 02 tuned for it alone, in alphabetical order as published (Subbiah et al. 2026,
-arXiv 2607.01802).
+coefficient a_i that stage 02 tuned for it alone (Subbiah et al. 2026, arXiv 2607.01802).
 
     different_layers   a_i v_i at l_i; of several at one layer the later ones move to the layers below
     orthogonalised     Gram-Schmidt over all of them whatever their layer, then a_i at l_i
     tuned_mean         the mean of a_i v_i where layers coincide
-    unit_norm          (alpha_k / k) * sum_i v_i / ||v_i|| at one layer; alpha_k is chosen here, tune split
+    unit_norm_mid      (alpha_k / k) * sum_i v_i / ||v_i|| at the first of the two published depths
+    unit_norm_late     the same at the second; alpha_k is chosen here per layer and k
     plain_sum          a_i v_i at l_i, added up
-    solved             not published: the shortest vector at unit_norm's layer whose part along each v_i is
-                       what that trait gets alone (relative strength times the residual norm)
+    solved             not published: coefficients solved for jointly, so that each trait moves the stream along
+                       its own direction as far as alone, within a bound on the total relative strength that is
+                       chosen here per k (lib.compose.solved has the equations)
+    plain_sum_scaled   the plain sum times one scale per k, chosen here; own task only
     prompting          the k instructions joined into one system message; unsteered: the plain prompt
 
-Expression is the mean over the subset's traits, 0-100; slope is its least-squares slope against k over
-subsets, on the group's own task (emails or summaries). Methods that give equal rows share one text. A
-combination of k and task is won by the method with the highest usable expression: that of a text counts 0 if
-its coherence is below COHERENT. The order of the traits matters to the first two methods: pairs are also run
-in reverse order.
+Whatever is chosen here is chosen on the tune split by the rule of stage 02: most expression with a mean
+coherence of at least COHERENT. Expression is the mean over the subset's traits, 0-100; slope is its
+least-squares slope against k over subsets, on the group's own task (emails or summaries). A combination of k
+and task is won by the method with the highest usable expression: that of a text counts 0 if its coherence is
+below COHERENT. Traits come in alphabetical order, as published; the first two methods depend on the order and
+also run in the turns of it (abc, bca, cab), in which each trait is in every place once. Texts of all subsets,
+methods, layers and coefficients are rows of the same batches, and equal rows share one text.
 
-reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned, settings; the suite's splits tune and
-        evaluate
-writes  cases.jsonl     one line per text: subset, group, k, task, own, item, method, output, scores
+reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned; the suite's splits tune and evaluate
+writes  cases.jsonl     one line per text: subset, group, k, task, own, item, method, output, scores;
+                        method "name@t": turn t of the alphabetical order
         prompts.jsonl   the task items that were used
         cells.jsonl     per subset, task and method: expression per trait and mean, coherence, usable
                         expression
         curves.json     per method and k, own task: expression, coherence and usable expression with intervals
         winners.json    per k and task: mean of every method, who wins
-        alphas.json     unit norm on the tune split: every strength tried for every k, and which was chosen
-        scales.json     per method and k: expression and coherence, tune split, all coefficients scaled
-claims  P5 (slope), P7 (best_method_share)
-cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+        fronts.json     tune split, per method and k: expression and coherence at every setting (scale on all
+                        coefficients, relative strength of unit norm, bound of solved), and which was chosen
+        traits.json     per trait, method and k: expression alone, in company, and the drop
+        orders.json     per subset and order-dependent method: first and last place, SD over orders
+claims  P5 (slope), P7 (best_method_share), P9, P10 (solved_minus), P11 (order.first_minus_last)
+cost    about 4 min for the testbed and a 3 M-parameter model on one CPU core; seconds with --profile smoke
 
     python 04_compose.py --model data/models/pico-llama
 """
@@ -44,31 +50,52 @@ from lib import (artifacts, cases, compose, engine, judges, metrics, models, sub
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 4
 LARGEST = 4                                   # traits at once
-METHODS = ("different_layers", "orthogonalised", "tuned_mean", "unit_norm", "plain_sum")
-REFERENCES = ("solved", "prompting", "unsteered")
-REVERSED = ("different_layers", "orthogonalised")
+UNIT_NORMS = tuple(compose.UNIT_NORM_DEPTHS)
+PUBLISHED = ("different_layers", "orthogonalised", "tuned_mean", *UNIT_NORMS)
+METHODS = (*PUBLISHED, "plain_sum")
+REFERENCES = ("solved", "plain_sum_scaled", "prompting", "unsteered")
+ORDERED = ("different_layers", "orthogonalised")
+TUNED = ("different_layers", "orthogonalised", "tuned_mean", "plain_sum")     # made of l_i and a_i alone
 N_PROMPTS = {"full": 5, "smoke": 1}           # evaluation prompts per subset on its group's own task
 N_OTHER = {"full": 2, "smoke": 1}             # the same on the other task
 N_TUNE = {"full": 2, "smoke": 1}              # tune prompts per subset
-TUNE_SUBSETS = {"full": 8, "smoke": 3}        # subsets per k that the tune split is run on, evenly spaced
-STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.2, 1.6)    # relative strengths of unit_norm tried for every k
-SCALES = (0.5, 0.75, 1.25)                    # on all coefficients of a row; 1 is the row itself
+TUNE_SUBSETS = {"full": 10, "smoke": 3}       # subsets per k that the tune split is run on, evenly spaced
+STRENGTHS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.2)    # relative strengths of unit norm tried for every k
+BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.2)  # of solved
+SCALES = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)    # on all coefficients of a row of TUNED
 COHERENT = 75                                 # threshold of the preferences paper
-MAX_NEW_TOKENS = {"full": 96, "smoke": 48}
+MAX_NEW_TOKENS = {"smoke": 48}                # full: the suite's own
 # -----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(subset, vectors, tuned, layer, alpha, norms, reverse=False):
-    """{method: row} of one subset; alpha is unit norm's; reverse: REVERSED methods, the last trait first."""
-    keys = [f"trait/{name}" for name in subset["traits"]][::-1 if reverse else 1]
+def composed(names, vectors, tuned, methods):
+    """{label: row} of the traits in this order; methods {label: function of (vectors, layers, coefs)}."""
+    keys = [f"trait/{name}" for name in names]
     v = np.stack([vectors[key] for key in keys])                                         # (trait, layer, d)
     layers, coefs = [tuned[key]["layer"] for key in keys], [tuned[key]["coefficient"] for key in keys]
-    wanted = REVERSED if reverse else [name for name in METHODS if name != "unit_norm"]
-    methods = {name: getattr(compose, name) for name in wanted}
-    if not reverse:
-        alone = [tuned[key]["relative_strength"] * norms[layer] for key in keys]
-        methods |= {"unit_norm": compose.unit_norm(layer, alpha), "solved": subsets.solved(layer, alone)}
-    return {name: method(v, layers, coefs) for name, method in methods.items()}
+    return {label: method(v, layers, coefs) for label, method in methods.items()}
+
+
+def scaled(method, scale):
+    """The method with all coefficients times scale."""
+    return lambda v, layers, coefs: method(v, layers, scale * np.asarray(coefs))
+
+
+def tried(norms):
+    """{"method setting": method}: all settings that the tune split compares."""
+    found = {f"{name} {scale}": scaled(getattr(compose, name), scale) for name in TUNED for scale in SCALES}
+    for name, layer in compose.unit_norm_layers(len(norms)).items():
+        found |= {f"{name} {s}": compose.unit_norm(layer, s * norms[layer]) for s in STRENGTHS}
+    return found | {f"solved {bound}": compose.solved(norms, bound) for bound in BOUNDS}
+
+
+def settled(norms, chosen):
+    """{label: method} that the evaluation split compares; chosen {method: setting}."""
+    found = {name: getattr(compose, name) for name in TUNED}
+    for name, layer in compose.unit_norm_layers(len(norms)).items():
+        found[name] = compose.unit_norm(layer, chosen[name] * norms[layer])
+    return found | {"solved": compose.solved(norms, chosen["solved"]),
+                    "plain_sum_scaled": scaled(compose.plain_sum, chosen["plain_sum"])}
 
 
 def job(lm, suite, subset, item, method, row, system=None):
@@ -79,40 +106,35 @@ def job(lm, suite, subset, item, method, row, system=None):
             "item": item, "traits": subset["traits"]}
 
 
-def tune_jobs(lm, suite, chosen, n, rows):
-    """Jobs on the tune split, own task; rows(subset) -> {label: row}."""
-    return [job(lm, suite, subset, item, label, row)
-            for subset in chosen for label, row in rows(subset).items()
-            for item in suites.tasks(suite, subset["task"], "tune")[:n]]
+def own_items(suite, subset, split):
+    """Items of the group's own task; the traits of a group share them."""
+    return suites.tasks(suite, subset["task"], split, subset["traits"][0])
 
 
-def evaluation_jobs(lm, suite, found, rows, reversed_rows, n, n_other):
-    """Jobs on the evaluation split: every method on both tasks, reversed pairs on the own task."""
-    jobs, instructions = [], {trait["name"]: trait["instructions"] for trait in suite.traits}
+def tune_jobs(lm, suite, few, n, vectors, tuned, norms):
+    """Jobs on the tune split, own task: a few subsets under every setting."""
+    return [job(lm, suite, subset, item, label, row) for subset in few
+            for label, row in composed(subset["traits"], vectors, tuned, tried(norms)).items()
+            for item in own_items(suite, subset, "tune")[:n]]
+
+
+def evaluation_jobs(lm, suite, found, n, n_other, vectors, tuned, norms, chosen):
+    """Jobs on the evaluation split: every method, on both tasks; the own task in every turn of the order, too."""
+    jobs, asked = [], {trait["name"]: trait["instructions"] for trait in suite.traits}
     for subset in found:
-        made, turned = rows(subset), {}
-        if subset["k"] == 2:
-            turned = {f"{name}_reversed": row for name, row in reversed_rows(subset).items()}
+        names, k = subset["traits"], subset["k"]
+        rows = composed(names, vectors, tuned, settled(norms, chosen[k])) | {"unsteered": ()}
+        turns = {f"{method}@{turn}": row for turn in range(1, k) for method, row in composed(
+            subsets.turned(names, turn), vectors, tuned, {m: getattr(compose, m) for m in ORDERED}).items()}
         for task in sorted({other["task"] for other in found}):
-            count = n if task == subset["task"] else n_other
-            for i, item in enumerate(suites.tasks(suite, task, "evaluate")[:count]):
-                asked = [instructions[name] for name in subset["traits"]]
-                system = " ".join(options[i % len(options)]["positive"] for options in asked)
-                here = {**made, **(turned if task == subset["task"] else {}), "unsteered": ()}
+            own = task == subset["task"]
+            items = own_items(suite, subset, "evaluate") if own else suites.tasks(suite, task, "evaluate")
+            here = rows | turns if own else {m: row for m, row in rows.items() if m != "plain_sum_scaled"}
+            for i, item in enumerate(items[:n if own else n_other]):
+                system = " ".join(asked[name][i % len(asked[name])]["positive"] for name in names)
                 jobs += [job(lm, suite, subset, item, method, row) for method, row in here.items()]
                 jobs.append(job(lm, suite, subset, item, "prompting", (), system))
     return jobs
-
-
-def by_k(records, labels):
-    """[(k, label, {"n", "expression", "coherence"})]: means over the cells of a tune run."""
-    found = []
-    for k in sorted({record["k"] for record in records}):
-        for label in labels:
-            mine = [r for r in records if r["k"] == k and r["method"] == label]
-            found.append((k, label, {"n": len(mine), **{what: float(np.mean([r[what] for r in mine]))
-                                                        for what in ("expression", "coherence")}}))
-    return found
 
 
 def main():
@@ -126,13 +148,14 @@ def main():
     inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
     if tune.config["model"] != lm.identity or not tune.manifest["inputs"].items() <= inputs.items():
         raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
+    length = min(suite.max_new_tokens, MAX_NEW_TOKENS.get(profile, suite.max_new_tokens))
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
               "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,
-              "scales": SCALES, "coherent": COHERENT, "max_new_tokens": MAX_NEW_TOKENS[profile]}
+              "bounds": BOUNDS, "scales": SCALES, "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
+              "coherent": COHERENT, "max_new_tokens": length}
     out, identity = folder / "04_compose", {**config, **inputs}
-    tuned, common = tune.table("tuned"), tune.table("settings")["unit_norm"]
-    norms = extract.array("residual_norm")
+    tuned, norms = tune.table("tuned"), extract.array("residual_norm")
     vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
     save = {"stage": "04_compose", "config": config, "inputs": inputs, "t0": t0, "sources": [__file__, *(
@@ -141,61 +164,46 @@ def main():
     if not found:
         if work.is_main():
             reason = "no trait of a group has a vector"
-            saved = artifacts.save(out, results={"n": {"left_out": left_out}, "not_testable": {
-                "slope": reason, "best_method_share": reason}}, **save)
+            saved = artifacts.save(out, results={"n": {"left_out": left_out}, "not_testable": dict.fromkeys(
+                ("slope", "best_method_share", "solved_minus", "order"), reason)}, **save)
             print(f"04 compose  {lm.name}  {reason}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
         return
-    length = MAX_NEW_TOKENS[profile]
-    def run(jobs, desc):
-        return cases.run(lm, judge, jobs, length, out, identity, desc)
 
-    # 2. tune split: unit norm's strength for every k, then what a common factor on all coefficients trades
-    layer, few = common["layer"], []
+    # 2. tune split: what every setting trades for every k, and which is used
+    few = []
     for k in sorted({subset["k"] for subset in found}):
         mine = [subset for subset in found if subset["k"] == k]
         few += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, TUNE_SUBSETS[profile]).astype(int))]
-    def rows(subset, alpha=None):
-        return rows_of(subset, vectors, tuned, layer, alpha or alpha_of[subset["k"]], norms)
-    tried = subsets.cells(run(tune_jobs(lm, suite, few, N_TUNE[profile], lambda subset: {
-        str(s): rows(subset, s * norms[layer])["unit_norm"] for s in STRENGTHS}), "04 unit norm"), COHERENT)
-    alphas = [{"k": k, "relative_strength": float(s), "alpha": float(s) * float(norms[layer]), **means}
-              for k, s, means in by_k(tried, [str(s) for s in STRENGTHS])]
-    alpha_of = {}
-    for k in sorted({row["k"] for row in alphas}):
-        mine = [row for row in alphas if row["k"] == k]
-        best, coherent = tuning.best(mine, "expression", "coherence", COHERENT)
-        alpha_of[k] = best["alpha"]
-        best |= {"chosen": True, "coherent": coherent}
-    def scaled(subset):
-        return {f"{method} {scale}": tuple((l, np.float32(scale) * v) for l, v in row)
-                for method, row in rows(subset).items() for scale in sorted({*SCALES, 1.0})}
-    traded = subsets.cells(run(tune_jobs(lm, suite, few, N_TUNE[profile], scaled), "04 scales"), COHERENT)
-    scales = [{"method": label.split()[0], "scale": float(label.split()[1]), "k": k, **means}
-              for k, label, means in by_k(traded, sorted({r["method"] for r in traded}))]
+    told = cases.run(lm, judge, tune_jobs(lm, suite, few, N_TUNE[profile], vectors, tuned, norms), length, out,
+                     identity, "04 settings")
+    fronts = subsets.fronts(subsets.cells(told, COHERENT), COHERENT)
+    chosen = {}
+    for row in fronts:
+        if row["chosen"]:
+            chosen.setdefault(row["k"], {})[row["method"]] = row["setting"]
 
-    # 3. evaluation split: every subset, method and prompt
-    def reversed_rows(subset):
-        return rows_of(subset, vectors, tuned, layer, None, norms, reverse=True)
-    told = run(evaluation_jobs(lm, suite, found, rows, reversed_rows, N_PROMPTS[profile], N_OTHER[profile]),
-               "04 subsets")
+    # 3. evaluation split: every subset, method, order and prompt
+    jobs = evaluation_jobs(lm, suite, found, N_PROMPTS[profile], N_OTHER[profile], vectors, tuned, norms, chosen)
+    told = cases.run(lm, judge, jobs, length, out, identity, "04 subsets")
     if not work.is_main():
         return
 
-    # 4. results: slopes, losses, who wins where
+    # 4. results: slopes, losses, who wins where, what the order does
     records = subsets.cells(told, COHERENT)
-    curves, winners, results, missing = subsets.conclude(records, METHODS, REFERENCES, [SEED, 1])
-    results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in alpha_of},
+    curves, winners, results, missing = subsets.conclude(records, METHODS, REFERENCES, PUBLISHED, [SEED, 1])
+    turns, order, no_order = subsets.orders(records, ORDERED, (*METHODS, *REFERENCES), [SEED, 2])
+    results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in chosen},
                       "left_out": left_out, "cases": len(told),
                       "unscored": sum(r["unscored"] for r in records)},
-                "unit_norm": {"layer": layer, "alpha": {str(k): alpha for k, alpha in alpha_of.items()}},
-                "not_testable": missing}
+                "chosen": {str(k): settings for k, settings in chosen.items()},
+                **({"order": order} if order else {}), "not_testable": missing | no_order}
 
     # 5. artifacts
-    prompts = [item for task in sorted({case["task"] for case in told})
-               for item in suites.tasks(suite, task, "evaluate")[:max(N_PROMPTS[profile], N_OTHER[profile])]]
+    prompts = list({item["id"]: item for item in (job["item"] for job in jobs)}.values())
     tables = {"cases.jsonl": told, "prompts.jsonl": prompts, "cells.jsonl": records, "curves": curves,
-              "alphas": alphas, "scales": scales, **({"winners": winners} if winners else {})}
-    saved = artifacts.save(out, tables=tables, results=results, **save)
+              "fronts": fronts, "traits": subsets.traits_apart(records, (*METHODS, *REFERENCES)),
+              "orders": turns, "winners": winners}
+    saved = artifacts.save(out, tables={name: rows for name, rows in tables.items() if rows}, results=results, **save)
     slopes = "  ".join(f"{method} {s['value']:.1f}" for method, s in results.get("slope", {}).items())
     print(f"04 compose  {lm.name}  slope: {slopes or 'not testable'}  {time.time() - t0:.0f} s  "
           f"digest {saved.digest[:12]}")

@@ -1,4 +1,5 @@
-"""Composition: one steering row from the tuned vectors of several traits (Subbiah et al., arXiv 2607.01802).
+"""Composition: one steering row from the tuned vectors of several traits: the methods of Subbiah et al. (arXiv
+2607.01802), their plain sum, and `solved`, which is this project's.
 
 Every method takes `vectors` (k, layer, d) raw, `layers` (k,) tuned layers l_i and `coefs` (k,) tuned
 coefficients a_i, and returns a row: a tuple of (layer, (d,) float32) in ascending order of layers, each layer
@@ -91,3 +92,70 @@ def unit_norm(layer, alpha):
             raise UserError(f"unit_norm: vector {int(np.argmin(norms))} is zero at layer {layer}")
         return _row([layer] * len(vectors), alpha / len(vectors) * vectors[:, layer] / norms[:, None])
     return method
+
+
+# The published unit norm runs at two fixed layers: after 16 and 20 blocks, of 28 (Qwen2.5-7B) and of 32
+# (Llama-3.1-8B). Here the mean relative depths of the two models.
+UNIT_NORM_DEPTHS = {"unit_norm_mid": (16 / 28 + 16 / 32) / 2, "unit_norm_late": (20 / 28 + 20 / 32) / 2}
+
+
+def unit_norm_layers(n_layers):
+    """{method: layer} of the two fixed layers of unit norm, in a model of n_layers blocks."""
+    return {name: max(round(depth * n_layers), 1) - 1 for name, depth in UNIT_NORM_DEPTHS.items()}
+
+
+def solved(norms, bound):
+    """The method that solves for all coefficients at once, so that every trait moves the residual stream along its
+    own direction as far as it does alone, within a bound on how far the stream is moved in all. Not published.
+
+    norms  (layer,) mean norm ||h_l|| of the residual stream
+    bound  largest total relative strength
+
+    With u_i = v_i / ||v_i|| at l_i, x_i the relative strength that trait i gets in company and r_i = a_i ||v_i|| /
+    ||h_{l_i}|| the one it was tuned to alone, what is added is x_i ||h_{l_i}|| u_i at l_i. What was added at a layer
+    stays in the stream above it, so trait i sees (G x)_i of its own norm along u_i, and layer l moves by w_l:
+
+        G_ij = u_i . u_j ||h_{l_j}|| / ||h_{l_i}||  where l_j <= l_i, else 0
+        minimise |G x - r|^2   subject to   x' B x = sum_l ||w_l||^2 / ||h_l||^2 <= bound^2
+        B_ij = u_i . u_j       where l_j  = l_i, else 0
+
+    Where it fits, the solution of least total strength that gives each trait its r_i; else the best trade on the
+    bound (`least_squares_in_ball`). Alone, x = min(r, bound). Later blocks change what they pass on, so the
+    identity path is a first-order account. Symmetric in the traits."""
+    def method(vectors, layers, coefs):
+        vectors, layers, coefs = _checked(vectors, layers, coefs)
+        own = np.stack([v[layer] for v, layer in zip(vectors, layers)])
+        lengths, stream = np.linalg.norm(own, axis=1), np.asarray(norms, np.float64)[layers]
+        if not lengths.all():
+            raise UserError(f"solved: vector {int(np.argmin(lengths))} is zero at layer {layers[np.argmin(lengths)]}")
+        units, at = own / lengths[:, None], np.array(layers)
+        cosines = units @ units.T
+        seen = np.where(at <= at[:, None], cosines * stream / stream[:, None], 0.0)
+        values, axes = np.linalg.eigh(np.where(at == at[:, None], cosines, 0.0))
+        used = values > 1e-10 * values.max()      # copies of one direction differ in nothing that is added
+        root = axes[:, used] / np.sqrt(values[used])                  # x = root y has total strength |y|
+        x = root @ least_squares_in_ball(seen @ root, coefs * lengths / stream, bound)
+        return _row(layers, (x * stream)[:, None] * units)
+    return method
+
+
+def least_squares_in_ball(a, b, radius):
+    """The y of least |a y - b| with |y| <= radius, the shortest of several: (n,) from a (m, n) and b (m,).
+
+    With the singular values s of a = U S V', y(t) = V diag(s / (s^2 + t)) U' b. If y(0), the least-squares solution,
+    lies inside, it is the answer; else |y(t)| falls in t and meets the radius once (the secular equation)."""
+    if not radius > 0:
+        raise UserError(f"a bound of {radius}: expected a number above 0")
+    u, s, vt = np.linalg.svd(np.asarray(a, np.float64), full_matrices=False)
+    kept = s > 1e-10 * s.max(initial=0.0)
+    s, vt, c = s[kept], vt[kept], (u.T @ np.asarray(b, np.float64))[kept]
+
+    def solution(t):
+        return s * c / (s * s + t)
+
+    low, high = 0.0, float(np.linalg.norm(s * c)) / radius            # |y(t)| <= |s c| / t
+    if np.linalg.norm(solution(0.0)) > radius:
+        while low < (middle := (low + high) / 2) < high:              # down to neighbouring floats
+            low, high = (middle, high) if np.linalg.norm(solution(middle)) > radius else (low, middle)
+        return vt.T @ solution(high)
+    return vt.T @ solution(0.0)

@@ -1,4 +1,4 @@
-"""Subsets of traits that act at once: which there are, one more composition, and what stage 04 concludes.
+"""Subsets of traits that act at once: which there are, in which orders, and what stage 04 concludes.
 
 A *cell* here is one subset under one method on one task: the means over its prompts. Pure functions.
 """
@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from lib import metrics
+from lib import metrics, tuning
 from lib.cases import number
 
 TIE = 1e-9                # scores closer than this are a tie; both methods win
@@ -29,17 +29,9 @@ def subsets(traits, available, largest):
     return kept, len(found) - len(kept)
 
 
-def solved(layer, lengths):
-    """The method that solves for all coefficients at once: the shortest w, at one layer, with
-    w . v_i / ||v_i|| = lengths[i] for every trait i, so each goes along its own direction as far as alone.
-
-    lengths (k,) residual-stream units. Takes and returns what the methods of lib.compose do; vectors that are
-    copies of each other but want different lengths get the least-squares answer."""
-    def method(vectors, layers, coefs):
-        v = np.asarray(vectors, np.float64)[:, layer]
-        v = v / np.linalg.norm(v, axis=1, keepdims=True)
-        return ((layer, (np.linalg.pinv(v) @ np.asarray(lengths, np.float64)).astype(np.float32)),)
-    return method
+def turned(names, turn):
+    """The names from number `turn` on, the ones before it behind: over all turns each is in every place once."""
+    return [*names[turn:], *names[:turn]]
 
 
 def cells(cases, coherent):
@@ -66,6 +58,27 @@ def cells(cases, coherent):
     return records
 
 
+def fronts(records, limit):
+    """Means per k, method and setting over the cells of a tune run, whose `method` reads "name setting".
+
+    returns  [{"k", "method", "setting", "n", "expression", "coherence", "usable", "limit", "chosen", "coherent"}]; of
+             a method and k the one chosen is the best by the rule of stage 02: most expression with a coherence
+             of `limit`, ties to the smaller setting."""
+    found = {}
+    for record in records:
+        method, setting = record["method"].split()
+        found.setdefault((record["k"], method), {}).setdefault(float(setting), []).append(record)
+    rows = []
+    for (k, method), settings in found.items():
+        mine = [{"k": k, "method": method, "setting": setting, "n": len(cells), "limit": limit, **{
+            what: float(np.mean([cell[what] for cell in cells])) for what in ("expression", "coherence", "usable")}}
+                for setting, cells in sorted(settings.items())]
+        best, coherent = tuning.best([row | {"relative_strength": row["setting"]} for row in mine],
+                                     "expression", "coherence", limit)
+        rows += [row | {"chosen": row["setting"] == best["setting"], "coherent": coherent} for row in mine]
+    return rows
+
+
 def slope(values):
     """Least-squares slope of column 1 on column 0; nan where column 0 is constant."""
     x = values[:, 0] - values[:, 0].mean()
@@ -80,10 +93,17 @@ def best_share(values):
     return (means[:, best] >= means.max(axis=1) - TIE).mean()
 
 
-def conclude(records, methods, references, address):
+def ahead(values):
+    """Mean of column 0 minus the highest mean of the other columns."""
+    first, *others = values.mean(axis=0)
+    return first - max(others)
+
+
+def conclude(records, methods, references, published, address):
     """(curves, winners, results, missing) from the records of `cells`.
 
-    methods     the compositions that compete; references stand beside them (prompting, unsteered ...)
+    methods     the compositions that compete; references stand beside them (solved, prompting, unsteered ...)
+    published   those of the methods that a paper has published
     Expression is counted on the group's own task, as published; `other_task` is the same on the other one.
     Subsets are resampled; those of a group share traits, so `slope_over_groups` resamples whole groups."""
     at = {(r["subset"], r["own"], r["method"]): r for r in records}
@@ -121,27 +141,24 @@ def conclude(records, methods, references, address):
                     if all((name, True, method) in at for name in r["expressions"])]
             if lost:
                 drop.setdefault(method, {})[str(k)] = over(lost)
-    # the alphabetical order of the published table, and what exchanging the two traits does to each of them
-    order, exchanged = {}, {}
-    for method in shown:
-        pairs = [list(r["expressions"].values()) for r in records
-                 if r["method"] == method and r["own"] and r["k"] == 2]
-        if pairs:
-            order[method] = over([first - second for first, second in pairs])
-    for method in ("different_layers", "orthogonalised"):
-        gains = []
-        for r in records:
-            if r["method"] == f"{method}_reversed":
-                (a, b), forward = r["expressions"], at[r["subset"], True, method]["expressions"]
-                gains.append(np.mean([forward[a] - r["expressions"][a], r["expressions"][b] - forward[b]]))
-        if gains:
-            exchanged[method] = over(gains)
-    for key, found in (("drop", drop), ("first_minus_second", order),
-                       ("first_minus_second_exchanged", exchanged)):
-        if found:
-            results[key] = found
-        else:
-            missing[key] = "no subset of two traits"
+    if drop:
+        results["drop"] = drop
+    else:
+        missing["drop"] = "no subset of two traits"
+
+    # the joint solution against others, on the same subsets of two traits and more
+    mine = [r["subset"] for r in records if r["method"] == "solved" and r["own"] and r["k"] > 1]
+    against = {"best_published": published, **{m: (m,) for m in shown if m != "solved"}}
+    for key, others in against.items():
+        scores = [[at[name, True, m]["usable"] for m in ("solved", *others)] for name in mine
+                  if all((name, True, m) in at for m in others)]
+        if scores and others:
+            results.setdefault("solved_minus", {})[key] = over(scores, ahead)
+    if not results.get("solved_minus"):
+        missing["solved_minus"] = "no subset of two traits"
+    else:
+        scores = {m: np.mean([at[name, True, m]["usable"] for name in mine]) for m in published}
+        results["best_published"] = max(scores, key=scores.get)
 
     # who wins: cells of k and task
     results["best_method"], results["best_method_other_task"] = {}, {}
@@ -161,10 +178,13 @@ def conclude(records, methods, references, address):
             key = share if score == "usable" else share + "_expression"
             results[key] = over(table, best_share) | {"cells": len(places)}
             results[named][score] = methods[int(means.mean(axis=0).argmax())]
-            winners += [{"k": k, "task": task, "own": own, "score": score, "n": int((table[:, 0] == c).sum()),
-                         "means": dict(zip(methods, means[c])),
-                         "winners": [m for m, x in zip(methods, means[c]) if x >= means[c].max() - TIE]}
-                        for c, (k, task) in enumerate(places)]
+            for c, (k, task) in enumerate(places):
+                mine = [r["subset"] for r, _ in rows if (r["k"], r["task"]) == (k, task)]
+                beside = {m: np.mean([at[name, own, m][score] for name in mine]) for m in references
+                          if all((name, own, m) in at for name in mine)}
+                winners.append({"k": k, "task": task, "own": own, "score": score, "n": len(mine),
+                                "means": dict(zip(methods, means[c])), "references": beside,
+                                "winners": [m for m, x in zip(methods, means[c]) if x >= means[c].max() - TIE]})
     for method in shown:
         for k in sorted({r["k"] for r in records}):
             mine = [r for r in records if r["method"] == method and r["own"] and r["k"] == k]
@@ -172,3 +192,65 @@ def conclude(records, methods, references, address):
                 curves.append({"method": method, "task": "own", "k": k, **{
                     what: over([r[what] for r in mine]) for what in ("expression", "coherence", "usable")}})
     return curves, winners, results, missing
+
+
+def traits_apart(records, methods):
+    """What each trait loses in company: [{"trait", "group", "method", "k", "n", "alone", "together", "drop"}], means
+    over the n subsets of k traits that hold it, own task; drop = together minus alone, same method and prompts."""
+    found, alone = {}, {}
+    for r in records:
+        if r["own"] and r["method"] in methods:
+            for name, value in r["expressions"].items():
+                if r["k"] == 1:
+                    alone[name, r["method"]] = float(value)
+                found.setdefault((name, r["group"], r["method"], r["k"]), []).append(value)
+    return [{"trait": name, "group": group, "method": method, "k": k, "n": len(values),
+             "alone": alone[name, method], "together": float(np.mean(values)),
+             "drop": float(np.mean(values)) - alone[name, method]}
+            for (name, group, method, k), values in found.items() if k > 1 and (name, method) in alone]
+
+
+def orders(records, ordered, shown, address):
+    """(rows, results, {missing key: reason}): what the place of a trait does, own task.
+
+    ordered  methods whose rows depend on the order; turn t of one is the method "name@t" (see `turned`), the
+             alphabetical order is the method itself
+    shown    methods whose alphabetical difference is given
+    Each trait of a subset is in every place once, so first minus last, the mean over its traits of expression in
+    the first place minus expression in the last, is free of differences between traits. At k = 2 the alphabetical
+    difference, Trait 1 minus Trait 2 of the published table, is the sum of it (`place`) and of what the two traits
+    differ by (`traits`). `sd`: SD over orders of one trait's expression; `sd_mean`: of the subset's mean."""
+    at = {(r["subset"], r["method"]): r for r in records if r["own"]}
+    rows, results, counter = [], {}, iter(range(10 ** 6))
+
+    def over(values):
+        return metrics.bootstrap(values, unit="subsets", seed_address=[*address, next(counter)])
+
+    for method in ordered:
+        for r in [r for r in records if r["own"] and r["method"] == method and r["k"] > 1]:
+            turns = [at.get((r["subset"], f"{method}@{t}" if t else method)) for t in range(r["k"])]
+            if all(turns):
+                e = np.array([list(turn["expressions"].values()) for turn in turns])      # (turn, trait)
+                k, trait = r["k"], np.arange(r["k"])
+                rows.append({"subset": r["subset"], "k": k, "method": method, "expression": e.mean(),
+                             "first": e[trait, trait].mean(), "last": e[(trait + 1) % k, trait].mean(),
+                             "first_minus_last": (e[trait, trait] - e[(trait + 1) % k, trait]).mean(),
+                             "sd": e.std(axis=0, ddof=1).mean(), "sd_mean": e.mean(axis=1).std(ddof=1)})
+    for what in ("first_minus_last", "sd", "sd_mean"):
+        for method in ordered:
+            mine = [row for row in rows if row["method"] == method]
+            if mine:
+                results.setdefault(what, {})[method] = over([row[what] for row in mine])
+                for k in sorted({row["k"] for row in mine}):
+                    results.setdefault(f"{what}_by_k", {}).setdefault(method, {})[str(k)] = over(
+                        [row[what] for row in mine if row["k"] == k])
+    for method in shown:
+        gaps = {r["subset"]: float(np.subtract(*r["expressions"].values()))
+                for r in records if r["own"] and r["method"] == method and r["k"] == 2}
+        place = {row["subset"]: row["first_minus_last"] for row in rows if row["method"] == method}
+        if gaps:
+            found = results.setdefault("alphabetical", {})[method] = {"difference": over(list(gaps.values()))}
+            if all(name in place for name in gaps):
+                found |= {"place": over([place[name] for name in gaps]),
+                          "traits": over([gap - place[name] for name, gap in gaps.items()])}
+    return rows, results, {} if results else {"order": "no subset of two traits"}

@@ -1,6 +1,7 @@
 """Figures of the preference study: expression, transfer, composition."""
 
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from draw import (
     BLACK,
@@ -13,11 +14,11 @@ from draw import (
     PINK,
     RED,
     SKY,
-    band,
     by_model,
     caption,
     counted,
     least,
+    number,
     panels,
     plt,
     table,
@@ -194,6 +195,21 @@ def transfer_draw(rows, names):
     return figure
 
 
+# Colour, marker and line of every way to make a text; unit norm is one method at two layers.
+METHODS = {
+    "different_layers": (BLUE, "o", "-"),
+    "orthogonalised": (RED, "s", "-"),
+    "tuned_mean": (GREEN, "D", "-"),
+    "unit_norm_mid": (PINK, "^", "-"),
+    "unit_norm_late": (PINK, "v", "--"),
+    "plain_sum": (SKY, "P", "-"),
+    "plain_sum_scaled": (SKY, "P", "--"),
+    "solved": (BLACK, "*", "-"),
+    "prompting": (ORANGE, "X", "-"),
+    "unsteered": (GREY, ".", ":"),
+}
+
+
 def composition_rows(names, found):
     rows = [
         {
@@ -202,7 +218,7 @@ def composition_rows(names, found):
             "task": record["task"],
             "k": record["k"],
             **{key: record["expression"][key] for key in ("value", "low", "high", "n")},
-            "coherence": record["coherence"]["value"],
+            **{what: record[what]["value"] for what in ("coherence", "usable")},
         }
         for name in names
         for record in table(found[name, "04_compose"], "curves")
@@ -211,23 +227,155 @@ def composition_rows(names, found):
 
 
 def composition_draw(rows, names):
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure, axes = panels(names, 5.0, rows=2, sharex=True, sharey="row")
-    colors = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, GREY)
+    figure, axes = panels(names, 7.0, rows=3, sharex=True, sharey="row")
     for column, (name, mine) in enumerate(by_model(rows, names)):
-        for index, method in enumerate(methods):
+        for index, (method, (color, marker, style)) in enumerate(METHODS.items()):
             line = sorted((row for row in mine if row["method"] == method), key=lambda row: row["k"])
-            k = [row["k"] for row in line]
-            band(axes[0][column], k, line, colors[index % 8], method, marker="osD^vP*X"[index % 8])
-            axes[1][column].plot(
-                k, [row["coherence"] for row in line], color=colors[index % 8], marker="osD^vP*X"[index % 8]
-            )
+            k = [row["k"] + 0.04 * (index - 4.5) for row in line]
+            look = {"color": color, "marker": marker, "linestyle": style}
+            spread = [[r["value"] - r["low"] for r in line], [r["high"] - r["value"] for r in line]]
+            axes[0][column].errorbar(k, [r["value"] for r in line], yerr=spread, elinewidth=0.7, label=method, **look)
+            axes[1][column].plot(k, [r["usable"] for r in line], **look)
+            axes[2][column].plot(k, [r["coherence"] for r in line], **look)
         axes[0][column].set(title=name)
-        axes[1][column].set(xlabel="traits at once, k", xticks=sorted({row["k"] for row in rows}), ylim=(-3, 103))
-    axes[0][0].set_ylabel("expression per trait")
-    axes[1][0].set_ylabel("coherence")
+        axes[2][column].set(xlabel="traits at once, k", xticks=sorted({row["k"] for row in rows}), ylim=(-3, 103))
+    for axis, label in zip(axes[:, 0], ("expression per trait", "usable expression", "coherence")):
+        axis.set_ylabel(label)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    return figure
+
+
+def fronts_rows(names, found):
+    keys = ("k", "method", "setting", "expression", "coherence", "usable", "limit", "n", "chosen")
+    rows = [
+        {"model": name, **{key: record[key] for key in keys}}
+        for name in names
+        for record in table(found[name, "04_compose"], "fronts")
+    ]
+    return rows, rows and caption(
+        names, found, "04_compose", f"{least([row['n'] for row in rows])} sets of traits per point, tuning split"
+    )
+
+
+def fronts_draw(rows, names):
+    sizes = sorted({row["k"] for row in rows})
+    shape = {"figsize": (2.6 * len(sizes), 2.5 * len(names) + 0.6), "squeeze": False}
+    figure, axes = plt.subplots(len(names), len(sizes), sharex=True, sharey="row", **shape)
+    for line, (name, mine) in zip(axes, by_model(rows, names)):
+        for axis, k in zip(line, sizes):
+            for method, (color, marker, style) in METHODS.items():
+                points = sorted(
+                    (row for row in mine if row["k"] == k and row["method"] == method), key=lambda row: row["setting"]
+                )
+                x, y = ([row[what] for row in points] for what in ("coherence", "expression"))
+                axis.plot(x, y, color=color, linestyle=style, marker=marker, markersize=3, linewidth=1.1, label=method)
+                best = [row for row in points if row["chosen"]]
+                axis.plot(
+                    [row["coherence"] for row in best],
+                    [row["expression"] for row in best],
+                    marker=marker,
+                    color="none",
+                    markeredgecolor=color,
+                    markersize=9,
+                )
+            axis.axvline(mine[0]["limit"], color=GREY, linewidth=0.8, linestyle=":")
+            axis.set(title=f"{name}, k = {k}", xlim=(103, -3))
+    for axis in axes[-1]:
+        axis.set_xlabel("coherence")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("expression per trait")
+    shown = {row["method"] for row in rows}
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    kept = [(handle, label) for handle, label in zip(handles, labels) if label in shown]
+    figure.legend(*zip(*kept), loc="outside lower center", ncols=7)
+    return figure
+
+
+def winners_rows(names, found):
+    rows = []
+    for name in names:
+        for record in table(found[name, "04_compose"], "winners"):
+            if record["score"] == "usable":
+                for method, value in (record["means"] | record["references"]).items():
+                    rows.append(
+                        {
+                            "model": name,
+                            **{key: record[key] for key in ("task", "own", "k", "n")},
+                            "method": method,
+                            "value": value,
+                            "wins": method in record["winners"],
+                        }
+                    )
+    return rows, rows and caption(
+        names, found, "04_compose", f"{least([row['n'] for row in rows])} sets of traits per cell"
+    )
+
+
+def winners_draw(rows, names):
+    figure, axes = panels(names, 3.6, width=5.2)
+    shown = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    places = sorted({(not row["own"], row["task"], row["k"]) for row in rows})
+    top = max(row["value"] for row in rows)
+    for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
+        for row in mine:
+            x, y = places.index((not row["own"], row["task"], row["k"])), shown.index(row["method"])
+            shade = 0.75 * row["value"] / (top or 1)
+            axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=BLUE, alpha=shade, linewidth=0))
+            axis.text(x, y, number(row["value"], 0), ha="center", va="center")
+            if row["wins"]:
+                axis.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=RED, linewidth=1.4))
+        for x in range(1, len(places)):
+            if places[x][:2] != places[x - 1][:2]:
+                axis.axvline(x - 0.5, color=BLACK, linewidth=0.8)
+        for other, task in dict.fromkeys(place[:2] for place in places):
+            at = [x for x, place in enumerate(places) if place[:2] == (other, task)]
+            label = f"{task}\n{'other' if other else 'own'} task"
+            axis.text(sum(at) / len(at), -0.65, label, ha="center", va="bottom", fontsize=7)
+        axis.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(shown) - 0.5, -0.5))
+        axis.set_xticks(range(len(places)), [place[2] for place in places])
+        axis.set_yticks(range(len(shown)), shown)
+        axis.set_title(name, pad=26)
+        axis.set_xlabel("traits at once, k")
+        axis.tick_params(length=0)
+        axis.grid(False)
+    return figure
+
+
+def order_rows(names, found):
+    rows = []
+    for name in names:
+        for method, gap in found[name, "04_compose"].results.get("order", {}).get("alphabetical", {}).items():
+            for part, estimate in gap.items():
+                rows.append(
+                    {
+                        "model": name,
+                        "method": method,
+                        "part": part,
+                        **{key: estimate[key] for key in ("value", "low", "high", "n")},
+                    }
+                )
+    return rows, rows and caption(names, found, "04_compose", f"{least([row['n'] for row in rows])} pairs of traits")
+
+
+def order_draw(rows, names):
+    figure, axes = panels(names, 3.4, sharey=True)
+    shown = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    parts = {"difference": (BLACK, "o", 0.0), "place": (RED, "s", 0.22), "traits": (BLUE, "D", -0.22)}
+    for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
+        for row in mine:
+            color, marker, shift = parts[row["part"]]
+            y, spread = shown.index(row["method"]) + shift, [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+            axis.errorbar(row["value"], y, xerr=spread, color=color, marker=marker, linestyle="", elinewidth=1)
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        axis.set(title=name, xlabel="points of 100", ylim=(len(shown) - 0.5, -0.5))
+        axis.set_yticks(range(len(shown)), shown)
+    labels = ("Trait 1 minus Trait 2, alphabetical", "by the place in the order", "by the traits")
+    marks = [
+        Line2D([], [], color=color, marker=marker, linestyle="", label=label)
+        for (color, marker, _), label in zip(parts.values(), labels)
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -326,7 +474,8 @@ FIGURES = (
     Figure(
         "composition",
         "Several traits at once",
-        "Mean expression per trait and coherence when k vectors act together, by method; " "bands are 95 % intervals.",
+        "Mean expression per trait, usable expression (that of an incoherent text counts 0) and coherence when k "
+        "vectors act together, by method; bars are 95 % intervals.",
         composition_rows,
         composition_draw,
     ),
@@ -339,5 +488,30 @@ FIGURES = (
         "questions, so signs and order may be compared, sizes not.",
         published_rows,
         published_draw,
+    ),
+    Figure(
+        "fronts",
+        "What expression costs in coherence",
+        "One point per setting of a method: a scale on all its coefficients, the relative strength of unit norm, or "
+        "the bound of the joint solution. Large mark: the setting that the rule of stage 02 picks; dotted: its limit.",
+        fronts_rows,
+        fronts_draw,
+    ),
+    Figure(
+        "winners",
+        "Which method wins where",
+        "Usable expression per trait, by method, task and k; framed: the best of the published methods and the plain "
+        "sum.",
+        winners_rows,
+        winners_draw,
+    ),
+    Figure(
+        "order",
+        "What the alphabetical order leaks into Trait 1 and Trait 2",
+        "Expression of the first minus the second trait of a pair in alphabetical order. Running the other order, "
+        "too, splits it into what the place does and what the two traits differ by; a method without an order has the "
+        "latter only.",
+        order_rows,
+        order_draw,
     ),
 )

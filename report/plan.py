@@ -41,7 +41,8 @@ def count(lm, suite, profile):
     size = {name: sum(len(suites.split(b["items"], name)) for b in suite.behaviours) for name in suites.SPLITS}
     voting = [b for b in suite.behaviours if b["name"] in two.LAYER_SETS] or suite.behaviours
     tuning = sum(len(suites.split(b["items"], "tune")) for b in voting)
-    ask, write = length.get("question", 0), {stage: stage.MAX_NEW_TOKENS[profile] for stage in (one, two, three, four)}
+    ask, write = length.get("question", 0), {stage: stage.MAX_NEW_TOKENS[profile] for stage in (one, two, three)}
+    write[four] = four.MAX_NEW_TOKENS.get(profile, suite.max_new_tokens)
     steps, end = len(five.STEPS), 2                                       # last prompt token and bracket
     out = {}
 
@@ -67,7 +68,9 @@ def count(lm, suite, profile):
     if traits:
         found = subsets.subsets(traits, [t["name"] for t in traits], four.LARGEST)[0]
         per = (len(four.METHODS) + len(four.REFERENCES)) * (four.N_PROMPTS[profile] + four.N_OTHER[profile])
-        texts = len(found) * per + four.LARGEST * four.TUNE_SUBSETS[profile] * four.N_TUNE[profile] * (len(four.STRENGTHS) + 5 * len(four.SCALES))
+        turns = sum(subset["k"] - 1 for subset in found) * len(four.ORDERED) * four.N_PROMPTS[profile]
+        settings = len(four.TUNED) * len(four.SCALES) + len(four.UNIT_NORMS) * len(four.STRENGTHS) + len(four.BOUNDS)
+        texts = len(found) * per + turns + four.LARGEST * four.TUNE_SUBSETS[profile] * four.N_TUNE[profile] * settings
         out["04_compose"] = (texts * np.mean([length["summary"], length["email"]]), 0, texts * write[four])
     else:
         out["04_compose"] = (0, 0, 0)

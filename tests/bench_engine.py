@@ -4,7 +4,7 @@ Same work, same model (random Llama, 8 layers, width 512, vocabulary 32,000, flo
 about 80 tokens: times, ratios and the largest difference of the results. Absolute times mean little on a shared machine,
 ratios do. The peer runs at the best of several batch sizes. The papers' way is one full forward pass per option and
 multiplier, batch 1, logits of all positions. Then how the engine's cost grows with layers, multipliers, prompts and
-length, and the peak of memory.
+length, and the peak of memory. Last, steered generation (tests/bench_generate.py).
 
 reads   nothing; the peer library is installed into .bench/ by `make bench`, and left out of the table if it is not there
 writes  report/bench.md, report/bench.png, report/bench.json
@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+import bench_generate
 import tiny
 from lib import engine
 from lib.artifacts import ROOT
@@ -202,6 +203,7 @@ def main():
         found = compare(model(f"{folder}/main"), peer)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         grown = scaling(folder)
+    written = bench_generate.compare()
     lines = ["# The engine beside others", "",
              f"{PROMPTS} prompts of about {LENGTH} tokens, random Llama of {LAYERS} layers, width {WIDTH}, vocabulary {VOCABULARY:,}, float32, "
              f"{THREADS} threads, {platform.machine()}, torch {torch.__version__}. One run of `make bench`; the fastest of {REPEATS} for each side, "
@@ -213,11 +215,11 @@ def main():
         lines.append(f"| {row['work']} | {row['against']}{', ' + row['note'] if row['note'].startswith('batch') else ''} | {row['theirs']:.2f} | {row['ours']:.2f} | "
                      f"{row['ratio']:.1f}x | {goal}x | {'' if row['difference'] is None else format(row['difference'], '.0e')} |")
     lines += ["", "How the time of a propensity sweep grows when one thing grows (from 4 layers, 7 multipliers at one layer, 32 prompts, 80 tokens):",
-              "", "![Cost of a sweep](bench.png)", ""]
+              "", "![Cost of a sweep](bench.png)", "", *bench_generate.lines(written)]
     report = ROOT / "report"
     draw(grown, report / "bench.png")
     (report / "bench.md").write_text("\n".join(lines), encoding="utf-8")
-    (report / "bench.json").write_text(json.dumps({"compared": found, "grown": grown, "peak_gib": round(peak, 2)}, indent=1) + "\n")
+    (report / "bench.json").write_text(json.dumps({"compared": found, "generated": written, "grown": grown, "peak_gib": round(peak, 2)}, indent=1) + "\n")
     print("\n".join(lines[2:]))
 
 

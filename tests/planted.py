@@ -181,7 +181,8 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 
 
 def composition(rng):
-    methods = ("different_layers", "orthogonalised", "tuned_mean", "unit_norm", "plain_sum")
+    methods = ("different_layers", "orthogonalised", "tuned_mean", "unit_norm_mid", "unit_norm_late", "plain_sum")
+    beside = ("solved", "plain_sum_scaled", "prompting", "unsteered")
     rows = [
         {
             "method": m,
@@ -189,14 +190,33 @@ def composition(rng):
             "k": k,
             "expression": est(70 - 12 * k + rng.normal(), 5, 30, "subsets"),
             "coherence": est(95 - 8 * k, 3, 30, "subsets"),
+            "usable": est(60 - 12 * k + rng.normal(), 5, 30, "subsets"),
         }
-        for m in (*methods, "prompting", "unsteered")
+        for m in (*methods, *beside)
         for k in (1, 2, 3, 4)
     ]
-    return {"curves": rows}, {
+    fronts = [
+        {"k": k, "method": m, "setting": s, "n": 16, "expression": 40 * s / k + rng.normal(), "usable": 10.0,
+         "coherence": 110 - 60 * s, "limit": 75, "chosen": s == 0.5, "coherent": True}
+        for m in (*methods, "solved") for k in (1, 2, 3, 4) for s in (0.5, 1.0, 1.25)
+    ]
+    winners = [
+        {"k": k, "task": task, "own": own, "score": score, "n": 20, "means": {m: 50.0 - i for i, m in enumerate(methods)},
+         "references": {m: 45.0 for m in beside if own or m != "plain_sum_scaled"}, "winners": [methods[0]]}
+        for k in (1, 2, 3, 4) for task in ("email", "summary") for own in (True, False) for score in ("usable", "expression")
+    ]
+    order = {"first_minus_last": {m: est(2, 1, 92, "subsets") for m in methods[:2]},
+             "sd": {m: est(5, 1, 92, "subsets") for m in methods[:2]},
+             "alphabetical": {m: {"difference": est(4, 3, 51, "subsets")} | (
+                 {"place": est(1, 1, 51, "subsets"), "traits": est(3, 3, 51, "subsets")} if m in methods[:2] else {})
+                 for m in (*methods, *beside)}}
+    return {"curves": rows, "fronts": fronts, "winners": winners}, {
         "slope": {m: est(-8 - i, 3, 60, "subsets") for i, m in enumerate(methods)},
         "best_method_share": est(0.6, 0.2, 8, "cells"),
         "drop": {m: {"2": est(-9 - i, 4, 30, "subsets")} for i, m in enumerate(methods)},
+        "best_published": methods[0],
+        "solved_minus": {m: est(1, 2, 92, "subsets") for m in ("best_published", "plain_sum_scaled", "prompting")},
+        "order": order,
     }
 
 

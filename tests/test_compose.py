@@ -9,7 +9,7 @@ RNG = np.random.default_rng([11, 0])
 VECTORS = RNG.normal(size=(4, 6, 5)).astype(np.float32)            # (trait, layer, d)
 METHODS = {"plain_sum": compose.plain_sum, "different_layers": compose.different_layers,
            "orthogonalised": compose.orthogonalised, "tuned_mean": compose.tuned_mean,
-           "unit_norm": compose.unit_norm(3, 2.0)}
+           "unit_norm": compose.unit_norm(3, 2.0), "solved": compose.solved(np.ones(6), 1e9)}
 
 
 def same(row, expected):
@@ -105,3 +105,102 @@ def test_methods_differ_only_where_they_should():
     arguments = VECTORS, (5, 3, 1, 0), (1.0, 2.0, 3.0, 4.0)
     for name in ("different_layers", "tuned_mean"):
         same(METHODS[name](*arguments), compose.plain_sum(*arguments))
+
+
+# --- the joint solution ------------------------------------------------------------------------------------
+NORMS = np.array([3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+UNIT = [[x[l] / np.linalg.norm(x[l]) for l in range(6)] for x in VECTORS.astype(np.float64)]
+
+
+def seen_along(row, trait, layer):
+    """Relative strength along a trait's own direction of all that was added up to its layer."""
+    return sum(np.dot(part, UNIT[trait][layer]) for l, part in row if l <= layer) / NORMS[layer]
+
+
+def total(row):
+    return np.sqrt(sum((np.linalg.norm(part) / NORMS[layer]) ** 2 for layer, part in row))
+
+
+def alone(trait, layer, coef):
+    return coef * np.linalg.norm(VECTORS[trait, layer]) / NORMS[layer]
+
+
+@pytest.mark.parametrize("layers", [(2, 2, 2), (4, 1, 4), (5, 3, 0)])
+def test_solved_gives_every_trait_what_it_had_alone(layers):
+    coefs = (1.0, 2.0, 0.5)
+    row = compose.solved(NORMS, 1e9)(VECTORS[:3], layers, coefs)
+    for trait, (layer, coef) in enumerate(zip(layers, coefs)):
+        assert seen_along(row, trait, layer) == pytest.approx(alone(trait, layer, coef), abs=1e-5)
+    plain = compose.plain_sum(VECTORS[:3], layers, coefs)
+    assert any(abs(seen_along(plain, t, l) - alone(t, l, c)) > 0.05 for t, (l, c) in enumerate(zip(layers, coefs)))
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.5, 1.0])
+def test_solved_keeps_within_its_bound_and_trades_best_there(bound):
+    """Against random rows of the same vectors and layers on the bound, and steps from the solution."""
+    layers, coefs, rng = (4, 1, 4), np.array([1.0, 2.0, 0.5]), np.random.default_rng([11, 1])
+    wanted = [alone(t, l, c) for t, (l, c) in enumerate(zip(layers, coefs))]
+
+    def shortfall(row):
+        return sum((seen_along(row, t, layers[t]) - wanted[t]) ** 2 for t in range(3))
+
+    row = compose.solved(NORMS, bound)(VECTORS[:3], layers, coefs)
+    assert total(row) == pytest.approx(bound, rel=1e-5)
+    tried = [rng.normal(size=3) for _ in range(3000)]
+    (_, low), (_, high) = row
+    own = np.stack([VECTORS[t, l] for t, l in enumerate(layers)]).astype(np.float64)
+    found = np.array([np.linalg.lstsq(own[[0, 2]].T, high, rcond=None)[0][0], np.dot(low, own[1]) / (own[1] @ own[1]),
+                      np.linalg.lstsq(own[[0, 2]].T, high, rcond=None)[0][1]])
+    tried += [found + step * rng.normal(size=3) for step in (1e-3, 1e-2, 1e-1) for _ in range(300)]
+    for c in tried:
+        other = compose.plain_sum(VECTORS[:3], layers, c)
+        other = compose.plain_sum(VECTORS[:3], layers, c * bound / total(other))
+        assert shortfall(row) <= shortfall(other) + 1e-6
+
+
+def test_ball_against_projected_gradient_descent():
+    """Wide, square and tall, full and deficient, inside and on the bound."""
+    rng = np.random.default_rng([11, 2])
+    for m, n, rank in ((3, 3, 3), (4, 2, 2), (2, 4, 2), (3, 3, 2)):
+        a = rng.normal(size=(m, rank)) @ rng.normal(size=(rank, n))
+        b = rng.normal(size=m)
+        free = np.linalg.pinv(a) @ b
+        for radius in (0.3 * np.linalg.norm(free), 2 * np.linalg.norm(free)):
+            y, step = np.zeros(n), 1 / np.linalg.norm(a, 2) ** 2
+            for _ in range(20000):
+                y = y - step * a.T @ (a @ y - b)
+                y *= min(1.0, radius / max(np.linalg.norm(y), 1e-300))
+            found = compose.least_squares_in_ball(a, b, radius)
+            np.testing.assert_allclose(found, y, atol=1e-4 * np.linalg.norm(y))
+            assert np.linalg.norm(found) <= radius * (1 + 1e-12)
+            assert np.linalg.norm(a @ found - b) <= np.linalg.norm(a @ y - b) + 1e-9
+
+
+def test_solved_alone_is_the_tuned_vector_up_to_the_bound():
+    same(compose.solved(NORMS, 9.0)(VECTORS[:1], (2,), (1.5,)), [(2, 1.5 * VECTORS[0, 2])])
+    same(compose.solved(NORMS, 0.1)(VECTORS[:1], (2,), (1.5,)), [(2, 0.1 * NORMS[2] * UNIT[0][2])])
+
+
+def test_solved_does_not_depend_on_the_order_and_counts_a_copy_once():
+    layers, coefs, turn = (4, 1, 4, 2), np.array([1.0, 2.0, 0.5, 1.0]), [2, 0, 3, 1]
+    for bound in (0.4, 99.0):
+        method = compose.solved(NORMS, bound)
+        same(method(VECTORS[turn], [layers[i] for i in turn], coefs[turn]), method(VECTORS, layers, coefs))
+        twice = method(np.stack([VECTORS[0], VECTORS[0], VECTORS[1]]), (4, 4, 1), (1.0, 1.0, 2.0))
+        if bound > 1:
+            same(twice, method(VECTORS[:2], (4, 1), (1.0, 2.0)))
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, np.nan])
+def test_solved_needs_a_bound(bound):
+    with pytest.raises(UserError, match="above 0"):
+        compose.solved(NORMS, bound)(VECTORS[:1], (2,), (1.5,))
+
+
+def test_unit_norm_layers_of_the_published_models_and_ours():
+    """Published: after 16 and 20 blocks, of 28 and of 32."""
+    for n, (mid, late) in {28: (16, 20), 32: (16, 20)}.items():
+        found = compose.unit_norm_layers(n)
+        assert abs(found["unit_norm_mid"] + 1 - mid) <= 2 and abs(found["unit_norm_late"] + 1 - late) <= 2
+    assert list(compose.unit_norm_layers(6).values()) == [2, 3]
+    assert all(0 <= layer < n for n in range(1, 9) for layer in compose.unit_norm_layers(n).values())

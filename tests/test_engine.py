@@ -199,6 +199,21 @@ def test_generate_stops_at_eos(llama, monkeypatch):
     assert engine.generate_ids(llama, prompts, rows, 12) == want
 
 
+def test_a_batch_goes_on_without_the_rows_that_have_ended(lm, monkeypatch):
+    prompts, rows = some(12, seed=3), (some_rows() * 2)[:12]
+    free, real, sizes = engine.generate_ids(lm, prompts, rows, 20), lm.model.generate, []
+    common = np.bincount(sum((ids[2:] for ids in free), []), minlength=VOCAB).argsort()[-2:].tolist()
+    monkeypatch.setattr(lm, "eos", tuple(common))
+    monkeypatch.setattr(lm.model.generation_config, "eos_token_id", common)
+    monkeypatch.setattr(engine, "LEAST_ENDED", 1)
+    monkeypatch.setattr(engine, "SPREAD", 0)
+    monkeypatch.setattr(lm.model, "generate", lambda **k: sizes.append(len(k["input_ids"])) or real(**k))
+    ends = [next((k for k, token in enumerate(ids) if token in common), 20) for ids in free]
+    assert engine.generate_ids(lm, prompts, rows, 20) == [ids[:end] for ids, end in zip(free, ends)]
+    shared = engine._new_cache(lm) is not None          # other models keep a state that cannot be selected
+    assert len(set(ends)) > 3 and sizes[0] == 12 and (sizes[1:] and sizes[1] <= 6 if shared else sizes == [12])
+
+
 def test_a_pad_that_looks_like_a_token(llama, monkeypatch):
     """Padded to one length both prompts read [7, 7, 30, 31]; the mask tells them apart."""
     monkeypatch.setattr(llama.model.generation_config, "pad_token_id", 7)

@@ -242,15 +242,6 @@ def test_subset_counts_are_the_published_ones():
     assert len(found) - len(fewer) == left_out == 4    # slang alone, two pairs, one triple
 
 
-def test_solved_moves_every_trait_as_far_as_alone():
-    rng = np.random.default_rng(0)
-    vectors, lengths = rng.standard_normal((3, 4, 16)), [1.0, 2.0, 0.5]
-    (layer, w), = subsets.solved(2, lengths)(vectors, [0, 1, 2], [9.0, 9.0, 9.0])
-    unit = vectors[:, 2] / np.linalg.norm(vectors[:, 2], axis=1, keepdims=True)
-    assert layer == 2 and unit @ w == pytest.approx(lengths, abs=1e-5)
-    assert np.linalg.matrix_rank(np.vstack([unit, w]), tol=1e-5) == 3    # inside the span: the shortest
-
-
 def planted_cells(expression):
     """Cells of three groups of three traits; expression(method, k, task) per trait."""
     records = []
@@ -269,7 +260,7 @@ def planted_cells(expression):
 def test_slopes_drops_and_winners_known_case():
     def expression(method, k, task):
         return 80 - 10 * k if method == "x" else 90 - 20 * k + (25 if task == "email" and k == 3 else 0)
-    curves, winners, results, missing = subsets.conclude(planted_cells(expression), ("x", "y"), (), ADDRESS)
+    curves, winners, results, missing = subsets.conclude(planted_cells(expression), ("x", "y"), (), (), ADDRESS)
     assert results["slope"]["x"]["value"] == pytest.approx(-10) and results["slope"]["x"]["n"] == 21
     assert results["slope_over_groups"]["x"]["n"] == 3
     assert results["drop"]["x"]["3"]["value"] == pytest.approx(-20)
@@ -281,14 +272,62 @@ def test_slopes_drops_and_winners_known_case():
     assert missing["best_method_share_other_task"] and "slope_other_task" not in results
 
 
-def test_exchanging_two_traits_is_seen_as_an_order_effect():
-    cell = {"subset": "a+b", "group": "E1", "k": 2, "task": "email", "own": True, "n": 1, "unscored": 0,
-            "coherence": 100, "usable": 50}
-    both = [cell | {"method": "orthogonalised", "expressions": {"a": 80, "b": 40}, "expression": 60},
-            cell | {"method": "orthogonalised_reversed", "expressions": {"a": 50, "b": 60}, "expression": 55}]
-    results = subsets.conclude(both, ("orthogonalised",), (), ADDRESS)[2]
-    assert results["first_minus_second"]["orthogonalised"]["value"] == 40    # mixes trait and place
-    assert results["first_minus_second_exchanged"]["orthogonalised"]["value"] == (30 + 20) / 2
+def test_the_joint_solution_is_held_against_the_best_of_the_published():
+    def expression(method, k, task):
+        return 50 - 10 * k if method == "x" else 40 - 5 * k
+    records = planted_cells(expression)
+    records += [r | {"method": "solved", "usable": 33.0} for r in records if r["method"] == "x"]
+    results = subsets.conclude(records, ("x", "y"), ("solved",), ("x", "y"), ADDRESS)[2]
+    # k >= 2, nine pairs and three triples: x 30 and 20, mean 27.5; y 30 and 25, mean 28.75
+    assert results["best_published"] == "y" and results["solved_minus"]["best_published"]["n"] == 12
+    assert results["solved_minus"]["best_published"]["value"] == pytest.approx(33 - 28.75)
+    assert results["solved_minus"]["x"]["value"] == pytest.approx(33 - 27.5)
+    few = [r for r in records if r["k"] == 1]
+    missing = subsets.conclude(few, ("x", "y"), ("solved",), ("x", "y"), ADDRESS)[3]
+    assert {"solved_minus", "drop"} <= set(missing)
+
+
+def test_what_a_trait_loses_in_company():
+    rows = subsets.traits_apart(planted_cells(lambda method, k, task: 80 - 10 * k), ("x",))
+    assert len(rows) == 9 * 2 and {row["method"] for row in rows} == {"x"}
+    assert all(row["alone"] == 70 and row["drop"] == pytest.approx(-10 * (row["k"] - 1)) for row in rows)
+    assert {row["k"]: row["n"] for row in rows} == {2: 2, 3: 1}
+
+
+def test_the_setting_of_each_k_is_chosen_on_its_own():
+    def cells(k, setting, expression, coherence):
+        return {"k": k, "method": f"x {setting}", "expression": expression, "coherence": coherence, "usable": 0}
+    records = [cells(1, 0.5, 20, 90), cells(1, 1.0, 30, 80), cells(1, 1.5, 90, 10),
+               cells(2, 0.5, 20, 70), cells(2, 1.0, 30, 60), cells(2, 1.5, 90, 10)]
+    found = subsets.fronts(records + [records[0] | {"expression": 10, "coherence": 80}], 75)
+    assert [(row["k"], row["setting"], row["coherent"]) for row in found if row["chosen"]] == [(1, 1.0, True),
+                                                                                            (2, 0.5, False)]
+    assert found[0]["n"] == 2 and found[0]["expression"] == 15 and found[0]["coherence"] == 85
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_place_and_trait_are_told_apart(k):
+    """Expression = trait + place, planted: only what the place adds is found, though the traits differ more."""
+    names, trait, place = list("abcd")[:k], [90, 40, 10, 70], [5, 1, 0, -4]
+    records = []
+    for turn in range(k):
+        order = subsets.turned(names, turn)
+        values = {name: trait[i] + place[order.index(name)] for i, name in enumerate(names)}
+        records.append({"subset": "s", "own": True, "k": k, "method": f"x@{turn}" if turn else "x",
+                        "expressions": values})
+    records.append(records[0] | {"method": "y", "expressions": dict(zip(names, trait))})
+    rows, results, missing = subsets.orders(records, ("x",), ("x", "y"), ADDRESS)
+    assert not missing and results["first_minus_last"]["x"]["value"] == pytest.approx(place[0] - place[k - 1])
+    assert rows[0]["sd"] == pytest.approx(np.std(place[:k], ddof=1)) and rows[0]["sd_mean"] == pytest.approx(0)
+    if k == 2:
+        gap = results["alphabetical"]["x"]
+        assert [gap[key]["value"] for key in ("difference", "place", "traits")] == pytest.approx([54, 4, 50])
+        assert results["alphabetical"]["y"]["difference"]["value"] == 50 and "place" not in results["alphabetical"]["y"]
+
+
+def test_every_trait_is_in_every_place_once():
+    turns = [subsets.turned("abcd", turn) for turn in range(4)]
+    assert turns[0] == list("abcd") and all(sorted(column) == list("abcd") for column in zip(*turns))
 
 
 def test_text_that_falls_apart_is_not_usable():
