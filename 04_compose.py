@@ -64,7 +64,6 @@ STRENGTHS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.2)    # relative strengths of unit norm 
 BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.2)  # of solved
 SCALES = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)    # on all coefficients of a row of TUNED
 COHERENT = 75                                 # threshold of the preferences paper
-MAX_NEW_TOKENS = {"smoke": 48}                # full: the suite's own
 # -----------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +147,7 @@ def main():
     inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
     if tune.config["model"] != lm.identity or not tune.manifest["inputs"].items() <= inputs.items():
         raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
-    length = min(suite.max_new_tokens, MAX_NEW_TOKENS.get(profile, suite.max_new_tokens))
+    length = suite.max_new_tokens
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
               "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,

@@ -475,7 +475,7 @@ def convert(folder, to):
         heads.append(head)
     write_json(tmp / "behaviours.json", heads)
     write_json(tmp / "suite.json", {
-        "name": "papers", "judge": "self", "system": SYSTEM, "strength": "raw", "max_new_tokens": MAX_NEW_TOKENS,
+        "name": "papers", "judge": "self", "system": SYSTEM, "strength": "relative", "max_new_tokens": MAX_NEW_TOKENS,
         "licence": "; ".join(f"{name}: {s['licence']}" for name, s in sources.items()),
         "source": "public data of the papers, converted by data/papers.py: see SOURCE.md",
         "notes": {name: s["note"] for name, s in sources.items() if "note" in s}})
