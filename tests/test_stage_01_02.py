@@ -241,7 +241,10 @@ def test_settle_traits_counts_what_has_no_curve():
     tried += [candidate(0.8, 99, 10, layer=1)]                                  # another layer is not in the curve
     chosen = {key: tuning.best([c for c in tried if c["key"] == key and c["coefficient"]], "expression", "coherence",
                                75)[0] | {"coherent": True} for key in ("trait/a", "trait/b")}
-    tuned, results, missing = tuning.settle_traits(tried, chosen, None, [1])
+    narrow = {key: candidate(1.0, 10, 80, key=key) | {"coherent": key == "trait/a"} for key in chosen}
+    tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, None, [1])
+    assert (results["narrow_score"]["value"], results["narrow_incoherent"]) == (10, 1)
+    assert tuned["trait/a"]["narrow"]["relative_strength"] == 1.0 and tuned["trait/a"]["score"] == 80
     assert tuned["trait/a"] == {"layer": 0, "coefficient": 1.6, "relative_strength": 0.8, "n": 4, "score": 80,
                                 "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
     assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == 1 and results["tradeoff_undefined"] == 1
