@@ -2,11 +2,13 @@
 
 A *job* is {"record": what identifies the case, "prompt": token ids, "row": steering row, "item": the task
 item, "traits": names to score}. A *case* is the job's record plus "output", "expression" {trait: 0-100 or None}
-and "coherence" (0-100 or None); None where the judge gave no usable score.
+and "coherence" (0-100 or None); None where the judge gave no usable score. A judge that is asked in words adds
+"shares": of the probability, how much lay on usable answers (lib.judges); on request there is also "preference"
+{trait: -2 to 2 or None}.
 """
 import numpy as np
 
-from lib import engine, work
+from lib import engine, judges, work
 
 SHARD = 512               # texts per work unit: one large generate call, and the most that a killed run loses
 
@@ -17,22 +19,25 @@ def signature(job):
     return tuple(job["prompt"]), row
 
 
-def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True):
+def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True, prefer=False):
     """Cases of all jobs, in job order; jobs with equal signatures share one text.
 
-    max_new_tokens int; out, identity, desc as in lib.work.units; first_token as in lib.engine.generate."""
+    max_new_tokens int; out, identity, desc as in lib.work.units; first_token as in lib.engine.generate;
+    prefer=True: cases carry the five-point scores too."""
     sharing = {}
     for index, job in enumerate(jobs):
         sharing.setdefault(signature(job), []).append(index)
     texts = list(sharing.values())        # indices of the jobs that share each text
-    shards = {f"{desc} {start}": texts[start:start + SHARD] for start in range(0, len(texts), SHARD)}
+    kind = f"{desc} with preferences" if prefer else desc
+    shards = {f"{kind} {start}": texts[start:start + SHARD] for start in range(0, len(texts), SHARD)}
 
     def unit(key):
         first = [jobs[indices[0]] for indices in shards[key]]
         found = engine.generate(lm, [job["prompt"] for job in first], [job["row"] for job in first],
                                 max_new_tokens, first_token=first_token)
-        return {"cases": [[score(judge, jobs[i], text) for i in indices]
-                          for indices, text in zip(shards[key], found)]}
+        told = [(jobs[i], text) for indices, text in zip(shards[key], found) for i in indices]
+        scored = iter(score(judge, [job for job, _ in told], [text for _, text in told], prefer))
+        return {"cases": [[next(scored) for _ in indices] for indices in shards[key]]}
 
     done = work.units(out, identity, list(shards), unit, desc)
     cases = [None] * len(jobs)
@@ -43,12 +48,31 @@ def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True):
     return cases
 
 
-def score(judge, job, text):
-    """Output and scores of one job; coherence is the mean over the calls that gave a number."""
-    scores = {trait: judge.score(trait, job["item"], text) for trait in job["traits"]}
-    coherence = [c for _, c in scores.values() if c is not None]
-    return {"output": text, "expression": {trait: expression for trait, (expression, _) in scores.items()},
-            "coherence": float(np.mean(coherence)) if coherence else None}
+def asked(jobs, texts):
+    """What a judge is asked about jobs and their texts: (trait, item, text) for every trait of every job."""
+    return [(trait, job["item"], text) for job, text in zip(jobs, texts) for trait in job["traits"]]
+
+
+def score(judge, jobs, texts, prefer=False):
+    """Outputs and scores of jobs (see above) from one call of the judge; coherence is the mean over the traits
+    for which it is a number."""
+    triples = asked(jobs, texts)
+    read = iter(judges.read(judge, triples))
+    preferred = iter(judge.preferences(triples) if prefer and triples else ())
+    cases = []
+    for job, text in zip(jobs, texts):
+        found = {trait: next(read) for trait in job["traits"]}
+        coherence = [c for _, c, _ in found.values() if c is not None]
+        case = {"output": text, "expression": {trait: shown for trait, (shown, _, _) in found.items()},
+                "coherence": float(np.mean(coherence)) if coherence else None}
+        shares = {trait: shares for trait, (_, _, shares) in found.items() if shares is not None}
+        if shares:
+            case["shares"] = {"expression": {trait: each["expression"] for trait, each in shares.items()},
+                              "coherence": next(iter(shares.values()))["coherence"]}
+        if prefer:
+            case["preference"] = {trait: next(preferred) for trait in job["traits"]}
+        cases.append(case)
+    return cases
 
 
 def number(score):

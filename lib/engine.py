@@ -4,6 +4,7 @@
     read_pairs        the same for two endings of one prefix, the prefix run once
     sweep             every prompt under every row: logits at the last position
     sequence_logprob  log p(continuation | prompt) under every row
+    after_endings     every prompt with every one of a few endings, unsteered: logits at the last position
     generate          greedy answers, prompt i under row i
 
 Steering touches only the last `suffix` tokens of a prompt, so the key/value cache of the tokens before them
@@ -148,6 +149,45 @@ def sequence_logprob(lm, prompts, continuations, rows):
 
     suffixes = [list(p[-1:]) + list(c[:-1]) for p, c in zip(prompts, continuations)]
     _branch_over(lm, [p[:-1] for p in prompts], suffixes, rows, max(map(len, suffixes)), measure, [out])
+    return out
+
+
+@torch.inference_mode()
+def after_endings(lm, prompts, endings, tokens):
+    """The logits of chosen tokens after every ending of every prompt, unsteered; a prompt is run once.
+
+    prompts  N lists of token ids
+    endings  E lists of token ids, the same for all prompts; an empty one is the prompt as it is
+    tokens   (K,) token ids whose logits are wanted
+    returns  {"logits": (N, E, K) float32, "logsumexp": (N, E) float32 over the vocabulary}
+    Raises UserError for empty or too long prompts, ValueError without an ending.
+    """
+    prompts, endings, tokens = [list(p) for p in prompts], [list(e) for e in endings], list(tokens)
+    room = max(map(len, endings))
+    lengths = _lengths(lm, prompts, room)
+    n, e = len(prompts), len(endings)
+    if not _can_branch(lm):
+        found = sweep(lm, [prompt + ending for prompt in prompts for ending in endings], [()], tokens)
+        return {"logits": found["logits"].reshape(n, e, len(tokens)),
+                "logsumexp": found["logsumexp"].reshape(n, e)}
+    m = 1 + room                              # a branch: the prompt's last token, an ending, pads that nothing sees
+    width = max(1, min(e, BRANCH_TOKENS // m))
+    out = {"logits": np.empty((n, e, len(tokens)), np.float32), "logsumexp": np.empty((n, e), np.float32)}
+
+    def work(batch):
+        cache, seen = _prefill(lm, [prompts[i][:-1] for i in batch])
+        for start in range(0, e, width):
+            chunk = endings[start:start + width]
+            ids = _right_padded(lm, [prompts[i][-1:] + ending for i in batch for ending in chunk], m)
+            wanted = torch.tensor([k * m + len(ending) for k, ending in enumerate(chunk)], device=lm.device)
+            logits = lm.model(input_ids=ids.view(len(batch), -1), past_key_values=cache, use_cache=True,
+                              logits_to_keep=wanted, **_branched(lm, seen, len(chunk), m)).logits.float()
+            cache.crop(-len(chunk) * m)
+            place = np.ix_(batch, range(start, start + len(chunk)))
+            out["logits"][place] = logits[:, :, tokens].cpu().numpy()
+            out["logsumexp"][place] = logits.logsumexp(-1).cpu().numpy()
+
+    _run(_batches(lm, lengths, lambda longest: (longest + width * m, longest + e * m, width)), work)
     return out
 
 

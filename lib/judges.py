@@ -1,13 +1,142 @@
 """Judges: how strongly a text expresses a trait, and how coherent it is, both 0 to 100.
 
-A judge has .name and .score(trait, item, text) -> (expression, coherence). The same judge and scale serve
-every context that is compared: a gap between two scales is not a finding.
-"""
-import importlib
-import math
-from dataclasses import dataclass
+    rules            the testbed's exact scorers; no other suite can use them
+    self             the model under test, unsteered
+    model:<id>       another local model, a folder or a Hugging Face id
+    api:<model>      a chat-completions endpoint with log-probabilities; OPENAI_BASE_URL and OPENAI_API_KEY say
+                     which, and every answer is kept in JUDGE_CACHE (outputs/judge-cache)
 
-from lib.artifacts import UserError
+A judge has .name, which goes into the manifest of all that it scored and differs where the judge does, and
+
+    .scores([(trait, item, text), ...])       -> [(expression, coherence), ...], each 0 to 100 or None
+    .preferences([(trait, item, text), ...])  -> [score, ...], each -2 to 2 or None
+
+with a trait's name or its record, and a task item of the suite. None means that there is no usable score. The
+same judge and scale serve every context that is compared: a gap between two scales is not a finding.
+
+All but `rules` are asked in words. A score is the mean of the numbers they may answer, weighted by the
+probability of each, as Persona Vectors (arXiv:2507.21509) and Subbiah et al. 2026 (arXiv:2607.01802) have it;
+where less than LEAST_SHARE of the probability lies on such answers the score is None ("unparsed").
+"""
+import email.utils
+import functools
+import http.client
+import importlib
+import json
+import math
+import os
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lib import engine, metrics, models
+from lib.artifacts import ROOT, UserError, digest_of, read_json, write_json
+
+# --- settings that change a score ---------------------------------------------------------------------------
+LEAST_SHARE = 0.25        # of the probability on usable answers, below which there is no score (Persona Vectors)
+NUMBERS = tuple(str(n) for n in range(101))
+PREFERENCES = {"A": 2, "B": 1, "C": 0, "D": -1, "E": -2}
+# Asked where the suite's trait has no `judge_prompt` of its own.
+EXPRESSION = """Rate how strongly an answer shows one trait of writing: {preference}.
+
+Question:
+{question}
+
+Answer:
+{answer}
+
+Judge this trait alone, not whether the answer is right or good. 0 means that the trait is absent, 50 that it \
+shows in part, 100 that it shows as strongly as it can. Reply with one whole number from 0 to 100 and nothing \
+else, or with REFUSAL if the answer refuses the question."""
+COHERENCE = """Rate how coherent an answer is as a piece of language.
+
+Question:
+{question}
+
+Answer:
+{answer}
+
+Judge neither style nor opinion. 0 means that it is not valid language, 50 that it can be understood but \
+rambles or repeats itself, 100 that it is clear from beginning to end. Reply with one whole number from 0 to \
+100 and nothing else."""
+PREFERENCE = """A writer was asked to: {preference}. How well does the answer below follow that wish?
+
+Question:
+{question}
+
+Answer:
+{answer}
+
+A: it clearly shows what was asked for
+B: it somewhat shows it
+C: it neither shows nor contradicts it
+D: it somewhat contradicts it
+E: it clearly contradicts it
+
+Reply with one letter and nothing else."""
+# --- settings of the endpoint, and of `agreement` -----------------------------------------------------------
+URL = "https://api.openai.com/v1"
+IN_FLIGHT = 16            # requests at a time, per process
+ATTEMPTS = 6              # per answer
+TIMEOUT = 60              # seconds without a byte before an attempt counts as failed
+FIRST_WAIT = 1.0          # seconds before the second attempt, less jitter; doubled before each further one
+LONGEST_WAIT = 120        # seconds; an endpoint that asks for more has failed
+LARGEST = 2**20           # bytes of a response
+SEED = 7
+LEAST_AGREED = 10         # texts that both judges score, and
+LEAST_BOTH = 0.5          # share of all: agreement on a minority would be agreement on what is easy to score
+# ------------------------------------------------------------------------------------------------------------
+
+
+def load(name, suite, lm=None):
+    """The judge called `name`; None is the suite's own. lm is the model under test, which `self` asks.
+
+    A suite without traits gets one that judges nothing. UserError for an unknown judge, one that cannot judge
+    the suite, a `judge_prompt` that does not show question and answer, a model or an endpoint that is not
+    there."""
+    if name is None and not suite.traits:
+        return Nobody()
+    name = suite.judge if name is None else name
+    kind, _, which = name.partition(":")
+    if kind not in ("rules", "self", "model", "api") or bool(which) != (kind in ("model", "api")):
+        raise UserError(f"unknown judge {name!r}; there are: rules, self, model:<id or folder>, api:<model>")
+    if kind == "rules" and suite.judge != "rules":
+        raise UserError(f"the judge rules scores the testbed's grammar alone; suite {suite.name} names "
+                        f"{suite.judge!r}")
+    if not suite.traits:
+        return Nobody()
+    if kind == "rules":
+        return Rules(importlib.import_module("data.testbed"))
+    traits = {trait["name"]: trait for trait in suite.traits}
+    for trait in suite.traits:
+        own = trait.get("judge_prompt")
+        if own is not None and not (isinstance(own, str) and "{question}" in own and "{answer}" in own):
+            raise UserError(f"{suite.folder / 'traits.json'}, {trait['name']}: 'judge_prompt' needs the places "
+                            "{question} and {answer}")
+    if kind == "self":
+        if lm is None:
+            raise ValueError("the judge self needs the model under test")
+        return Words("self", traits, functools.partial(ask_model, lm))
+    if kind == "model":
+        lm = models.load(which)
+        return Words(f"model:{lm.name}@{digest_of(lm.identity)[:12]}", traits, functools.partial(ask_model, lm))
+    endpoint = find_endpoint(which)
+    return Words(f"api:{which}@{urlsplit(endpoint.url).netloc}", traits,
+                 functools.partial(ask_endpoint, endpoint))
+
+
+@dataclass(frozen=True)
+class Nobody:
+    """Stands in where a suite has no traits and nothing is ever judged."""
+    name: str = "none"
 
 
 @dataclass(frozen=True)
@@ -17,29 +146,385 @@ class Rules:
     grammar: object              # module with expression(trait, text, item) and coherence(text, item)
     name: str = "rules"
 
-    def score(self, trait, item, text):
-        """(expression, coherence) of one answer; trait is a name, item a task item of the suite."""
-        scores = float(self.grammar.expression(trait, text, item)), float(self.grammar.coherence(text, item))
-        if not all(math.isfinite(score) and 0 <= score <= 100 for score in scores):
-            raise ValueError(f"rules: {trait} on {item['id']} scored {scores}, outside 0..100")
-        return scores
+    def scores(self, asked):
+        coherence = {}
+        for _, item, text in asked:
+            if (item["id"], text) not in coherence:
+                coherence[item["id"], text] = float(self.grammar.coherence(text, item))
+        found = [(float(self.grammar.expression(_name(trait), text, item)), coherence[item["id"], text])
+                 for trait, item, text in asked]
+        for (trait, item, _), pair in zip(asked, found):
+            if not all(math.isfinite(score) and 0 <= score <= 100 for score in pair):
+                raise ValueError(f"rules: {_name(trait)} on {item['id']} scored {pair}, outside 0..100")
+        return found
+
+    def preferences(self, asked):
+        """From the expression: 0 is 0, below 50 is 1, from 50 on 2. A count of hits knows no contradiction, so
+        there is no negative score."""
+        return [0 if shown == 0 else 1 if shown < 50 else 2 for shown, _ in self.scores(asked)]
 
 
 @dataclass(frozen=True)
-class Nobody:
-    """Stands in where a suite has no traits and nothing is ever judged."""
-    name: str = "none"
+class Words:
+    """A judge that is asked in words, each distinct question once per call.
+
+    ask(questions, answers) -> [(probability of each answer (K,) or None, share), ...]; the share is that of all
+    the probability which lies on the answers, None where it is not known."""
+    name: str
+    traits: dict                 # records of the suite by name
+    ask: object
+
+    def read(self, asked):
+        """[(expression, coherence, {"expression": share, "coherence": share}), ...]. A score with no share was
+        read from the text of an answer that came without log-probabilities; no score and no share is a refusal,
+        a text that is no number, or a question that is too long for the model."""
+        questions = [(self._question(trait, item, text), _fill(COHERENCE, question=item["prompt"], answer=text))
+                     for trait, item, text in asked]
+        found = self._means([q for pair in questions for q in pair], NUMBERS, np.arange(101.0))
+        return [(shown[0], coherent[0], {"expression": shown[1], "coherence": coherent[1]})
+                for shown, coherent in zip(found[::2], found[1::2])]
+
+    def scores(self, asked):
+        return [found[:2] for found in self.read(asked)]
+
+    def preferences(self, asked):
+        questions = [_fill(PREFERENCE, preference=self._record(trait)["preference"], question=item["prompt"],
+                           answer=text) for trait, item, text in asked]
+        return [score for score, _ in self._means(questions, tuple(PREFERENCES), [*PREFERENCES.values()])]
+
+    def _record(self, trait):
+        return trait if isinstance(trait, dict) else self.traits[trait]
+
+    def _question(self, trait, item, text):
+        trait = self._record(trait)
+        return _fill(trait.get("judge_prompt") or EXPRESSION, preference=trait["preference"],
+                     question=item["prompt"], answer=text)
+
+    def _means(self, questions, answers, values):
+        """[(score or None, share or None), ...] of questions; values (K,) of the answers (K,)."""
+        distinct = list(dict.fromkeys(questions))
+        found = {}
+        for question, (p, share) in zip(distinct, self.ask(distinct, answers) if distinct else []):
+            usable = p is not None and (share is None or share >= LEAST_SHARE)
+            mean = float(np.clip(p @ values / p.sum(), min(values), max(values))) if usable else None
+            found[question] = mean, share
+        return [found[question] for question in questions]
 
 
-def load(name, suite, lm=None):
-    """The judge called `name`; None is the suite's own. UserError for an unknown one, or one that cannot
-    judge it."""
-    if name is None and not suite.traits:
-        return Nobody()
-    name = suite.judge if name is None else name
-    if name != "rules":
-        raise UserError(f"unknown judge {name!r}; there is: rules")
-    if suite.judge != "rules":
-        raise UserError(f"the judge rules scores the testbed's grammar alone; suite {suite.name} names "
-                        f"{suite.judge!r}")
-    return Rules(importlib.import_module("data.testbed"))
+def read(judge, asked):
+    """What `Words.read` gives, of any judge; without words there are no shares, and their place holds None."""
+    if not asked:
+        return []
+    return judge.read(asked) if hasattr(judge, "read") else [(*pair, None) for pair in judge.scores(asked)]
+
+
+def _name(trait):
+    return trait["name"] if isinstance(trait, dict) else trait
+
+
+def _fill(template, **parts):
+    """The template with its {places} filled in one pass: braces in a text mean nothing. Published prompts write
+    the places with two braces."""
+    places = "|".join(parts)
+    return re.sub(rf"\{{\{{({places})\}}\}}|\{{({places})\}}", lambda m: parts[m[1] or m[2]], template)
+
+
+# --- a local model ------------------------------------------------------------------------------------------
+def ask_model(lm, questions, answers):
+    """Probability that the model's reply to each question begins with each answer; see `Words.ask`.
+
+    Answers are sequences of tokens: some tokenizers have a token for every number, some write it digit by
+    digit, and a reply may begin with a space. The probability of a sequence is the product over its tokens,
+    exact; of one that others continue ("1" in "10") what goes on into those is taken off. What follows a whole
+    answer is not looked at ("85" in "85%"). All endings of a question are branches of one pass."""
+    sequences = reply_tokens(lm, answers)
+    nodes = sorted({ids[:k] for ids in sequences for k in range(len(ids))}, key=lambda node: (len(node), node))
+    tokens = sorted({token for ids in sequences for token in ids})
+    row, column = ({key: k for k, key in enumerate(keys)} for keys in (nodes, tokens))
+    prompts = [lm.chat(None, question) for question in questions]
+    room = max(map(len, nodes))
+    fits = [i for i, prompt in enumerate(prompts) if not lm.max_tokens or len(prompt) + room <= lm.max_tokens]
+    if not fits:
+        return [(None, None)] * len(questions)
+    found = engine.after_endings(lm, [prompts[i] for i in fits], nodes, tokens)
+    step = np.exp(found["logits"].astype(np.float64) - found["logsumexp"][..., None])       # (N, node, token)
+    children = {}
+    for ids in {ids[:k + 1] for ids in sequences for k in range(len(ids))}:
+        children.setdefault(ids[:-1], []).append(column[ids[-1]])
+    p = np.zeros((len(fits), len(answers)))
+    for ids, answer in sequences.items():
+        reached = np.prod([step[:, row[ids[:k]], column[token]] for k, token in enumerate(ids)], axis=0)
+        onward = step[:, row[ids]][:, children[ids]].sum(axis=1) if ids in row else 0.0
+        p[:, answer] += reached * np.maximum(1 - onward, 0)
+    told = dict(zip(fits, p))
+    return [(told[i], float(told[i].sum())) if i in told else (None, None) for i in range(len(questions))]
+
+
+def reply_tokens(lm, answers):
+    """{token ids: index of the answer} of the ways in which a reply can begin with an answer: as it is, and
+    after a space. UserError if the tokenizer cannot tell two answers apart."""
+    head, sequences = lm.tokens("x"), {}
+    for index, answer in enumerate(answers):
+        for text in (answer, f" {answer}"):
+            whole = lm.tokens("x" + text)          # after a letter: some tokenizers mark the beginning of a text
+            if len(whole) <= len(head) or whole[:len(head)] != head:
+                if text == answer:
+                    raise UserError(f"{lm.name}: cannot judge, its tokenizer merges {answer!r} into the text "
+                                    "before it")
+            elif sequences.setdefault(tuple(whole[len(head):]), index) != index:
+                other = answers[sequences[tuple(whole[len(head):])]]
+                raise UserError(f"{lm.name}: cannot judge, its tokenizer has the same tokens for {other!r} and "
+                                f"{answer!r}")
+    return sequences
+
+
+# --- an endpoint --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Endpoint:
+    url: str                     # without a final slash
+    model: str
+    cache: Path                  # folder: one file per answer
+    key: str = field(repr=False)
+
+
+def find_endpoint(model):
+    """The endpoint that the environment names. UserError for a URL or a key that cannot be right; the key, if
+    there is one, is sent and never written or printed."""
+    url = (os.environ.get("OPENAI_BASE_URL") or URL).rstrip("/")
+    key = (os.environ.get("OPENAI_API_KEY") or "").strip()
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        raise UserError(f"OPENAI_BASE_URL: expected http(s)://host/path without a user name or a query, as {URL}")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError("OPENAI_API_KEY: holds characters that a request cannot carry")
+    if not key and url == URL:
+        raise UserError(f"api:{model}: OPENAI_API_KEY is not set, and {URL} needs one; OPENAI_BASE_URL names "
+                        "another endpoint")
+    return Endpoint(url, model, Path(os.environ.get("JUDGE_CACHE") or ROOT / "outputs" / "judge-cache"), key)
+
+
+def ask_endpoint(endpoint, questions, answers):
+    """Probability of each answer as the first token of the reply, among the twenty likeliest; see `Words.ask`.
+
+    A reply without log-probabilities counts by its text if that is one of the answers, and has no share.
+    Answers on disk are not asked for again; one that is there was written whole. UserError where an answer
+    failed ATTEMPTS times or was rejected; what had arrived is saved."""
+    bodies = [_body(endpoint, question) for question in questions]
+    paths = [_path(endpoint, body) for body in bodies]
+    missing = {path: body for path, body in zip(paths, bodies) if not path.exists()}
+    if missing:
+        _check_numbers(endpoint, paths)
+        _fetch(endpoint, missing, paths)
+    return [_weigh(_saved(path), answers) for path in paths]
+
+
+def _body(endpoint, question):
+    return {"model": endpoint.model, "messages": [{"role": "user", "content": question}], "max_tokens": 1,
+            "temperature": 0, "logprobs": True, "top_logprobs": 20}
+
+
+def _path(endpoint, body):
+    name = digest_of([endpoint.url, body])
+    return endpoint.cache / name[:2] / f"{name}.json"
+
+
+def _saved(path):
+    """One answer from disk: {"text", "refused", "tokens": {token: log-probability} or None, ...}."""
+    answer = read_json(path)
+    if not isinstance(answer, dict) or not {"text", "refused", "tokens"} <= set(answer):
+        raise UserError(f"{path}: damaged; delete it and run again")
+    return answer
+
+
+def _weigh(answer, answers):
+    place, p = {text: i for i, text in enumerate(answers)}, np.zeros(len(answers))
+    if answer["refused"]:
+        return None, None
+    if answer["tokens"] is not None:
+        for token, logprob in answer["tokens"].items():
+            if token.strip() in place:
+                p[place[token.strip()]] += math.exp(logprob)
+        return p, float(p.sum())
+    said = answer["text"].strip()
+    if said not in place:
+        return None, None
+    p[place[said]] = 1.0
+    return p, None
+
+
+def _check_numbers(endpoint, paths):
+    """UserError unless the endpoint can say a number of two digits in one token: a judge whose tokens are
+    digits would give the 8 of 85 as a score of 8, and nothing would show it."""
+    body = _body(endpoint, "Reply with the number 73 and nothing else.")
+    path = _path(endpoint, body)
+    if not path.exists():
+        _fetch(endpoint, {path: body}, paths)
+    (p, _) = _weigh(_saved(path), ("7", "73"))
+    if p is None or p[1] <= p[0]:
+        why = "said something else" if p is None or not p[0] else "its tokens are digits, not numbers"
+        raise UserError(f"api:{endpoint.model} at {endpoint.url}: asked for the number 73, {why}; it cannot "
+                        "score in one token (model:<id> reads numbers digit by digit)")
+
+
+def _fetch(endpoint, missing, paths):
+    """Ask for {path: body}, at most IN_FLIGHT at a time, and save each answer as it comes; paths are those of
+    all the answers that are wanted."""
+    stop = threading.Event()
+
+    def one(path, body):
+        answer = _request(endpoint, body, stop)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+            write_json(tmp, {"url": endpoint.url, "request": body, **answer})
+            tmp.replace(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error})") from None
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        asked = [pool.submit(one, path, body) for path, body in missing.items()]
+        try:
+            for done in as_completed(asked):
+                done.result()
+        except BaseException as error:                     # also when interrupted: nothing more is sent
+            stop.set()
+            pool.shutdown(cancel_futures=True)             # what is in flight still arrives and is saved
+            if not isinstance(error, UserError):
+                raise
+            saved = sum(path.exists() for path in paths)
+            raise UserError(f"{error}; {saved} of the {len(paths)} answers asked for are saved in "
+                            f"{endpoint.cache}, and a rerun goes on from there") from None
+
+
+def _request(endpoint, body, stop):
+    """One answer, after up to ATTEMPTS attempts. UserError when none succeeded, or none can."""
+    where, data, number = f"api:{endpoint.model} at {endpoint.url}", json.dumps(body).encode(), digest_of(body)
+    for attempt in range(ATTEMPTS):
+        asked = 0.0
+        try:
+            return _parse(_post(endpoint, data))
+        except urllib.error.HTTPError as error:
+            why = f"HTTP {error.code}{_message(endpoint, error)}"
+            if error.code not in (408, 409, 425, 429) and error.code < 500:
+                raise UserError(f"{where}: {why}") from None
+            asked = _retry_after(error.headers.get("Retry-After"))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            why = str(getattr(error, "reason", None) or error) or type(error).__name__
+        # Jitter by address: requests that failed together do not come back together.
+        jitter = np.random.default_rng([SEED, int(number[:12], 16), attempt]).uniform(0.5, 1)
+        wait = asked + min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * jitter
+        if attempt + 1 == ATTEMPTS:
+            raise UserError(f"{where}: {why}, {ATTEMPTS} times")
+        if asked > LONGEST_WAIT:
+            raise UserError(f"{where}: {why}, and asks to wait {asked:.0f} s")
+        if stop.wait(wait):
+            raise UserError(f"{where}: stopped")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to another host."""
+    def redirect_request(self, *_):
+        return None
+
+
+def _post(endpoint, data):
+    headers = {"Content-Type": "application/json"}
+    headers |= {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+    request = urllib.request.Request(f"{endpoint.url}/chat/completions", data, headers)
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT) as response:
+        return response.read(LARGEST)
+
+
+def _parse(raw):
+    """What is kept of a response. ValueError if it is not a chat completion."""
+    try:
+        response = json.loads(raw)
+        choice = response["choices"][0]
+        message, told = choice["message"], (choice.get("logprobs") or {}).get("content")
+        tokens = None
+        if told:                                           # the token that was said may be missing from the top
+            pairs = [*(told[0].get("top_logprobs") or []), told[0]]
+            tokens = {_text(pair["token"]): max(float(pair["logprob"]), -1e4) for pair in reversed(pairs)}
+            if any(math.isnan(logprob) or logprob > 1e-3 for logprob in tokens.values()):
+                raise ValueError("a log-probability is not one")
+        refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
+        return {"text": _text(message.get("content") or ""), "refused": refused, "tokens": tokens,
+                "served_by": _text(response.get("model"))}
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"the response is no chat completion ({type(error).__name__}: {error})") from None
+
+
+def _text(value):
+    return str(value).encode("utf-8", "replace").decode()            # half of a surrogate pair fits in no file
+
+
+def _message(endpoint, error):
+    """': ' and what the server says about an error, without the key, on one line; or nothing."""
+    try:
+        said = error.read(2000).decode("utf-8", "replace")
+        try:
+            said = json.loads(said)["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            pass
+    except (OSError, http.client.HTTPException):
+        return ""
+    said = " ".join(str(said).split())[:300]
+    said = said.replace(endpoint.key, "***") if endpoint.key else said
+    return f": {said}" if said else ""
+
+
+def _retry_after(value):
+    """Seconds that a Retry-After header asks for, given in seconds or as a date; 0 for none."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, AttributeError):
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+# --- two judges ---------------------------------------------------------------------------------------------
+def agreement(asked, first, second, address):
+    """How far two judges agree on the same texts: (results, missing).
+
+    asked    [(trait, item, text), ...]; the texts are resampled, each with all its traits
+    address  of the bootstrap's draws
+    results  {"judges": [name, name], "expression": part, "coherence": part}; part: "n" scores asked for,
+             "unparsed" {"first", "second"}: share without a usable score, "spearman" and
+             "mean_absolute_difference" (points of 100) over what both scored; estimates, see lib.metrics
+    missing  {dotted key of results: reason}: fewer than LEAST_AGREED texts or LEAST_BOTH of the scores are there
+             on both sides, or a judge gave all the same score (then there are differences, but no ranks)"""
+    texts = [(item["id"], text) for _, item, text in asked]
+    number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+    labels = np.array([number[text] for text in texts])
+    once = np.sort(np.unique(labels, return_index=True)[1])                  # coherence belongs to the text
+    scores = np.array([[[math.nan if x is None else x for x in pair[:2]] for pair in read(judge, asked)]
+                       for judge in (first, second)])                        # (judge, asked, part)
+    results, missing = {"judges": [first.name, second.name]}, {}
+    for k, (part, rows) in enumerate((("expression", np.arange(len(asked))), ("coherence", once))):
+        pair, owner = scores[:, rows, k], labels[rows]
+        def over(tag, values, stat, keep):
+            return metrics.bootstrap(values, stat, unit="texts", seed_address=[*address, k, tag],
+                                     clusters=owner[keep])
+        parsed = np.isfinite(pair)
+        both, whole = parsed.all(axis=0), np.ones(len(rows), bool)
+        found = {"n": len(rows), "unparsed": {
+            side: over(i, (~parsed[i]).astype(float), np.mean, whole) for i, side in enumerate(("first", "second"))}}
+        x, y = pair[:, both]
+        keys = f"{part}.spearman", f"{part}.mean_absolute_difference"
+        if both.mean() < LEAST_BOTH or len(set(owner[both])) < LEAST_AGREED:
+            lost = [f"{judge.name} has no usable score for {int((~ok).sum())} of {len(rows)}"
+                    for judge, ok in zip((first, second), parsed) if not ok.all()]
+            missing |= dict.fromkeys(keys, "; ".join(lost) or f"{len(set(owner))} texts, fewer than {LEAST_AGREED}")
+        else:
+            found["mean_absolute_difference"] = over(2, np.abs(x - y), np.mean, both)
+            flat = [judge.name for judge, values in ((first, x), (second, y)) if np.ptp(values) == 0]
+            if flat:
+                missing[keys[0]] = f"{' and '.join(flat)} gave all {len(x)} the same score"
+            else:
+                found["spearman"] = metrics.bootstrap_corr(x, y, unit="texts", seed_address=[*address, k, 3],
+                                                           clusters=owner[both])
+        results[part] = found
+    return results, missing

@@ -26,9 +26,9 @@ class HashJudge:
     """Scores that depend on the text alone, so that a random model has something to be tuned for."""
     name = "hash"
 
-    def score(self, trait, item, text):
-        first, second = hashlib.sha256((trait + text).encode()).digest()[:2]
-        return 100.0 * (first % 5) / 4, 60.0 + second % 41
+    def scores(self, asked):
+        found = [hashlib.sha256((trait + text).encode()).digest()[:2] for trait, _, text in asked]
+        return [(100.0 * (first % 5) / 4, 60.0 + second % 41) for first, second in found]
 
 
 @pytest.fixture(scope="module")

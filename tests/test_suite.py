@@ -293,9 +293,9 @@ def test_rules_judge_is_refused_elsewhere_and_unknown_judges_too():
 def test_rules_judge_scores_within_its_scale():
     grammar = SimpleNamespace(expression=lambda trait, text, item: len(text), coherence=lambda text, item: 75)
     judge = judges.Rules(grammar)
-    assert judge.score("formal", {"id": "x"}, "ab") == (2.0, 75.0)
+    assert judge.scores([("formal", {"id": "x"}, "ab")]) == [(2.0, 75.0)]
     with pytest.raises(ValueError, match="outside"):
-        judge.score("formal", {"id": "x"}, "a" * 101)
+        judge.scores([("formal", {"id": "x"}, "a" * 101)])
 
 
 # --- the embedded testbed --------------------------------------------------------------------------------------------
@@ -359,5 +359,5 @@ def test_testbed_splits_share_nothing(testbed):
 def test_testbed_judge_is_the_grammar(testbed):
     judge = judges.load(None, testbed)
     item = suites.tasks(testbed, "question", "tune")[0]
-    expression, coherence = judge.score(testbed.traits[0]["name"], item, "")
+    (expression, coherence), = judge.scores([(testbed.traits[0]["name"], item, "")])
     assert expression == 0 and 0 <= coherence <= 100
