@@ -80,7 +80,7 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
 
     points   [(key, layer, relative strength, coefficient)]; coefficient 0 is unsteered
     returns  one candidate (see lib.tuning) per point, in order, with its answers ("outputs") and their scores
-    UserError if the judge scored no answer of a point."""
+    A point of which the judge scored no answer has neither score and n = 0, and is not chosen."""
     names, jobs, where = {key: key.removeprefix("trait/") for key, *_ in points}, [], []
     asked = {key: suites.tasks(suite, "question", "tune", name)[:QUESTIONS[profile]] for key, name in names.items()}
     for key, layer, _, coefficient in points:
@@ -97,9 +97,7 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
         coherent = [case["coherence"] for case in mine]
         scores = np.array([[cases.number(e), cases.number(c)] for e, c in zip(shown, coherent)])
         used = np.isfinite(scores).all(axis=1)
-        if not used.any():
-            raise UserError(f"{key}: {judge.name} scored no answer at (layer, strength) {point[:2]}")
-        expression, coherence = scores[used].mean(axis=0).tolist()
+        expression, coherence = scores[used].mean(axis=0).tolist() if used.any() else (None, None)
         candidates.append({"key": key, **tuning.place(point), "n": int(used.sum()), "expression": expression,
                            "coherence": coherence, "items": [item["id"] for item in questions],
                            "expressions": shown, "coherences": coherent,
@@ -117,7 +115,10 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
         return steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc)
 
     def pick(rule, key, found):
-        return rule([c for c in found if c["key"] == key and c["coefficient"]], "expression", "coherence", COHERENT)
+        usable = [c for c in found if c["key"] == key and c["coefficient"] and c["n"]]
+        if not usable:
+            raise UserError(f"{key}: {judge.name} scored no answer under any strength")
+        return rule(usable, "expression", "coherence", COHERENT)
 
     grid, layers = STRENGTHS[suite.strength, profile], tuning.layer_grid(len(norms), MOST_LAYERS)
     points = {key: tuning.grid(vector, norms, grid, suite.strength, layers) for key, vector in vectors.items()}
@@ -204,9 +205,10 @@ def main():
     suite = suites.load(args.suite, profile)
     extracted = artifacts.load(root / "01_extract", "01_extract")
     lm = models.load(args.model)
-    if extracted.config["model"] != lm.identity or extracted.manifest["inputs"]["suite"] != suite.digest:
-        raise UserError(f"{extracted.path}: made from another model or suite; delete it and run 01 again")
     judge = judges.load(args.judge, suite, lm)
+    if (extracted.config["model"], extracted.config["judge"]) != (lm.identity, judge.name) or \
+            extracted.manifest["inputs"]["suite"] != suite.digest:
+        raise UserError(f"{extracted.path}: made from another model, judge or suite; delete it and run 01 again")
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
               "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],

@@ -145,8 +145,9 @@ def main():
     suite, lm = suites.load(args.suite, profile), models.load(args.model)
     judge = judges.load(args.judge, suite, lm)
     inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
-    if tune.config["model"] != lm.identity or not tune.manifest["inputs"].items() <= inputs.items():
-        raise artifacts.UserError(f"{tune.path}: made from another model, suite or 01_extract; run it again")
+    if (tune.config["model"], tune.config["judge"]) != (lm.identity, judge.name) or \
+            not tune.manifest["inputs"].items() <= inputs.items():
+        raise artifacts.UserError(f"{tune.path}: made from another model, judge, suite or 01_extract; run it again")
     length = suite.max_new_tokens
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],

@@ -52,7 +52,7 @@ endif
 empty     :=
 SET       := $(subst $(empty) $(empty),+,$(NAMES))
 SUITE_AT  := $(patsubst %/,%,$(if $(wildcard $(SUITE)/suite.json),$(SUITE),data/suites/$(SUITE)))
-LEAF      := $(notdir $(SUITE_AT))$(if $(filter smoke,$(PROFILE)),-smoke)
+LEAF      := $(notdir $(SUITE_AT))$(if $(filter smoke,$(PROFILE)),-smoke)$(if $(JUDGE),-by-$(subst :,--,$(subst /,--,$(JUDGE))))
 ACROSS    := $(if $(filter-out 1,$(words $(NAMES))),outputs/$(SET)/$(LEAF)/05_across/manifest.json)
 # What decides a model folder's numbers; its card and its training log do not.
 weights    = $(wildcard $(1)/*.safetensors $(1)/*config.json $(1)/tokenizer* $(1)/*.jinja)
@@ -132,7 +132,7 @@ endif
 # Seconds, so it always runs: a checkout's file times must not decide whether the page is current.
 REPORT_IN := $(foreach s,01_extract 02_tune 03_transfer 04_compose 05_reliability,$(call manifests,$(s))) $(ACROSS)
 report: $(REPORT_IN) | $(ENV)   ## the page and its figures, every number read from a manifest
-	$(PYTHON) report/build.py $(model_flags) --suite $(SUITE) --profile $(PROFILE) --to $(REPORT_TO)$(if \
+	$(PYTHON) report/build.py $(model_flags) $(FLAGS) --to $(REPORT_TO)$(if \
 	  $(filter report,$(REPORT_TO)), --readme README.md)
 	@echo "the report is at $(REPORT_TO)/report.md"
 

@@ -240,9 +240,13 @@ def model_name(model):
 
 
 def stage_paths(args, model=None):
-    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke]."""
+    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke][-by-<judge>]."""
     suite = Path(args.suite).resolve().name if Path(args.suite).is_dir() else args.suite
-    leaf = suite + ("-smoke" if args.profile == "smoke" else "")
+    judge = getattr(args, "judge", None)
+    if judge and judge.partition(":")[0] not in ("rules", "self", "model", "api"):        # before anything is loaded
+        raise UserError(f"unknown judge {judge!r}; there are: rules, self, model:<id or folder>, api:<model>")
+    leaf = suite + ("-smoke" if args.profile == "smoke" else "") + (
+        "-by-" + judge.replace("/", "--").replace(":", "--") if judge else "")
     return Path(args.out) / model_name(args.model if model is None else model) / leaf
 
 

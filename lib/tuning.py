@@ -81,14 +81,15 @@ def settle_traits(candidates, chosen, narrow, unit_norm, address):
     if not chosen:
         return {}, {"n": 0}, {"traits": "no trait could be extracted from this model"}
     plain, tuned, trades, missing = {c["key"]: c for c in candidates if not c["coefficient"]}, {}, [], {}
+    candidates = [c for c in candidates if c["n"]]                 # a judge in words may have no score for a point
     for key, c in chosen.items():
         tuned[key] = _short(c) | {"score": c["expression"], "coherence": c["coherence"],
                                   "coherent": c["coherent"], "narrow": _short(narrow[key]) | {
                                       "score": narrow[key]["expression"], "coherence": narrow[key]["coherence"],
                                       "coherent": narrow[key]["coherent"]}, "unsteered": plain[key]["expression"],
                                   "unsteered_coherence": plain[key]["coherence"]}
-        trades.append(tradeoff([plain[key], *(d for d in candidates if d["key"] == key and d["coefficient"]
-                                              and d["layer"] == c["layer"])]))
+        trades.append(tradeoff([d for d in candidates if d["key"] == key and (
+            not d["coefficient"] or d["layer"] == c["layer"])]))
     results = {"n": len(tuned), "incoherent": sum(not t["coherent"] for t in tuned.values()),
                "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in tuned.values()),
                "layers": _layers(tuned), "unit_norm": unit_norm}
@@ -101,10 +102,12 @@ def settle_traits(candidates, chosen, narrow, unit_norm, address):
         means[name] = [pair[i] for pair in trades if pair[i] is not None]
         results[f"{name}_undefined"] = len(trades) - len(means[name])
     for i, (name, values) in enumerate(means.items()):
+        values = [value for value in values if value is not None]
         if values:
             results[name] = metrics.bootstrap(values, unit="traits", seed_address=[*address, i])
         else:
-            missing[f"traits.{name}"] = "no trait's expression rises over three strengths or more"
+            missing[f"traits.{name}"] = "no trait's expression rises over three strengths or more" if name.startswith(
+                "tradeoff") else "the judge scored no such text"
     return tuned, results, missing
 
 
@@ -112,9 +115,10 @@ def settle_unit_norm(candidates, layer, strengths, norms, limit):
     """The relative strength that is best at `layer` over all traits, by the rule of `best` on the means."""
     means = []
     for strength in strengths:
-        mine = [c for c in candidates if c["layer"] == layer and c["relative_strength"] == strength]
-        means.append({"relative_strength": strength, "n": len(mine), **{
-            name: float(np.mean([c[name] for c in mine])) for name in ("expression", "coherence")}})
+        mine = [c for c in candidates if c["layer"] == layer and c["relative_strength"] == strength and c["n"]]
+        if mine:
+            means.append({"relative_strength": strength, "n": len(mine), **{
+                name: float(np.mean([c[name] for c in mine])) for name in ("expression", "coherence")}})
     found, coherent = best(means, "expression", "coherence", limit)
     return found | {"layer": layer, "alpha": found["relative_strength"] * float(norms[layer]),
                     "coherent": coherent, "candidates": means}

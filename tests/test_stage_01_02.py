@@ -245,11 +245,13 @@ def test_settle_traits_counts_what_has_no_curve():
     tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, None, [1])
     assert (results["narrow_score"]["value"], results["narrow_incoherent"]) == (10, 1)
     assert tuned["trait/a"]["narrow"]["relative_strength"] == 1.0 and tuned["trait/a"]["score"] == 80
+    assert tuned["trait/a"].pop("narrow") == {"layer": 0, "coefficient": 2.0, "relative_strength": 1.0, "n": 4, "score": 10,
+                                              "coherence": 80, "coherent": True}
     assert tuned["trait/a"] == {"layer": 0, "coefficient": 1.6, "relative_strength": 0.8, "n": 4, "score": 80,
                                 "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
     assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == 1 and results["tradeoff_undefined"] == 1
     assert not missing
-    _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, None, [1])
+    _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, None, [1])
     assert set(missing) == {"traits.tradeoff", "traits.tradeoff_all"} and "tradeoff" not in results
 
 
@@ -296,7 +298,16 @@ def test_stage_02_outputs(steered):
         row = record["coefficient"] * np.linalg.norm(vectors[key][record["layer"]])
         assert row == pytest.approx(record["relative_strength"] * norms[record["layer"]], rel=1e-5)
     layers, n_traits = first.array("vectors").shape[1], sum(key.startswith("trait/") for key in tuned)
-    mine = [c for c in candidates if c["key"].startswith("trait/")]
+    narrow = [c for c in candidates if c.get("search") == "narrow"]
+    two = {max(0, round(depth * layers) - 1) for depth in tune.NARROW_DEPTHS}
+    assert {c["layer"] for c in narrow} == two and len(narrow) == n_traits * (
+        len(two) * len(tune.NARROW_COARSE["smoke"]) + len(tune.NARROW_STEPS["smoke"]))
+    for key in {c["key"] for c in narrow}:                # the paper's rule over its own candidates
+        best, coherent = tuning.best([c for c in narrow if c["key"] == key], "expression", "coherence", tune.COHERENT)
+        assert tuned[key]["narrow"] == {name: best[name] for name in (
+            "layer", "coefficient", "relative_strength", "n", "coherence")} | {"score": best["expression"],
+                                                                             "coherent": coherent}
+    mine = [c for c in candidates if c["key"].startswith("trait/") and "search" not in c]
     assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative", "smoke"]) + len(tune.REFINE["smoke"]))
     for c in mine:
         assert c["expression"] == pytest.approx(np.mean(c["expressions"]))
@@ -349,7 +360,9 @@ def test_a_suite_may_ask_for_raw_strengths_and_hold_traits_alone(folder, monkeyp
     assert call(extract, monkeypatch, *argv) == 0 and call(tune, monkeypatch, *argv) == 0
     second = artifacts.load(tmp_path / "out" / "tiny" / "mine-smoke" / "02_tune")
     steps = {1, 3, *(f * c for f in tune.REFINE["smoke"] for c in (1, 3))}
-    assert {c["coefficient"] for c in second.table("candidates")} <= {0.0, *steps}
+    found = {label: {c["coefficient"] for c in second.table("candidates") if ("search" in c) == (label == "narrow")}
+             for label in ("full", "narrow")}
+    assert found["full"] <= {0.0, *steps} and found["narrow"] <= {1, 3, 1.5, 3.5}
     assert second.table("settings")["unit_norm"]["relative_strength"] in tune.STRENGTHS["relative", "smoke"]
     assert second.results["behaviours"] == {"n": 0}
 
@@ -405,7 +418,7 @@ def test_rerun_in_place_gives_the_same_bytes(steered, monkeypatch):
     (lambda f, o: ["--suite", f / "nowhere"], "no folder with a suite.json"),
     (lambda f, o: ["--judge", "oracle"], "unknown judge"),
     (lambda f, o: ["--out", f / "empty"], "run 01_extract first"),
-    (lambda f, o: ["--model", f / "other" / "tiny"], "made from another model or suite"),
+    (lambda f, o: ["--model", f / "other" / "tiny"], "made from another model, judge or suite"),
     (lambda f, o: (o / "01_extract" / "vectors.npy").write_bytes(b"x") and [], "01_extract/vectors.npy: ")])
 def test_wrong_input_is_one_line_and_status_2(change, says, folder, plain, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "out" / LEAF / "01_extract"
