@@ -40,8 +40,12 @@ def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot
             raise ValueError(f"{len(labels)} cluster labels for {n} values")
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
         n = len(members)
-        draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
-                          for _ in range(n_boot)])
+        if values.ndim == 1 and stat is np.mean and n_boot * n <= CELLS:       # sums of whole clusters do
+            drawn = rng.integers(n, size=(n_boot, n))
+            draws = np.bincount(labels, values)[drawn].sum(axis=1) / np.bincount(labels)[drawn].sum(axis=1)
+        else:
+            draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
+                              for _ in range(n_boot)])
     kept = draws[np.isfinite(draws)]
     value = float(stat(values))
     if not np.isfinite(value) or not len(kept):
