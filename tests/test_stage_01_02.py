@@ -140,10 +140,10 @@ def test_relations_are_centred_on_the_mean_of_relations():
     rng = np.random.default_rng(1)
     shared, own = 10 * rng.standard_normal((2, 8)), rng.standard_normal((3, 2, 8))
     lists = [shared + v + 0.01 * rng.standard_normal((n, 2, 8)) for v, n in zip(own, (5, 9, 4))]     # sizes differ
-    found = [f["vector"] for f in extract.centre_relations(lists)]
+    found = [f["vector"] for f in relations.centre(lists)]
     np.testing.assert_allclose(found, own - own.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(np.sum(found, axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(extract.centre_relations(lists[:1])[0]["vector"], shared + own[0], atol=0.05)
+    np.testing.assert_allclose(relations.centre(lists[:1])[0]["vector"], shared + own[0], atol=0.05)
 
 
 @pytest.mark.parametrize("positive, negative, reason", [
