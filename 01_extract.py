@@ -18,10 +18,9 @@ alone:
              minus the mean of that state over all relations of the suite (mean-centring, arXiv 2312.03813):
              without it every relation shares the direction "this is a list". The function-vector papers do
              not subtract. A suite with one relation has nothing to subtract and keeps the plain mean. Three
-             other ways are kept beside it (lib.relations): the plain mean; the mean less that of the same lists
-             with shuffled answers; the sum of the N_HEADS heads with the largest average indirect effect over
-             N_MEDIATION shuffled lists (Todd et al. 2024), the same at every layer. Their filter, only queries
-             that the model gets right, is not applied.
+             other ways are kept beside it (lib.relations): the plain mean; the mean less that of the same lists with
+             shuffled answers; the sum of the N_HEADS heads with the largest average indirect effect over N_MEDIATION
+             shuffled lists (Todd et al. 2024; all queries, not only those answered right), the same at every layer.
   value      two raw sentences; h_l at the last token.
 
 Per layer: cosine between the means of random halves of the pairs, norm, directional agreement (mean cosine of
@@ -57,7 +56,7 @@ import time
 import numpy as np
 
 from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations,
-                 suite as suites, work)
+                 suite as suites, values, work)
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -155,14 +154,6 @@ def extract_relation(lm, suite, profile, number):
                              N_MEDIATION[profile], N_HEADS)
 
 
-def extract_value(lm, suite, number):
-    """Vector of one value from its pairs of raw sentences."""
-    pairs = suite.values[number]["pairs"]
-    positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in pairs])
-                          for side in ("positive", "negative"))
-    return directions.describe(positive - negative, positive, negative, [SEED, 6, number])
-
-
 def residual_norms(lm, suite):
     """{name: (layer,)}: chat prompts are the extract questions and an item per behaviour; raw ones relation
     queries, or the values' sentences in a suite without relations. A name without prompts is left out."""
@@ -231,7 +222,9 @@ def main():
                                  [lm.tokens(answers[i]["output"]) for i in mine], [SEED, 1, number])
         if kind == "relation":
             return extract_relation(lm, suite, profile, number)
-        return (extract_behaviour if kind == "behaviour" else extract_value)(lm, suite, number)
+        if kind == "value":
+            return values.extract(lm, suite.values[number], [SEED, 6, number])
+        return extract_behaviour(lm, suite, number)
 
     done = work.units(out, identity, ["norms-0", *(f"{kind}-{i}" for kind, i in order)], unit, "01 vectors")
     if not work.is_main():
@@ -260,10 +253,11 @@ def main():
                           "not_extractable": sorted(set(traits) - set(names["trait"]))},
                "split_half_cosine": {kind: max(row["value"] for row in layers if row["kind"] == kind)
                                      for kind in filter(names.get, names)},
-               "not_testable": {"heads": no_heads} if no_heads else {}}
-    if lists:
-        results["lists_right"] = {name: metrics.bootstrap([found["list_right"][:, i].mean() for found in lists], unit="relations",
-                                                          seed_address=[SEED, 7, i]) for i, name in enumerate(("clean", "shuffled"))}
+               "not_testable": ({"heads": no_heads} if no_heads else {})
+               | ({} if lists else {"lists_right": "the suite has no relations"})}
+    for i, name in enumerate(("clean", "shuffled") if lists else ()):
+        results.setdefault("lists_right", {})[name] = metrics.bootstrap(
+            [found["list_right"][:, i].mean() for found in lists], unit="relations", seed_address=[SEED, 7, i])
 
     # 5. artifacts
     behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
@@ -290,7 +284,7 @@ def main():
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
     modules = (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites,
-               work)
+               values, work)
     saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
                            tables=tables, results=results, t0=t0,
                            sources=[__file__, *(m.__file__ for m in modules)])

@@ -56,8 +56,8 @@ import time
 
 import numpy as np
 
-from lib import (artifacts, cases, engine, hooks, judges, metrics, models, relations, suite as suites, tuning, values,
-                 work)
+from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suite as suites,
+                 tuning, values, work)
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -247,7 +247,8 @@ def main():
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
                               for key, found in chosen.items() for item, output, e, c in zip(*(
                                   found[name] for name in ("items", "outputs", "expressions", "coherences")))]
-    modules = (artifacts, cases, engine, hooks, judges, metrics, models, relations, suites, tuning, values, work)
+    modules = (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites, tuning,
+               values, work)
     saved = artifacts.save(out, stage="02_tune", config=config, inputs=inputs, results=results, t0=t0,
                            tables={name: table for name, table in tables.items() if table},
                            sources=[__file__, *(m.__file__ for m in modules)])

@@ -67,7 +67,7 @@ import time
 
 import numpy as np
 
-from lib import (artifacts, cases, engine, hooks, judges, mediation, metrics, models, relations, suite as suites,
+from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suite as suites,
                  transfer, values, work)
 
 # --- settings that change the numbers ----------------------------------------------------------------------
@@ -259,7 +259,7 @@ def main():
     saved = artifacts.save(
         out, stage="03_transfer", config=config, inputs=inputs, arrays=arrays, tables=tables, t0=t0,
         results={**results, "not_testable": missing}, sources=[__file__, *(module.__file__ for module in (
-            artifacts, cases, engine, hooks, judges, mediation, metrics, models, relations, suites, transfer, values,
+            artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites, transfer, values,
             work))])
     heads = (("traits", "transfer_gap"), ("behaviours", "id_ood_spearman"), ("relations", "antonym_gain"),
              ("values", "shift"))

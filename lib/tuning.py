@@ -214,11 +214,12 @@ def settle_values(points, odds, facts, limit):
         n, lean = len(points[key]), found[0]
         plus, minus = found[1:n + 1], found[n + 1:]
         plain, *accuracy = facts[key].mean(axis=1).tolist()
-        bias = np.abs(np.where(lean > 0, minus, plus)).mean(axis=1)
+        left = np.abs(np.where(lean > 0, minus, plus)).mean(axis=1)
+        removed = 1 - left / np.abs(lean).mean() if lean.any() else 0 * left
         mine = [{"key": key, **place(point), "score": float((moved - lean).mean()), "n": len(lean),
-                 "values": moved - lean, "fact_accuracy": right, "bias_removed": float(1 - left / np.abs(lean).mean()),
+                 "values": moved - lean, "fact_accuracy": right, "bias_removed": float(share),
                  "fact_accuracy_both": (right + wrong) / 2}
-                for point, moved, left, right, wrong in zip(points[key], plus, bias, accuracy, accuracy[n:])]
+                for point, moved, share, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])]
         first, kept = best(mine, "score", "fact_accuracy", plain - limit)
         least, spared = best(mine, "bias_removed", "fact_accuracy_both", plain - limit)
         window[key] = _short(least) | {name: least[name] for name in ("bias_removed", "fact_accuracy_both")} \

@@ -17,16 +17,23 @@ import re
 
 import numpy as np
 
-from lib import engine, metrics, suite as suites
+from lib import directions, engine, metrics, suite as suites
 from lib.artifacts import UserError
 from lib.metrics import estimator, pooled_spearman
 
 SIDES = ("positive", "negative")
 
 
+# --- vector (stage 01) --------------------------------------------------------------------------------------
+def extract(lm, value, address):
+    """Description (lib.directions) of one value from its pairs of raw sentences, read at their last tokens."""
+    positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in value["pairs"]]) for side in SIDES)
+    return directions.describe(positive - negative, positive, negative, address)
+
+
 # --- measuring (stages 02 and 03) ---------------------------------------------------------------------------
 def raw_text(lm, text):
-    """Token ids of a raw text that begin with a BOS if the tokenizer has one, and how many of them the text itself has."""
+    """Token ids of a raw text, with a BOS in front if the tokenizer has one, so that its first word is predicted too."""
     ids, bos = lm.encode(text), lm.tokenizer.bos_token_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
@@ -177,9 +184,9 @@ def correction(lean, steered):
 
 
 def removed(pairs):
-    """Share of the bias that is removed: (n, 2) of the size of the log-odds before and after."""
+    """Share of the bias that is removed: (n, 2) of the size of the log-odds before and after; 0 where there is none."""
     before, after = pairs.mean(axis=0)
-    return 1 - after / before if before > 0 else np.nan
+    return 1 - after / before if before > 0 else 0.0
 
 
 def perplexity_ratio(sums):
@@ -223,8 +230,8 @@ def conclude(names, items, done, strengths, fact_loss, address):
     largest, tuned, window = -3, -2, -1
     size = np.abs(lean)
 
-    def bias(tag, after, mine=slice(None)):
-        return over(tag, np.stack([size[mine], after[mine]], axis=1), removed)
+    def bias(tag, after):
+        return over(tag, np.stack([size, after], axis=1), removed)
 
     talked = np.abs(against(lean, asked))[:, 0]
     results, missing, levels = {
@@ -240,8 +247,8 @@ def conclude(names, items, done, strengths, fact_loss, address):
                  "largest": over(24, corrected[:, largest]), "window": over(25, corrected[:, window])},
         "prompted": {"bias_removed": bias(26, talked),
                      "fact_loss": facts_over(27, known - prompted_facts.mean(axis=(0, 2)))},
-        "window_minus_prompted": over(28, np.stack([size, corrected[:, window] - talked], axis=1),
-                                      lambda x: -x[:, 1].mean() / x[:, 0].mean()),
+        "window_minus_prompted": over(28, np.stack([size, corrected[:, window], talked], axis=1),
+                                      lambda x: removed(x[:, [0, 1]]) - removed(x[:, [0, 2]])),
         "preferred": {"unsteered": over(29, lean > 0), "tuned": over(30, steered[:, tuned, 0] > 0)},
         "fact_accuracy": facts_over(0, known), "fact_loss": facts_over(1, loss[:, largest]),
         "fact_loss_random": facts_over(2, random_loss[:, largest]), "fact_loss_tuned": facts_over(3, loss[:, tuned]),
@@ -272,12 +279,12 @@ def conclude(names, items, done, strengths, fact_loss, address):
         lost = np.stack([one["plain_text"][:, None, None] - one["text"] for one in done]).astype(np.float64)
         worse = {"value": lost[..., :2].mean(axis=-1), "random": lost[..., 2:].mean(axis=-1)}   # (value, text, setting)
 
-        def ratio(tag, what, setting, v=slice(None)):
-            return text_over(tag, np.stack([worse[what][v, :, setting].reshape(-1, len(tokens)).mean(axis=0), tokens],
-                                           axis=1), perplexity_ratio)
-        results["perplexity"] = {name: ratio(i, "value", setting) for i, (name, setting) in enumerate(
-            (("largest", largest), ("tuned", tuned), ("window", window)))}
-        results["perplexity"]["random"] = ratio(3, "random", largest)
+        def sums(what, setting, v=slice(None)):
+            return np.stack([worse[what][v, :, setting].reshape(-1, len(tokens)).mean(axis=0), tokens], axis=1)
+        results["perplexity"] = {name: text_over(i, sums(what, setting), perplexity_ratio)
+                                 for i, (name, what, setting) in enumerate((
+                                     ("largest", "value", largest), ("tuned", "value", tuned),
+                                     ("window", "value", window), ("random", "random", largest)))}
     else:
         missing["values.perplexity"] = "the suite has no neutral sentences"
     rows, spans = [], {}
@@ -292,18 +299,18 @@ def conclude(names, items, done, strengths, fact_loss, address):
         for s, (strength, kind) in enumerate(zip(strengths[v], kinds)):
             tag = 100 + 100 * v + s
             kept = facts_over(tag, fact_loss - known + both[v, :, s])
-            gone = bias(tag + 50, corrected[:, s], mine)
+            fall = over(tag + 50, size[mine] - corrected[mine, s])
             row = {"value_name": name, "strength": strength, "kind": kind, "tuned": kind == "tuned",
                    "shift": over(tag, shift[mine, s]), "shift_random": noise[mine, s].mean(),
                    "past_even": past[mine, s].mean(), "overcorrected": too_far[mine, s].mean(),
                    "bias": over(tag + 1000, corrected[mine, s]),
-                   "bias_random": np.abs(steered[mine, s, 2:]).mean(), "bias_removed": gone,
+                   "bias_random": np.abs(steered[mine, s, 2:]).mean(), "bias_fall": fall,
                    "fact_accuracy": facts[v, :, s, 0].mean(), "fact_accuracy_both": both[v, :, s].mean(),
                    "fact_accuracy_random": random_facts[v, :, s].mean(), "facts_spared": kept,
-                   "inside": bool(gone["low"] > 0 and kept["low"] > 0)}
+                   "inside": bool(fall["low"] > 0 and kept["low"] > 0)}
             if worse:
-                row |= {"perplexity": ratio(tag, "value", s, v)["value"],
-                        "perplexity_random": ratio(tag, "random", s, v)["value"]}
+                row |= {"perplexity": perplexity_ratio(sums("value", s, v)),
+                        "perplexity_random": perplexity_ratio(sums("random", s, v))}
             rows.append(row)
         spans[name] = [row["strength"] for row in rows if row["value_name"] == name and row["kind"] == "grid" and row["inside"]]
     results["window_span"] = spans

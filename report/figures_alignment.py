@@ -46,13 +46,15 @@ def facet_rows(names, found, facet):
 
 def accuracy(axis, rows, order):
     """Top-1 accuracy of every way, and without a vector, at the places `order`."""
-    for way, color, marker in (*WAYS, ("unsteered", GREY, "")):
+    for i, (way, color, marker) in enumerate((*WAYS, ("unsteered", GREY, ""))):
+        aside = 0 if way == "unsteered" else 0.11 * (i - 2)
         line = [row for row in rows if row["what"] == "top1" and row["way"] == way and row["x"] in order]
         axis.plot(
-            [order.index(row["x"]) for row in line],
+            [order.index(row["x"]) + aside for row in line],
             [row["value"] for row in line],
             color=color,
             marker=marker,
+            markersize=4,
             linestyle="--" if way == "unsteered" else "",
             label="no vector" if way == "unsteered" else way,
         )
@@ -106,11 +108,11 @@ def complexity_draw(rows, names):
         order, axis = [row["x"] for row in contexts], axes[0][column]
         for what, color, marker, label in (("gain", BLUE, "o", "antonym vector"), ("synonym", RED, "D", "synonym vector")):
             line = [row for row in mine if row["what"] == what]
-            spread = [[row["value"] - row["low"] for row in line], [row["high"] - row["value"] for row in line]]
+            ends = [(row["value"] - row["low"], row["high"] - row["value"]) for row in line if row["low"] != ""]
             axis.errorbar(
                 range(len(line)),
                 [row["value"] for row in line],
-                yerr=spread if what == "gain" else None,
+                yerr=list(zip(*ends)) or None,
                 color=color,
                 marker=marker,
                 linestyle="",
@@ -162,11 +164,8 @@ def values_draw(rows, names):
             )
             x = [row["strength"] for row in line]
             band(axes[0][column], x, line, color, concept, marker)
-            within = [row for row in line if row["inside"]]
-            if within:
-                axes[0][column].plot(
-                    [row["strength"] for row in within], [0] * len(within), color=color, linewidth=5, alpha=0.6 - 0.2 * index % 3
-                )
+            within = [row["strength"] for row in line if row["inside"]]
+            axes[0][column].plot(within, [-0.25 - 0.3 * index] * len(within), color=color, linewidth=4, marker="|")
             for row, key in ((0, "bias_random"), (1, "fact_accuracy_random"), (2, "perplexity_random")):
                 if line[-1][key] != "":
                     axes[row][column].plot(x, [record[key] for record in line], color=color, linestyle=":", linewidth=1)
@@ -207,8 +206,8 @@ FIGURES = (
         "values",
         "Bias, facts and text against strength",
         "Mean size of the log-odds when each probe is steered against its lean, with 95 % intervals; share of unrelated facts "
-        "still right; perplexity of neutral text. Dotted: random vectors of the same norm. Bar at zero: strengths "
-        "where the bias falls and the facts hold.",
+        "still right; perplexity of neutral text. Dotted: random vectors of the same norm. Bars below zero: "
+        "strengths at which the bias falls and the facts hold.",
         values_rows,
         values_draw,
     ),
