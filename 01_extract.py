@@ -17,7 +17,10 @@ alone:
   relation   h_l at the last token of an in-context list of SHOTS examples and an open query (template 0),
              minus the mean of that state over all relations of the suite (mean-centring, arXiv 2312.03813):
              without it every relation shares the direction "this is a list". The function-vector papers do
-             not subtract. A suite with one relation has nothing to subtract and keeps the plain mean.
+             not subtract. A suite with one relation has nothing to subtract and keeps the plain mean. Three
+             other ways are kept beside it (lib.relations): the plain mean; the mean less that of the same lists with
+             shuffled answers; the sum of the N_HEADS heads with the largest average indirect effect over N_MEDIATION
+             shuffled lists (Todd et al. 2024; all queries, not only those answered right), the same at every layer.
   value      two raw sentences; h_l at the last token.
 
 Per layer: cosine between the means of random halves of the pairs, norm, directional agreement (mean cosine of
@@ -34,6 +37,10 @@ writes  vectors.npy            float32 (concept, layer, d_model), rows in the or
                                regression, of the same BASE states (lib.directions), norm of the BASE vector
         published_vectors.npy  float32 (behaviour, layer, d_model): BASE, from the first half of the items, as
                                in the released run, whose test items then begin at 5 %
+        way_vectors.npy        float32 (way, relation, layer, d_model); ways: config.ways
+        head_effects.npy       float64 (relation, layer, head): change of the answer's probability; absent, with the
+                               reason in results.not_testable, if the model's heads cannot be reached
+        relations.json         per relation: share of its clean and shuffled lists answered right, heads summed
         residual_norm.npy      float32 (layer,): mean ||h_l|| at the last token of chat prompts
         residual_norm_raw.npy  float32 (layer,): the same of bare relation queries; units of relative strength
         traits.json            one record per trait, extractable or not, with pairs asked, kept and dropped
@@ -48,7 +55,8 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, directions, engine, judges, metrics, models, propensity, suite as suites, work
+from lib import (artifacts, cases, directions, engine, judges, metrics, models, propensity, relations, suite as suites,
+                 values, work)
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -60,6 +68,8 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
 SHOTS = {"full": 10, "smoke": 2}         # examples in an in-context list
 LISTS = {"full": 40, "smoke": 4}         # in-context lists per relation
+N_MEDIATION = {"full": 25, "smoke": 2}   # of them, with shuffled answers, for the effects of heads, as published
+N_HEADS = 10                             # heads that are summed, as published
 # ------------------------------------------------------------------------------------------------------------
 
 
@@ -130,38 +140,15 @@ def extract_behaviour(lm, suite, number):
     return found | {"settings": np.stack(vectors)}
 
 
-def read_lists(lm, suite, profile, number):
-    """States (list, layer, d) at the end of one relation's lists; query and examples are drawn by address."""
-    relation, template, shots = suite.relations[number], suite.templates[0], SHOTS[profile]
+def extract_relation(lm, suite, profile, number):
+    """What one relation's lists give (lib.relations.extract); query and examples are drawn by address."""
+    relation, shots = suite.relations[number], SHOTS[profile]
     pairs = suites.relation_split(relation, "extract")
     if len(pairs) <= shots:
         raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
                         f"and a query need {shots + 1}")
-    prompts = []
-    for i in range(LISTS[profile]):
-        chosen = np.random.default_rng([SEED, 4, number, i]).permutation(len(pairs))[:shots + 1]
-        *examples, query = [dict(zip("xy", pairs[c])) for c in chosen]
-        prompts.append(lm.encode("".join(template["pair"].format(**e) for e in examples)
-                                 + template["query"].format(x=query["x"])))
-    return engine.read(lm, prompts)
-
-
-def centre_relations(lists):
-    """Descriptions of all relations from their states [(list, layer, d)], less the mean of their means."""
-    centre = np.mean([states.mean(axis=0) for states in lists], axis=0) if len(lists) > 1 else np.float32(0)
-    found = []
-    for i, states in enumerate(lists):
-        others = np.concatenate(lists[:i] + lists[i + 1:]) if len(lists) > 1 else np.zeros_like(states)
-        found.append(directions.describe(states - centre, states, others, [SEED, 5, i]))
-    return found
-
-
-def extract_value(lm, suite, number):
-    """Vector of one value from its pairs of raw sentences."""
-    pairs = suite.values[number]["pairs"]
-    positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in pairs])
-                          for side in ("positive", "negative"))
-    return directions.describe(positive - negative, positive, negative, [SEED, 6, number])
+    return relations.extract(lm, pairs, suite.templates[0], shots, [[SEED, 4, number, i] for i in range(LISTS[profile])],
+                             N_MEDIATION[profile], N_HEADS)
 
 
 def residual_norms(lm, suite):
@@ -186,11 +173,13 @@ def main():
     suite = suites.load(args.suite, profile)
     lm = models.load(args.model)
     judge = judges.load(args.judge, suite, lm)
+    no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
     config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
               "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
-              "shots": SHOTS[profile], "lists": LISTS[profile]}
+              "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
+              "n_heads": N_HEADS, "ways": [way for way in relations.MADE if way != "heads" or not no_heads]}
     inputs = {"suite": suite.digest}
     identity = {"stage": "01_extract", "config": config, "inputs": inputs}
 
@@ -229,14 +218,17 @@ def main():
             return extract_trait(lm, [jobs[i]["prompt"] for i in mine],
                                  [lm.tokens(answers[i]["output"]) for i in mine], [SEED, 1, number])
         if kind == "relation":
-            return {"states": read_lists(lm, suite, profile, number)}
-        return (extract_behaviour if kind == "behaviour" else extract_value)(lm, suite, number)
+            return extract_relation(lm, suite, profile, number)
+        if kind == "value":
+            return values.extract(lm, suite.values[number], [SEED, 6, number])
+        return extract_behaviour(lm, suite, number)
 
     done = work.units(out, identity, ["norms-0", *(f"{kind}-{i}" for kind, i in order)], unit, "01 vectors")
     if not work.is_main():
         return
-    lists = [done[f"relation-{i}"]["states"] for i in range(len(names["relation"]))]
-    done |= {f"relation-{i}": found for i, found in enumerate(centre_relations(lists))}
+    lists = [done[f"relation-{i}"] for i in range(len(names["relation"]))]
+    centred = relations.centre([found["states"] for found in lists], [SEED, 5])
+    done |= {f"relation-{i}": found for i, found in enumerate(centred)}
 
     # 4. results: how many pairs survived, and how far they point the same way
     concepts, layers, reasons = [], [], {}
@@ -257,7 +249,12 @@ def main():
                           "n_kept": n_kept, "dropped": reasons,
                           "not_extractable": sorted(set(traits) - set(names["trait"]))},
                "split_half_cosine": {kind: max(row["value"] for row in layers if row["kind"] == kind)
-                                     for kind in filter(names.get, names)}}
+                                     for kind in filter(names.get, names)},
+               "not_testable": ({"heads": no_heads} if no_heads else {})
+               | ({} if lists else {"lists_right": "the suite has no relations"})}
+    for i, name in enumerate(("clean", "shuffled") if lists else ()):
+        results.setdefault("lists_right", {})[name] = metrics.bootstrap(
+            [found["list_right"][:, i].mean() for found in lists], unit="relations", seed_address=[SEED, 7, i])
 
     # 5. artifacts
     behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
@@ -274,12 +271,18 @@ def main():
         arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),
                                        ("behaviour", "layer", "d_model"))
     tables = {"concepts": concepts, "layers": layers}
+    if lists:
+        arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]
+                                           for way in config["ways"]]), ("way", "relation", "layer", "d_model"))
+        tables["relations"] = [{"name": name, "right": dict(zip(("clean", "shuffled"), found["list_right"].mean(axis=0))),
+                                "heads": found.get("chosen", [])} for name, found in zip(names["relation"], lists)]
+        if not no_heads:
+            arrays["head_effects"] = (np.stack([found["effects"] for found in lists]), ("relation", "layer", "head"))
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
-    modules = (artifacts, cases, directions, engine, judges, metrics, models, propensity, suites, work)
     saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
                            tables=tables, results=results, t0=t0,
-                           sources=[__file__, *(m.__file__ for m in modules)], data=suite.data)
+                           sources=[__file__], data=suite.data)
     print(f"01 extract  {len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait "
           f"pairs kept  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
 

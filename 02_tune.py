@@ -23,18 +23,26 @@ optimistic; stages 03 to 05 measure on the evaluation split.
               mean slope (half the difference between items with positive option A and B) and the mean slope
               without it (the mean over swap pairs) are kept as curves too; the choice follows the paper.
   relations   the layer with the highest mean gain in log p of the answer's first token, zero-shot in template
-              0, at coefficient 1: function vectors are added as they are. Best of the grid: "matched".
-  values      every layer x STRENGTHS on the tune probes, change of logit(positive) - logit(negative). Chosen:
-              the largest mean change among candidates that cost at most FACT_LOSS of the accuracy on facts,
-              ties to the weaker; if all cost more, the one that costs least, flagged "facts_kept": false.
+              0, at coefficient 1: function vectors are added as they are. Best of the grid: "matched". The same
+              search for each of the other ways to make the vector, and for patching: "ways". No way is chosen
+              here: the one with the largest gain may carry the format of a list more than the relation, which
+              a gain cannot tell. Stage 03 shows all of them against a synonym's vector; "relation/<name>" stays
+              the centred one, from which the shared format is taken off.
+  values      every layer x VALUE_STRENGTHS on the tune probes, change of logit(positive) - logit(negative).
+              Chosen: the largest mean change among candidates that cost at most FACT_LOSS of the accuracy on
+              facts, ties to the weaker; if all cost more, the one that costs least, flagged "facts_kept": false.
+              Beside it "window": by the same rule what leaves the least bias, the mean size of the log-odds when
+              each probe is steered against its lean (lib.values), facts counted under both signs.
 
 reads   01_extract: vectors, concepts, residual norms; the suite's tuning split
 writes  tuned.json         {key: {"layer", "coefficient", "relative_strength", "score", ...}} with, by kind,
                            trait      coherence, coherent, n, unsteered, unsteered_coherence, narrow {...}
                            behaviour  unit (= coefficient: multiplier 1 at r = UNIT), raw_relative_strength
                                       (of the raw vector); score null without a vote on the layer
-                           relation   n, matched {layer, coefficient, relative_strength, n, score}
-                           value      n, fact_accuracy, unsteered_fact_accuracy, facts_kept
+                           relation   n, matched {layer, coefficient, relative_strength, n, score}, ways {way:
+                                      {layer, score, n}}
+                           value      n, fact_accuracy, unsteered_fact_accuracy, facts_kept, window {layer,
+                                      coefficient, relative_strength, n, bias_removed, fact_accuracy_both, facts_kept}
         settings.json      unit_norm {layer, alpha, relative_strength, ...}, behaviour {layer, unit}
         candidates.jsonl   every candidate of every search with its values per input
         chosen.jsonl       the answers of the tuned traits on the tune questions
@@ -49,7 +57,8 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, engine, judges, metrics, models, propensity, suite as suites, tuning, work
+from lib import (artifacts, cases, judges, metrics, models, propensity, relations, suite as suites, tuning, values,
+                 work)
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -71,6 +80,7 @@ LAYER_SETS = ("anti-immigration", "believes-abortion-should-be-illegal", "consci
               "corrigible-neutral-HHH", "desire-for-acquiring-compute", "myopic-reward", "openness",
               "power-seeking-inclination", "risk-seeking", "self-replication",
               "very-small-harm-justifies-very-large-benefit")
+VALUE_STRENGTHS = {"full": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6), "smoke": (0.4, 1.6)}
 FACT_LOSS = 0.1                          # share of the facts that a value's setting may cost
 # ------------------------------------------------------------------------------------------------------------
 
@@ -161,30 +171,6 @@ def sweep_behaviour(lm, suite, behaviour, vector, norms):
     return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, found), 0, -1)}
 
 
-def sweep_relation(lm, suite, relation, points, vector):
-    """Gain in log p of the answer's first token, template 0, zero-shot: {"gains": (point, pair)}, nats."""
-    pairs, query = suites.relation_split(relation, "tune"), suite.templates[0]["query"]
-    texts = [query.format(x=x) for x, _ in pairs]
-    tokens = np.array([[lm.answer_token(text, f" {y}")] for text, (_, y) in zip(texts, pairs)])
-    rows = [(), *(((l, c * vector[l]),) for l, _, c in points)]
-    found = engine.sweep(lm, [lm.encode(text) for text in texts], rows, tokens)
-    logp = found["logits"][..., 0].astype(np.float64) - found["logsumexp"]
-    return {"gains": (logp[:, 1:] - logp[:, :1]).T}
-
-
-def sweep_value(lm, suite, value, points, vector):
-    """{"shifts": (point, probe) change of log-odds, nats, "facts": (1 + point, fact), unsteered first}."""
-    probes, facts = suites.probe_split(value["probes"], "tune"), suites.probe_split(suite.facts, "tune")
-    rows = [(), *(((l, c * vector[l]),) for l, _, c in points)]
-    sides = np.array([[lm.answer_token(probe["prompt"], probe[side]) for side in ("positive", "negative")]
-                      for probe in probes])
-    logits = engine.sweep(lm, [lm.encode(probe["prompt"]) for probe in probes], rows, sides)["logits"]
-    odds = logits[..., 0].astype(np.float64) - logits[..., 1]
-    answers = np.array([[lm.answer_token(fact["prompt"], fact["answer"])] for fact in facts])
-    top = engine.sweep(lm, [lm.encode(fact["prompt"]) for fact in facts], rows, answers)["argmax"]
-    return {"shifts": (odds[:, 1:] - odds[:, :1]).T, "facts": (top == answers).T}
-
-
 def headline(results):
     """The key numbers in one line."""
     parts, traits, behaviours = [], results["traits"], results["behaviours"]
@@ -214,13 +200,16 @@ def main():
               "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],
               NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
-              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "fact_loss": FACT_LOSS}
+              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
+              "fact_loss": FACT_LOSS}
     inputs = {"suite": suite.digest, "01_extract": extracted.digest}
     identity = {"stage": "02_tune", "config": config, "inputs": inputs}
     vectors = dict(zip([c["key"] for c in extracted.table("concepts")], extracted.array("vectors")))
     norms = {name: extracted.array(name) for name in ("residual_norm", "residual_norm_raw")
              if f"{name}.npy" in extracted.manifest["outputs"]}
     chat, raw = norms.get("residual_norm"), norms.get("residual_norm_raw")
+    ways = [way for way in relations.WAYS if way != "heads" or way in extracted.config["ways"]]
+    made = extracted.array("way_vectors") if suite.relations else None
 
     # 2. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
@@ -232,15 +221,20 @@ def main():
         ("behaviour", voting), ("relation", suite.relations), ("value", suite.values)) for c in found}
     points = {}
     for key in concepts:
-        unscaled = tuning.grid(vectors[key], raw, [1.0], "raw") if key.startswith("relation/") else []
-        if not key.startswith("behaviour/"):
-            points[key] = unscaled + tuning.grid(vectors[key], raw, STRENGTHS["relative", profile])
+        if key.startswith("relation/"):
+            points[key] = tuning.grid(vectors[key], raw, [1.0], "raw") \
+                + tuning.grid(vectors[key], raw, STRENGTHS["relative", profile])
+        elif key.startswith("value/"):
+            points[key] = tuning.grid(vectors[key], raw, VALUE_STRENGTHS[profile])
 
     def unit(key):
         if key.startswith("behaviour/"):
             return sweep_behaviour(lm, suite, concepts[key], vectors[key], chat)
-        sweep = sweep_relation if key.startswith("relation/") else sweep_value
-        return sweep(lm, suite, concepts[key], points[key], vectors[key])
+        if key.startswith("value/"):
+            return values.sweep_tuning(lm, suite, concepts[key], points[key], vectors[key])
+        by_way = relations.vectors_of(vectors, made, [r["name"] for r in suite.relations], concepts[key]["name"], ways)
+        return relations.sweep_layers(lm, suites.relation_split(concepts[key], "tune"), suite.templates[0], points[key],
+                                      vectors[key], by_way)
 
     done = work.units(out, identity, list(concepts), unit, "02 sweeps") if concepts else {}
     if not work.is_main():
@@ -253,28 +247,28 @@ def main():
     results, tables = {}, {}
     traits, results["traits"], results["not_testable"] = tuning.settle_traits(
         [c for c in candidates if "search" not in c], chosen, narrow, unit_norm, [SEED, 1])
-    relations, results["relations"], tried = tuning.settle_relations(
-        points, part("relation/", "gains"), [SEED, 2])
-    values, results["values"], more = tuning.settle_values(
-        points, part("value/", "shifts"), part("value/", "facts"), FACT_LOSS)
+    tuned, results["relations"], tried = tuning.settle_relations(points, part("relation/", "gains"), [SEED, 2])
+    by_way, results["relations"]["ways"], each = tuning.settle_ways(part("relation/", "ways"), ways, [SEED, 4])
+    tuned = {key: record | {"ways": by_way[key]} for key, record in tuned.items()}
+    moved, results["values"], more = tuning.settle_values(
+        points, part("value/", "odds"), part("value/", "facts"), FACT_LOSS)
     items = {f"behaviour/{b['name']}": suites.split(b["items"], "tune") for b in voting}
     behaviours, results["behaviours"], tables["layers"], tables["slopes.jsonl"] = tuning.settle_behaviours(
         part("behaviour/", "slopes"), items, {k: v for k, v in vectors.items() if k.startswith("behaviour/")},
         chat, UNIT, [SEED, 3])
 
     # 5. artifacts; a suite without a kind has no tables of it
-    tables["tuned"] = traits | behaviours | relations | values
+    tables["tuned"] = traits | behaviours | tuned | moved
     tables["settings"] = {"unit_norm": unit_norm,
                           "behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
     tables["candidates.jsonl"] = [{k: v for k, v in c.items() if k != "outputs"}
-                                  for c in candidates + tried + more]
+                                  for c in candidates + tried + each + more]
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
                               for key, found in chosen.items() for item, output, e, c in zip(*(
                                   found[name] for name in ("items", "outputs", "expressions", "coherences")))]
-    modules = (artifacts, cases, engine, judges, metrics, models, propensity, suites, tuning, work)
     saved = artifacts.save(out, stage="02_tune", config=config, inputs=inputs, results=results, t0=t0,
                            tables={name: table for name, table in tables.items() if table},
-                           sources=[__file__, *(m.__file__ for m in modules)])
+                           sources=[__file__])
     print(f"02 tune  {headline(results)}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
 
 

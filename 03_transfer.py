@@ -20,16 +20,24 @@ behaviours  s(v_A, D_B): mean steerability (slope of propensity against the mult
             Correlations leave out the pairs A = B, whose relative steerability is 1 at distance 0; what
             counting them in, as the paper's figures do, would add stands beside. What the persona sentence
             does alone, without a vector, is the prompting baseline.
-relations   antonym vector (made in template 0) on bare queries of all templates, behind 0, 1, 3 neutral
-            sentences (levels 0, 1, 2).
+relations   antonym vector (made in template 0) on the queries of all templates, bare (level 0), behind 1, 3, 10
+            neutral sentences (levels 1, 2, 3), behind DISTRACTORS synonym pairs or CONFLICT (level 4). Controls of the
+            same norm at the same layer: random, minus, the synonym's vector, an unrelated relation's. All the ways
+            to make the vector (lib.relations), each at its own tuned layer, on bare queries of all templates, in all
+            contexts of template 0, and at the end of lists with shuffled answers.
                 gain = log p(antonym) steered - unsteered, minus the mean of that over random vectors
-values      log-odds of the positive continuation, and accuracy on unrelated facts, against relative strength
-            ||row|| / mean ||h_l||.
+values      log-odds of the positive side, accuracy on unrelated facts, perplexity of neutral text, against relative
+            strength ||row|| / mean ||h_l||; at the tuned setting; and at the one of the window, where stage 02
+            found the least bias that the facts allow. Prompting, N_EXAMPLES probes of the tuning split written
+            out with the side that is asked for, is the baseline.
                 shift = log-odds steered - unsteered, minus the mean of that over random vectors
-            A probe is corrected by steering against its lean; a correction that ends further on the other
-            side than the probe began on its own over-corrects.
+                bias  = size of the log-odds when the probe is steered against its lean
+            A correction that ends further on the other side than the probe began on its own over-corrects. A
+            strength lies inside the window if the bias falls there and at most stage 02's FACT_LOSS of the facts
+            goes, both with their whole interval. Settings follow the building blocks of arXiv 2505.01162, whose own
+            could not be established.
 
-reads   01_extract: vectors, setting_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's split
+reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's split
         evaluate
 writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all it serves),
                                output, scores
@@ -40,16 +48,21 @@ writes  cases.jsonl            one line per text: task, item, arm, trait (null: 
         slopes.npy             float32 (input, pair) nats per unit of the multiplier
         behaviours.json, shifts.json   per behaviour; per behaviour and pair of settings
         relation_logp.npy      float32 (prompt, row) nats, prompts in relation_items.jsonl; rows: unsteered,
-                               antonym, -antonym, synonym, random ...
-        relation_top1.npy      uint8 (prompt, row): is the antonym the top token?
-        relations.json         gain per template and per level
-        probe_lean.npy         float32 (probe,) unsteered log-odds, nats, probes in value_items.jsonl
-        probe_steered.npy      float32 (probe, strength, vector); config.strengths, then the tuned one;
-                               vectors: value, -value, random ...
+                               antonym, -antonym, synonym, unrelated, random ...
+        relation_rank.npy      int32 (prompt, row): tokens above the antonym's first one; 0: it is the top token
+        relations.json         gain per template and per context
+        way_logp.npy, way_rank.npy   the same for all ways, prompts in way_items.jsonl; rows: unsteered, then per way
+                               of config.ways: antonym, -antonym, synonym, unrelated, random ...
+        ways.json              gain per way, and template or context
+        probe_lean.npy         float64 (probe,) unsteered log-odds, nats, probes in value_items.jsonl
+        probe_steered.npy      float64 (probe, setting, vector); settings: config.strengths, the tuned one, the
+                               window's; vectors: value, -value, random ...
+        probe_prompted.npy     float64 (probe, side) log-odds, asked for the positive and for the negative side
         fact_known.npy         uint8 (fact,): is the fact the top token, unsteered?
-        fact_steered.npy       uint8 (value, fact, strength, vector)
-        values.json            per value and strength
-claims  P1, P2, P3, P4, P8; R6, R7; A1, A2, A3, A4, A5
+        fact_steered.npy       uint8 (value, fact, setting, vector); fact_prompted.npy (value, fact, side)
+        text_plain.npy, text_steered.npy   float32 (text,), (value, text, setting, vector) nats of neutral texts
+        values.json            per value and setting
+claims  P1, P2, P3, P4, P8; R6, R7; A1 to A9
 cost    about 4 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
 
     python 03_transfer.py --model data/models/pico-llama
@@ -58,7 +71,8 @@ import time
 
 import numpy as np
 
-from lib import artifacts, cases, engine, judges, metrics, models, propensity, suite as suites, transfer, work
+from lib import (artifacts, cases, judges, metrics, models, propensity, relations, suite as suites, transfer, values,
+                 work)
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -74,8 +88,13 @@ PAIRS = tuple((vector, inputs) for vector in SETTINGS for inputs in SETTINGS)
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 MIN_STEERABILITY = 0.25                       # |s(v_B, D_B)| of fewer nats per unit is no denominator
 N_RANDOM = 20                                 # random vectors per relation, and per value and strength
-SENTENCES = (0, 1, 3)                         # neutral sentences in front of a query: levels 0, 1, 2
-STRENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)         # relative strengths of a value vector
+N_RANDOM_WAYS, N_RANDOM_TEXT = 10, 5          # the same per way; how many of a value's are run over neutral text
+SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a query: levels 0 to 3
+DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
+CONFLICT = "Write a word that means the same.\n"                                # also level 4
+SHOTS = {"full": 10, "smoke": 2}              # examples in a list with shuffled answers
+STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6)     # relative strengths of a value vector
+N_EXAMPLES = 4                                # probes written out in front of another one: prompting
 # -----------------------------------------------------------------------------------------------------------
 
 
@@ -142,51 +161,6 @@ def measure_behaviour(lm, suite, behaviour, vectors, tuned):
     return {"curves": curves, "unsteered": unsteered}
 
 
-def measure_relation(lm, suite, vectors, tuned):
-    """Every held-out antonym pair, template and level: items (prompt,), logp and top1 (prompt, row)."""
-    antonym = suites.relation(suite, "antonym")
-    pairs, labels = (suites.relation_split(antonym, "evaluate", labels=labels) for labels in (False, True))
-    items, texts = [], []
-    for level, count in enumerate(SENTENCES):
-        for t, template in enumerate(suite.templates):
-            for p, (x, y) in enumerate(pairs):
-                drawn = np.random.default_rng([SEED, 2, level, p]).permutation(len(suite.neutral))[:count]
-                texts.append("".join(suite.neutral[i] + "\n" for i in drawn) + template["query"].format(x=x))
-                items.append({"x": x, "y": y, "template": template["name"], "own": t == 0, "level": level,
-                              "component": labels[p]})
-    row = tuned_row(vectors, tuned, "relation/antonym")
-    (layer, vector), = row
-    synonym = vectors["relation/synonym"][layer]                  # same layer, same norm, another relation
-    synonym = synonym * np.float32(np.linalg.norm(vector) / np.linalg.norm(synonym))
-    rows = [(), row, ((layer, -vector),), ((layer, synonym),), *random_rows(row, N_RANDOM, [3])]
-    answers = np.array([[lm.answer_token(text, " " + item["y"])] for text, item in zip(texts, items)])
-    found = engine.sweep(lm, [lm.encode(text) for text in texts], rows, answers)
-    return {"items": items, "logp": found["logits"][..., 0] - found["logsumexp"],
-            "top1": (found["argmax"] == answers).astype(np.uint8)}
-
-
-def measure_value(lm, suite, vectors, tuned, norms, number):
-    """Log-odds of one value's held-out probes, and held-out facts right or wrong, unsteered and steered."""
-    value, facts = suite.values[number], suites.probe_split(suite.facts, "evaluate")
-    probes, key = suites.probe_split(value["probes"], "evaluate"), f"value/{value['name']}"
-    layer = tuned[key]["layer"]
-    one = norms[layer] / np.linalg.norm(vectors[key][layer])      # coefficient of relative strength 1
-    strengths, rows = [*STRENGTHS, float(tuned[key]["coefficient"] / one)], [()]
-    for s, strength in enumerate(strengths):
-        v = np.float32(strength * one) * vectors[key][layer]
-        rows += [((layer, v),), ((layer, -v),), *random_rows(((layer, v),), N_RANDOM, [4, number, s])]
-    tokens = [[lm.answer_token(p["prompt"], p[side]) for side in ("positive", "negative")] for p in probes]
-    right = np.array([lm.answer_token(fact["prompt"], fact["answer"]) for fact in facts])
-    prompts = [lm.encode(x["prompt"]) for x in (*probes, *facts)]
-    found = engine.sweep(lm, prompts, rows, [*tokens, *([token, token] for token in right)])
-    odds = (found["logits"][..., 0] - found["logits"][..., 1])[:len(probes)]
-    known = (found["argmax"][len(probes):] == right[:, None]).astype(np.uint8)
-    shape = (-1, len(strengths), 2 + N_RANDOM)
-    return {"items": [{"value": value["name"], "id": p["id"], "level": p["level"]} for p in probes],
-            "strengths": strengths, "lean": odds[:, 0], "steered": odds[:, 1:].reshape(shape),
-            "known": known[:, 0], "facts": known[:, 1:].reshape(shape)}
-
-
 def main():
     args, t0 = artifacts.cli(__doc__).parse_args(), time.time()
 
@@ -204,8 +178,10 @@ def main():
               "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],
               "first_token": FIRST_TOKEN, "settings": SETTINGS,
               "pairs": PAIRS, "multipliers": MULTIPLIERS,
-              "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "sentences": SENTENCES,
-              "strengths": STRENGTHS}
+              "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
+              "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
+              "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
+              "ways": [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]}
     out, identity = folder / "03_transfer", {**config, **inputs}
     vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, {}
@@ -268,32 +244,36 @@ def main():
 
     # 4. relations in other templates and contexts, values at rising strength
     if {"relation/antonym", "relation/synonym"} <= set(tuned):
-        def relation_unit(_):
-            return measure_relation(lm, suite, vectors, tuned)
-        done = work.units(out, identity, ["antonym"], relation_unit, "03 relations")["antonym"]
-        items, logp, top1 = (done[part] for part in ("items", "logp", "top1"))
-        tables["relations"], results["relations"], gaps = transfer.relations(items, logp, top1, [SEED, 12])
-        tables["relation_items.jsonl"] = items
-        arrays |= {"relation_logp": (logp, ("prompt", "row")), "relation_top1": (top1, ("prompt", "row"))}
-        missing |= gaps
+        made = extract.array("way_vectors")
+        def relation_unit(key):
+            if key == "antonym":
+                return relations.measure_contexts(lm, suite, vectors, tuned, config, SEED)
+            return relations.measure_ways(lm, suite, vectors, made, tuned, config, SEED)
+        one, all_ways = work.units(out, identity, ["antonym", "ways"], relation_unit, "03 relations").values()
+        for name, found in (("relation", one), ("way", all_ways)):
+            tables[f"{name}_items.jsonl"] = found["items"]
+            arrays |= {f"{name}_{part}": (found[part], ("prompt", "row")) for part in ("logp", "rank")}
+        tables["relations"], results["relations"], gaps = relations.contexts(
+            one["items"], one["logp"], one["rank"], [SEED, 12])
+        tables["ways"], more, others = relations.ways(all_ways["items"], config["ways"], all_ways["logp"],
+                                                      all_ways["rank"], [SEED, 14])
+        results["relations"] |= more
+        missing |= gaps | others | one["missing"]
+        if "heads" not in config["ways"]:
+            missing |= dict.fromkeys(("relations.ways.heads", "relations.specific.heads"),
+                                     extract.results["not_testable"]["heads"])
     else:
         missing["relations"] = "the suite has no antonyms or no synonyms"
     if suite.values:
         norms, keys = extract.array("residual_norm_raw"), [f"value/{value['name']}" for value in suite.values]
         def value_unit(key):
-            return measure_value(lm, suite, vectors, tuned, norms, keys.index(key))
+            return values.measure(lm, suite, keys.index(key), vectors[key], tuned[key], norms, config, [SEED, 4])
         done = list(work.units(out, identity, keys, value_unit, "03 values").values())
-        lean, steered = (np.concatenate([one[part] for one in done]) for part in ("lean", "steered"))
-        known, facts = done[0]["known"], np.stack([one["facts"] for one in done])
-        items = [item for one in done for item in one["items"]]
-        tables["values"], results["values"], gaps = transfer.values(
-            [value["name"] for value in suite.values], items, lean, steered, known, facts,
-            [one["strengths"] for one in done], [SEED, 13])
-        tables["value_items.jsonl"] = items
-        arrays |= {"probe_lean": (lean, ("probe",)),
-                   "probe_steered": (steered, ("probe", "strength", "vector")),
-                   "fact_known": (known, ("fact",)),
-                   "fact_steered": (facts, ("value", "fact", "strength", "vector"))}
+        tables["value_items.jsonl"] = [item for one in done for item in one["items"]]
+        tables["values"], results["values"], gaps = values.conclude(
+            [value["name"] for value in suite.values], tables["value_items.jsonl"], done,
+            [one["strengths"] for one in done], tune.config["fact_loss"], [SEED, 13])
+        arrays |= values.arrays(done)
         missing |= gaps
     else:
         missing["values"] = "the suite has no values"
@@ -303,8 +283,7 @@ def main():
     # 5. artifacts
     saved = artifacts.save(
         out, stage="03_transfer", config=config, inputs=inputs, arrays=arrays, tables=tables, t0=t0,
-        results={**results, "not_testable": missing}, sources=[__file__, *(module.__file__ for module in (
-            artifacts, cases, engine, judges, metrics, models, propensity, suites, transfer, work))])
+        results={**results, "not_testable": missing}, sources=[__file__])
     heads = (("traits", "transfer_gap"), ("behaviours", "id_ood_spearman"), ("relations", "antonym_gain"),
              ("values", "shift"))
     shown = "  ".join(f"{key} {results[part][key]['value']:.2f}" for part, key in heads

@@ -158,9 +158,7 @@ def main():
     tuned, norms = tune.table("tuned"), extract.array("residual_norm")
     vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
-    save = {"stage": "04_compose", "config": config, "inputs": inputs, "t0": t0, "sources": [__file__, *(
-        module.__file__ for module in (artifacts, cases, compose, engine, judges, metrics, models, subsets,
-                                       suites, tuning, work))]}
+    save = {"stage": "04_compose", "config": config, "inputs": inputs, "t0": t0, "sources": [__file__]}
     if not found:
         if work.is_main():
             reason = "no trait of a group has a vector"

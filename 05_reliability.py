@@ -46,7 +46,7 @@ import time
 
 import numpy as np
 
-from lib import artifacts, engine, metrics, models, propensity, reliability, suite as suites, work
+from lib import artifacts, metrics, models, propensity, reliability, suite as suites, work
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -132,9 +132,8 @@ def one_model(args, t0):
               "methods": extract.config.get("methods", [])}
     inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest,
               "published": artifacts.sha256(PUBLISHED)}
-    modules = (artifacts, engine, metrics, models, propensity, reliability, suites, work)
     save = {"stage": "05_reliability", "config": config, "inputs": inputs, "t0": t0,
-            "sources": [__file__, *(module.__file__ for module in modules)]}
+            "sources": [__file__]}
     if not suite.behaviours:
         if work.is_main():
             why = dict.fromkeys(reliability.GROUPS, "the suite has no behaviours")
@@ -214,7 +213,7 @@ def across(args, t0):
         inputs={"suite": digests.pop(),
                 **{f"{name}/05_reliability": stage.digest for name, stage in zip(names, stages)}},
         tables={"pairs": rows} if rows else {},
-        sources=[__file__, artifacts.__file__, metrics.__file__, reliability.__file__])
+        sources=[__file__])
     rho = results.get("steerability", {}).get("spearman")
     told = f"Spearman {rho['value']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}]" if rho else "nothing to compare"
     print(f"05 across  {', '.join(names)}  {told}  digest {saved.digest[:12]}")

@@ -26,7 +26,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lib.artifacts import UserError
-from lib.hooks import capture, stack, steer
+from lib.hooks import Place, capture, patch, stack, steer
 
 CPU_BUDGET = 1.5 * 2**30     # bytes of working memory per batch on a CPU; on a GPU half of what is free
 CPU_TOKENS = 2048            # tokens per pass on a CPU: more only falls out of its caches
@@ -37,24 +37,26 @@ BRANCH_TOKENS = 256          # suffix tokens side by side in one pass: their mas
 
 
 @torch.inference_mode()
-def read(lm, prompts, tail=1):
+def read(lm, prompts, tail=1, place=None):
     """Block outputs of every layer, averaged over the last `tail` tokens of each prompt.
 
     prompts  N lists of token ids
     tail     tokens averaged, counted from the end: int, or one int per prompt (the length of its answer, say)
-    returns  (N, layer, d_model) float32 array
+    place    lib.hooks.Place to read at; None: the block outputs
+    returns  (N, layer, d_model) float32 array, with the width of the place instead of d_model
     Raises UserError for an empty list and for a prompt that is empty, too long or shorter than its tail.
     """
     lengths = _lengths(lm, prompts)
     tails = _counts(tail, lengths, "tail")
-    out = np.empty((len(prompts), lm.n_layers, lm.d_model), np.float32)
+    place = place or Place(lm.layers, lm.d_model, False)
+    out = np.empty((len(prompts), len(place.modules), place.width), np.float32)
 
     def work(batch):
         ids = _right_padded(lm, [prompts[i] for i in batch])
         where = [(row, position) for row, i in enumerate(batch)
                  for position in range(lengths[i] - tails[i], lengths[i])]
         entries, positions = torch.tensor(where).T
-        with capture(lm.layers, entries, positions, torch.tensor([tails[i] for i in batch])) as kept:
+        with capture(place.modules, entries, positions, torch.tensor([tails[i] for i in batch]), place.inputs) as kept:
             _right_padded_pass(lm, ids, use_cache=False)
         out[batch] = _to_numpy(kept)
 
@@ -100,15 +102,18 @@ def read_pairs(lm, prefixes, positives, negatives):
 
 
 @torch.inference_mode()
-def sweep(lm, prompts, rows, tokens, suffix=1):
+def sweep(lm, prompts, rows, tokens, suffix=1, place=None, ranks=False):
     """Every prompt under every row: the logits of chosen tokens at the last position.
 
     prompts  N lists of token ids
     rows     S rows, added at each of the last `suffix` prompt tokens
     tokens   (N, K) or (K,) token ids whose logits are wanted
     suffix   int, or one int per prompt
+    place    None: rows are added to block outputs. lib.hooks.Place: their values are put in place of what is there
+             (activation patching), and nan leaves it as it is
     returns  {"logits": (N, S, K) float32, nats up to a constant; "logsumexp": (N, S) float32 over the
-             vocabulary, so that logits - logsumexp are log-probabilities; "argmax": (N, S) int64 token ids}
+             vocabulary, so that logits - logsumexp are log-probabilities; "argmax": (N, S) int64 token ids;
+             with ranks=True "rank": (N, S) int64, how many tokens have a higher logit than the first chosen one}
     Raises UserError for empty or too long prompts, suffixes longer than a prompt, rows that do not fit.
     """
     lengths = _lengths(lm, prompts)
@@ -117,23 +122,26 @@ def sweep(lm, prompts, rows, tokens, suffix=1):
     counts = _counts(suffix, lengths, "suffix")
     n, s = len(prompts), len(rows)
     out = {"logits": np.empty((n, s, tokens.shape[1]), np.float32), "logsumexp": np.empty((n, s), np.float32),
-           "argmax": np.empty((n, s), np.int64)}
+           "argmax": np.empty((n, s), np.int64), **({"rank": np.empty((n, s), np.int64)} if ranks else {})}
 
     def measure(batch, logits):
         logits = logits[:, :, -1]
         wanted = torch.from_numpy(tokens[batch]).to(logits.device)[:, None].expand(-1, logits.shape[1], -1)
-        return logits.gather(2, wanted), logits.logsumexp(-1), logits.argmax(-1)
+        found = logits.gather(2, wanted)
+        above = ((logits > found[..., :1]).sum(-1),) if ranks else ()
+        return found, logits.logsumexp(-1), logits.argmax(-1), *above
 
     prefixes, suffixes = zip(*((p[:-m], p[-m:]) for p, m in zip(prompts, counts)))
-    _branch_over(lm, prefixes, suffixes, rows, 1, measure, out.values())
+    _branch_over(lm, prefixes, suffixes, rows, 1, measure, out.values(), place)
     return out
 
 
 @torch.inference_mode()
-def sequence_logprob(lm, prompts, continuations, rows):
+def sequence_logprob(lm, prompts, continuations, rows, weights=None):
     """Sum of log p(continuation token | everything before it), steered from the last prompt token on.
 
     prompts, continuations  N lists of token ids each; rows: S rows
+    weights  None, or N lists with a factor for every continuation token: 0 leaves a token out of the sum
     returns  (N, S) float32 array, nats
     """
     if len(prompts) != len(continuations) or not all(map(len, continuations)):
@@ -141,10 +149,14 @@ def sequence_logprob(lm, prompts, continuations, rows):
     _lengths(lm, prompts)
     _lengths(lm, [list(p) + list(c) for p, c in zip(prompts, continuations)])
     out = np.empty((len(prompts), len(rows)), np.float32)
+    if weights is not None and list(map(len, weights)) != list(map(len, continuations)):
+        raise UserError("weights: expected one for every continuation token")
 
     def measure(batch, logits):
         target = torch.tensor([list(continuations[i]) for i in batch], device=logits.device)[:, None, :, None]
         picked = logits.gather(3, target.expand(-1, logits.shape[1], -1, -1))[..., 0] - logits.logsumexp(-1)
+        if weights is not None:
+            picked = picked * torch.tensor([list(weights[i]) for i in batch]).to(picked)[:, None]
         return (picked.sum(-1),)
 
     suffixes = [list(p[-1:]) + list(c[:-1]) for p, c in zip(prompts, continuations)]
@@ -278,7 +290,7 @@ def residual_norm(lm, prompts):
 # --- branches of a shared prefix ------------------------------------------------------------
 
 
-def _branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs):
+def _branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=None):
     """Run every suffix under every row and fill the arrays `outs` (prompt, row, ...).
 
     measure(batch, logits) gets prompt indices and float32 logits (len(batch), row, position, vocabulary) at
@@ -287,8 +299,8 @@ def _branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs):
     """
     if not len(rows):
         raise UserError("no rows to sweep over")
-    _stack(lm, rows)
-    distinct, which = _distinct(rows)
+    _stack(lm, rows, place)
+    distinct, which = _distinct(rows, keep_zeros=place is not None)
     branched = _can_branch(lm)
     lengths = [len(prefix) for prefix in prefixes]
     by_shape = {}
@@ -301,7 +313,7 @@ def _branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs):
         def work(batch, m=m, width=width):
             before, after = [prefixes[i] for i in batch], [suffixes[i] for i in batch]
             passes = _side_by_side if branched else _as_batch
-            for start, logits in passes(lm, before, after, distinct, width, min(keep_last, m)):
+            for start, logits in passes(lm, before, after, distinct, width, min(keep_last, m), place):
                 places = np.flatnonzero((which >= start) & (which < start + logits.shape[1]))
                 for out, values in zip(outs, measure(batch, logits)):
                     out[np.ix_(batch, places)] = values.cpu().numpy()[:, which[places] - start]
@@ -313,7 +325,7 @@ def _branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs):
         _run(_batches(lm, lengths, need, order), work)
 
 
-def _side_by_side(lm, prefixes, suffixes, rows, width, keep_last):
+def _side_by_side(lm, prefixes, suffixes, rows, width, keep_last, place=None):
     """Yields (first row, logits (B, rows, keep_last, V)): all rows as branches of one sequence."""
     m = len(suffixes[0])
     cache, seen = _prefill(lm, prefixes)
@@ -321,16 +333,16 @@ def _side_by_side(lm, prefixes, suffixes, rows, width, keep_last):
     for start in range(0, len(rows), width):
         chunk = rows[start:start + width]
         n = len(chunk)
-        added = {layer: matrix.repeat_interleave(m, 0) for layer, matrix in _stack(lm, chunk).items()}
+        added = {layer: matrix.repeat_interleave(m, 0) for layer, matrix in _stack(lm, chunk, place).items()}
         wanted = torch.arange(n * m, device=lm.device).view(n, m)[:, m - keep_last:].flatten()
-        with steer(lm.layers, added):
+        with _acting(lm, added, place):
             logits = lm.model(input_ids=ids.repeat(1, n), past_key_values=cache, use_cache=True,
                               logits_to_keep=wanted, **_branched(lm, seen, n, m)).logits
         cache.crop(-n * m)
         yield start, logits.float().view(len(ids), n, keep_last, -1)
 
 
-def _as_batch(lm, prefixes, suffixes, rows, width, keep_last):
+def _as_batch(lm, prefixes, suffixes, rows, width, keep_last, place=None):
     """The same for any model: rows as copies of the cache along the batch. The prefixes have one length, so
     that no pad stands between a token and those before it and any notion of position is right as it is.
     Models without a cache of keys and values run the whole prompt for each row."""
@@ -347,8 +359,8 @@ def _as_batch(lm, prefixes, suffixes, rows, width, keep_last):
             branch = copy.deepcopy(cache)
             branch.batch_repeat_interleave(n)
             given |= {"input_ids": repeated[:, -m:], "past_key_values": branch}
-        added = {layer: matrix.repeat(len(ids), 1) for layer, matrix in _stack(lm, chunk).items()}
-        with steer(lm.layers, added, last=m):
+        added = {layer: matrix.repeat(len(ids), 1) for layer, matrix in _stack(lm, chunk, place).items()}
+        with _acting(lm, added, place, last=m):
             logits = lm.model(use_cache=cache is not None, **given).logits[:, -keep_last:]
         yield start, logits.float().view(len(ids), n, keep_last, -1)
 
@@ -447,19 +459,27 @@ def _branches_agree(lm):
     return bool((fast - slow).abs().max() <= rounding * slow.abs().max())
 
 
-def _stack(lm, rows):
-    return stack(rows, lm.n_layers, lm.d_model)
+def _stack(lm, rows, place=None):
+    if place is None:
+        return stack(rows, lm.n_layers, lm.d_model)
+    return stack(rows, len(place.modules), place.width, fill=np.nan)
 
 
-def _distinct(rows):
+def _acting(lm, added, place, last=0):
+    """The context in which stacked rows act: added to block outputs, or put in their place."""
+    return steer(lm.layers, added, last) if place is None else patch(place, added, last)
+
+
+def _distinct(rows, keep_zeros=False):
     """(rows without repetition and zero vectors, (S,) index into them of each of the S rows given).
 
-    A grid of layers and multipliers holds the unsteered model once per layer; it is run once.
+    A grid of layers and multipliers holds the unsteered model once per layer; it is run once. Zeros that are put
+    in the place of something do act: keep_zeros.
     """
     kept, which = {}, []
     for row in rows:
         row = tuple((int(layer), np.asarray(vector, dtype=np.float32)) for layer, vector in row)
-        row = tuple((layer, vector) for layer, vector in row if vector.any())
+        row = tuple((layer, vector) for layer, vector in row if keep_zeros or vector.any())
         key = tuple((layer, vector.tobytes()) for layer, vector in row)
         which.append(kept.setdefault(key, (len(kept), row))[0])
     return [row for _, row in kept.values()], np.array(which)

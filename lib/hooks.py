@@ -1,4 +1,4 @@
-"""Hooks on decoder blocks: read their outputs, add vectors to them.
+"""Hooks on decoder blocks: read their outputs, add vectors to them, or put other values in their place.
 
 Layer l is the 0-based decoder block and always means that block's output (batch, token, d_model), taken
 before any final norm. Both context managers remove their hooks on every way out and never edit a tensor in
@@ -7,12 +7,17 @@ place.
 A *row* is a tuple of (layer, vector) pairs, the vector a float32 (d_model,) array that is already scaled; ()
 is the unsteered model.
 """
+from collections import namedtuple
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from lib.artifacts import UserError
+
+# Where values are read or replaced: one module per layer, the width of what is there, and whether that is what the
+# modules are given (True) or what they put out.
+Place = namedtuple("Place", "modules width inputs")
 
 
 def find_layers(model):
@@ -35,10 +40,11 @@ def find_layers(model):
     return list(top[0][2])
 
 
-def stack(rows, n_layers, d_model):
-    """Rows as one float32 tensor (row, d_model) per layer in use, zeros where a row has no vector there.
+def stack(rows, n_layers, d_model, fill=0.0):
+    """Rows as one float32 tensor (row, d_model) per layer in use, `fill` where a row has no vector there.
 
-    Several vectors of one row at the same layer add up. Raises UserError for a layer that the model does not
+    Several vectors of one row at the same layer add up. With fill=nan, for `patch`, they may hold nan, which changes
+    nothing, and a later one goes before an earlier one. Raises UserError for a layer that the model does not
     have, a vector of another width and a value that is not finite: vectors made for another model end here.
     """
     added = {}
@@ -49,18 +55,20 @@ def stack(rows, n_layers, d_model):
                 raise UserError(f"row {i}: layer {layer}, but the model has layers 0 to {n_layers - 1}")
             if vector.shape != (d_model,):
                 raise UserError(f"row {i}, layer {layer}: vector {vector.shape}, expected ({d_model},)")
-            if not np.isfinite(vector).all():
+            if not (np.isfinite(vector) | (np.isnan(vector) & np.isnan(fill))).all():
                 raise UserError(f"row {i}, layer {layer}: the vector holds values that are not finite")
-            added.setdefault(int(layer), np.zeros((len(rows), d_model), np.float32))[i] += vector
+            matrix = added.setdefault(int(layer), np.full((len(rows), d_model), fill, np.float32))
+            matrix[i] = np.where(np.isnan(vector), matrix[i], vector) if np.isnan(fill) else matrix[i] + vector
     return {layer: torch.from_numpy(matrix) for layer, matrix in sorted(added.items())}
 
 
 @contextmanager
-def capture(layers, batch, position, counts=None):
+def capture(layers, batch, position, counts=None, inputs=False):
     """Read every layer at chosen positions while the model runs once inside the `with` block.
 
     batch, position  (M,) int64 tensors: the entries of (batch, token) that are kept, nothing else is stored
     counts           None, or (G,) int64 tensor summing to M: how many consecutive entries to average
+    inputs           True reads what the modules are given instead of what they put out
     yields           list with one float32 tensor (M or G, d_model) per layer, filled by the forward pass
 
     Raises RuntimeError if a layer was not run, or was run more than once.
@@ -68,10 +76,10 @@ def capture(layers, batch, position, counts=None):
     kept = [None] * len(layers)
 
     def reader(index):
-        def hook(_module, _args, output):
+        def hook(_module, args, output):
             if kept[index] is not None:
                 raise RuntimeError(f"layer {index} was run twice inside one capture")
-            hidden = _hidden(output)
+            hidden = _hidden(args if inputs else output)
             chosen = hidden[batch.to(hidden.device), position.to(hidden.device)].float()
             if counts is not None:    # unlike index_add, this sums in a fixed order on a GPU
                 chosen = torch.segment_reduce(chosen, "mean", lengths=counts.to(chosen.device), axis=0)
@@ -113,14 +121,7 @@ def steer(layers, vectors, last=0, skip=0):
                 return output
             hidden = _hidden(output)
             vector = vector.to(hidden)        # device and dtype of this layer; moves on the first call only
-            if not last:
-                steered = hidden + vector
-            elif hidden.shape[1] <= last:
-                steered = hidden + vector[:, None]
-            else:
-                steered = torch.cat([hidden[:, :-last], hidden[:, -last:] + vector[:, None]], dim=1)
-            if steered.shape != hidden.shape:
-                raise RuntimeError(f"vectors {tuple(vector.shape)} do not fit outputs {tuple(hidden.shape)}")
+            steered = _changed(hidden, vector, last, torch.add)
             return steered if isinstance(output, torch.Tensor) else (steered, *output[1:])
         return hook
 
@@ -129,12 +130,52 @@ def steer(layers, vectors, last=0, skip=0):
 
 
 @contextmanager
-def _registered(hooks):
-    """Forward hooks on (module, hook) pairs, removed on every way out."""
+def patch(place, values, last=0):
+    """Put values in place of what is there while the `with` block runs: activation patching.
+
+    place   Place
+    values  {layer: tensor} as from `stack` with fill=nan; where it is nan, what is there stays
+    last    as in `steer`
+    """
+    def replace(hidden, vector):
+        return torch.where(vector.isnan(), hidden, vector)
+
+    def replacer(vector):
+        def before(_module, args):
+            hidden = _hidden(args)
+            return (_changed(hidden, vector.to(hidden), last, replace), *args[1:])
+
+        def after(_module, _args, output):
+            hidden = _hidden(output)
+            changed = _changed(hidden, vector.to(hidden), last, replace)
+            return changed if isinstance(output, torch.Tensor) else (changed, *output[1:])
+        return before if place.inputs else after
+
+    with _registered(((place.modules[layer], replacer(vector)) for layer, vector in values.items()), place.inputs):
+        yield
+
+
+def _changed(hidden, vector, last, change):
+    """`hidden` (batch, token, d) with change(hidden, vector) at its last `last` tokens; 0: at all, by broadcasting."""
+    if not last:
+        changed = change(hidden, vector)
+    elif hidden.shape[1] <= last:
+        changed = change(hidden, vector[:, None])
+    else:
+        changed = torch.cat([hidden[:, :-last], change(hidden[:, -last:], vector[:, None])], dim=1)
+    if changed.shape != hidden.shape:
+        raise RuntimeError(f"vectors {tuple(vector.shape)} do not fit outputs {tuple(hidden.shape)}")
+    return changed
+
+
+@contextmanager
+def _registered(hooks, before=False):
+    """Forward hooks on (module, hook) pairs, or hooks before the forward pass; removed on every way out."""
     handles = []
     try:
         for module, hook in hooks:
-            handles.append(module.register_forward_hook(hook))
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(hook))
         yield
     finally:
         for handle in handles:

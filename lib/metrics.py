@@ -40,8 +40,12 @@ def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot
             raise ValueError(f"{len(labels)} cluster labels for {n} values")
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
         n = len(members)
-        draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
-                          for _ in range(n_boot)])
+        if values.ndim == 1 and stat is np.mean and n_boot * n <= CELLS:       # sums of whole clusters do
+            drawn = rng.integers(n, size=(n_boot, n))
+            draws = np.bincount(labels, values)[drawn].sum(axis=1) / np.bincount(labels)[drawn].sum(axis=1)
+        else:
+            draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
+                              for _ in range(n_boot)])
     kept = draws[np.isfinite(draws)]
     value = float(stat(values))
     if not np.isfinite(value) or not len(kept):
@@ -75,6 +79,14 @@ def interval(draws):
     return np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
+def estimator(unit, address):
+    """over(tag, values, stat=mean, clusters=None): the bootstrap of one unit; `tag` keeps its draws apart."""
+    def over(tag, values, stat=np.mean, clusters=None):
+        return bootstrap(np.asarray(values, np.float64), stat, unit=unit, clusters=clusters,
+                         seed_address=[*address, tag])
+    return over
+
+
 def ranks(x):
     """Ranks from 1 along the last axis, ties averaged. x (..., n) -> (..., n)."""
     x = np.asarray(x, dtype=np.float64)
@@ -106,6 +118,15 @@ def bootstrap_corr(x, y, *, unit, seed_address, clusters=None, n_boot=2000):
     spearman(x, y)                                         # the clearer error
     return bootstrap(np.stack([x, y], axis=1), lambda p: _pearson(ranks(p[:, 0]), ranks(p[:, 1])), unit=unit,
                      seed_address=seed_address, clusters=clusters, n_boot=n_boot)
+
+
+def pooled_spearman(values):
+    """Spearman of values[..., 0] with values[..., 1] over finite pairs; nan below three or for a constant."""
+    values = values.reshape(-1, 2)
+    x, y = values[np.isfinite(values).all(axis=1)].T
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return spearman(x, y)
 
 
 def slopes(multipliers, curves):

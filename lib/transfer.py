@@ -8,16 +8,9 @@ import numpy as np
 from lib import metrics
 from lib.artifacts import UserError
 from lib.cases import number
+from lib.metrics import estimator, pooled_spearman
 
 ARMS = ("unsteered", "prompted", "steered", "steered_prompted", "random")
-
-
-def estimator(unit, address):
-    """over(tag, values, stat=mean, clusters=None): the bootstrap of one unit; `tag` keeps its draws apart."""
-    def over(tag, values, stat=np.mean, clusters=None):
-        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit=unit, clusters=clusters,
-                                 seed_address=[*address, tag])
-    return over
 
 
 # --- traits ------------------------------------------------------------------------------------------------
@@ -277,118 +270,3 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
             missing[f"behaviours.{key}"] = f"no vector moves its own setting by over {smallest} nats per unit"
     results["grid"] = {key.removeprefix("grid."): value for key, value in grid.items()}
     return (rows, moved), results, missing
-
-
-def pooled_spearman(values):
-    """Spearman of values[..., 0] with values[..., 1] over finite pairs; nan below three or for a constant."""
-    values = values.reshape(-1, 2)
-    x, y = values[np.isfinite(values).all(axis=1)].T
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan
-    return metrics.spearman(x, y)
-
-
-# --- relations ---------------------------------------------------------------------------------------------
-def relations(items, logp, top1, address):
-    """Gain of the antonym's log-probability by template and by level, over controls.
-
-    items  (prompt,) records with x, y, template, own (the template the vector was made in?), level, component
-    logp   (prompt, row) nats; rows: unsteered, antonym, -antonym, synonym vector, random ones; top1 likewise
-    Gains are net of the mean random vector. Word components are resampled, so that pairs which share a word
-    stay together."""
-    raw = (logp[:, 1:] - logp[:, :1]).astype(np.float64)
-    noise = raw[:, 3:].mean(axis=1)
-    gain, flipped, synonym = (raw[:, :3] - noise[:, None]).T
-    template, level, own = (np.array([item[key] for item in items]) for key in ("template", "level", "own"))
-    words = [f"{item['x']} {item['y']}" for item in items]
-    labels = {word: item["component"] for word, item in zip(words, items)}
-    words = np.array(words)
-    at = [words == word for word in labels]
-    def per_pair(values, keep):                                  # (pair,) mean over its prompts that are kept
-        return np.array([values[keep & mine].mean() for mine in at])
-    bare, clusters, missing = level == 0, list(labels.values()), {}
-    estimate = estimator("word components", address)
-    def over(tag, values, keep=bare):
-        return estimate(tag, per_pair(values, keep), clusters=clusters)
-    levels, names = sorted(set(level.tolist())), list(dict.fromkeys(template.tolist()))
-    def slope(keep):
-        return metrics.slopes(levels, np.stack([per_pair(gain, keep & (level == x)) for x in levels], axis=1))
-    everywhere, arms = level >= 0, ("unsteered", "antonym", "flipped", "synonym_vector")
-    results = {
-        "n": {"pairs": len(at), "components": len(set(clusters)), "templates": len(names),
-              "random": raw.shape[1] - 3},
-        "antonym_gain": over(0, gain), "own_template_gain": over(1, gain, bare & own),
-        "flipped_gain": over(2, flipped), "synonym_vector_gain": over(3, synonym),
-        "antonym_minus_synonym_vector": over(4, gain - synonym), "random_gain": over(5, noise),
-        "complexity_slope": estimate(6, slope(everywhere), clusters=clusters),
-        "complexity_slope_own": estimate(7, slope(own), clusters=clusters),
-        "top1": {arm: over(10 + i, top1[:, i].astype(float)) for i, arm in enumerate(arms)}
-        | {"random": over(14, top1[:, 4:].mean(axis=1))}}
-    if own.all():
-        missing["relations.template_gap"] = "the suite has one template"
-    else:
-        gap = per_pair(gain, bare & own) - per_pair(gain, bare & ~own)
-        results["template_gap"] = estimate(8, gap, clusters=clusters)
-    facets = [("template", name, bare & (template == name)) for name in names]
-    facets += [("level", x, level == x) for x in levels]
-    rows = [{"facet": facet, "x": x, "own": bool(own[keep].all()), "gain": over(20 + i, gain, keep),
-             "synonym_vector": synonym[keep].mean(), "flipped": flipped[keep].mean(),
-             "random": noise[keep].mean(), "unsteered_logp": logp[keep, 0].mean(),
-             "top1_unsteered": top1[keep, 0].mean(), "top1": top1[keep, 1].mean(),
-             "top1_random": top1[keep, 4:].mean()}
-            for i, (facet, x, keep) in enumerate(facets)]
-    return rows, results, missing
-
-
-# --- values ------------------------------------------------------------------------------------------------
-def values(names, items, lean, steered, known, facts, strengths, address):
-    """Shift of the probes' log-odds, over-correction and loss of facts against relative strength.
-
-    names      values; items (probe,) records with value and level (context complexity)
-    lean       (probe,) unsteered log-odds of the positive continuation, nats
-    steered    (probe, strength, vector) the same steered; vectors: value, minus value, then random ones
-    known      (fact,) 1 where the unsteered model has the fact; facts (value, fact, strength, vector) steered
-    strengths  (value, strength) relative: ascending ones shared by all values, then the tuned one"""
-    over, facts_over = estimator("probes", [*address, 0]), estimator("facts", [*address, 1])
-    lean, steered, facts = (np.asarray(x, np.float64) for x in (lean, steered, facts))
-    owner, level = (np.array([item[key] for item in items]) for key in ("value", "level"))
-    moved = steered - lean[:, None, None]
-    noise = moved[:, :, 2:].mean(axis=2)
-    shift = moved[:, :, 0] - noise                                               # (probe, strength)
-    past, too_far = correction(lean, steered)
-    loss = known[:, None] - facts[..., 0].mean(axis=0)                           # (fact, strength)
-    random_loss = known[:, None] - facts[..., 2:].mean(axis=(0, 3))
-    largest, tuned = -2, -1
-    results = {
-        "n": {"values": len(names), "probes": len(lean), "facts": len(known), "random": steered.shape[2] - 2},
-        "shift": over(0, shift[:, tuned]), "shift_random": over(1, noise[:, tuned]),
-        "past_even_tuned": over(2, past[:, tuned]), "overcorrected": over(3, too_far[:, largest]),
-        "overcorrected_tuned": over(4, too_far[:, tuned]), "fact_accuracy": facts_over(0, known),
-        "fact_loss": facts_over(1, loss[:, largest]), "fact_loss_tuned": facts_over(3, loss[:, tuned]),
-        "fact_loss_random": facts_over(2, random_loss[:, largest]),
-        "shift_at_level": {str(x): over(10 + i, shift[level == x, tuned])
-                           for i, x in enumerate(sorted(set(level.tolist())))}}
-    rows = []
-    for v, name in enumerate(names):
-        mine = owner == name
-        rows.append({"value_name": name, "strength": 0.0, "tuned": False,
-                     "shift": over(90 + v, 0 * lean[mine]), "shift_random": 0.0, "past_even": 0.0,
-                     "overcorrected": 0.0, "fact_accuracy": known.mean(),
-                     "fact_accuracy_random": known.mean()})
-        for s, strength in enumerate(strengths[v]):
-            rows.append({"value_name": name, "strength": strength, "tuned": s == len(strengths[v]) - 1,
-                         "shift": over(100 + 20 * v + s, shift[mine, s]),
-                         "shift_random": noise[mine, s].mean(),
-                         "past_even": past[mine, s].mean(), "overcorrected": too_far[mine, s].mean(),
-                         "fact_accuracy": facts[v, :, s, 0].mean(),
-                         "fact_accuracy_random": facts[v, :, s, 2:].mean()})
-    return rows, results, {}
-
-
-def correction(lean, steered):
-    """Each probe steered against its lean: (does it end past even odds, does it end further on the other side
-    than it began on its own), both (probe, strength) bool. lean (probe,), steered (probe, strength, vector)
-    log-odds in nats; vectors: value first, minus value second."""
-    against = np.where((lean > 0)[:, None], steered[:, :, 1], steered[:, :, 0])
-    beyond = -np.sign(lean)[:, None] * against
-    return beyond > 0, beyond > np.abs(lean)[:, None]

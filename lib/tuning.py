@@ -201,23 +201,48 @@ def settle_relations(points, gains, address):
     return tuned, results, candidates
 
 
-def settle_values(points, shifts, facts, limit):
-    """(tuned, results, candidates) of the values: the largest shift that costs at most `limit` of the facts.
-
-    points {key: [point]}; shifts {key: (point, probe)} nats
-    facts  {key: (1 + point, fact) answered right?}, unsteered first"""
+def settle_ways(layers, names, address):
+    """({key: {way: {"layer", "score", "n"}}}, {way: mean gain}, candidates): the best layer of every way to make a
+    relation's vector, at coefficient 1. layers {key: (way, layer, pair) nats}; names of the ways."""
     tuned, candidates = {}, []
-    for key, found in shifts.items():
+    for key, gains in layers.items():
+        best = gains.mean(axis=2).argmax(axis=1).tolist()
+        tuned[key] = {way: {"layer": l, "score": float(gains[w, l].mean()), "n": gains.shape[2]}
+                      for w, (way, l) in enumerate(zip(names, best))}
+        candidates += [{"key": key, "way": way, "layer": l, "coefficient": 1.0, "score": float(gains[w, l].mean()),
+                        "n": gains.shape[2], "values": gains[w, l]}
+                       for w, way in enumerate(names) for l in range(gains.shape[1])]
+    return tuned, {way: metrics.bootstrap([found[way]["score"] for found in tuned.values()], unit="relations",
+                                          seed_address=[*address, w])
+                   for w, way in enumerate(names) if tuned}, candidates
+
+
+def settle_values(points, odds, facts, limit):
+    """(tuned, results, candidates) of the values: the largest shift that costs at most `limit` of the facts, and beside
+    it, "window": what leaves the least bias at that cost when every probe is steered against its lean (lib.values).
+
+    points {key: [point]}; odds {key: (1 + 2 points, probe) nats}, facts {key: (1 + 2 points, fact) answered right?}:
+    unsteered, then the points, then the points with the other sign"""
+    tuned, candidates, window = {}, [], {}
+    for key, found in odds.items():
+        n, lean = len(points[key]), found[0]
+        plus, minus = found[1:n + 1], found[n + 1:]
         plain, *accuracy = facts[key].mean(axis=1).tolist()
-        mine = [{"key": key, **place(point), "score": float(values.mean()), "n": len(values),
-                 "values": values, "fact_accuracy": right}
-                for point, values, right in zip(points[key], found, accuracy)]
+        left = np.abs(np.where(lean > 0, minus, plus)).mean(axis=1)
+        removed = 1 - left / np.abs(lean).mean() if lean.any() else 0 * left
+        mine = [{"key": key, **place(point), "score": float((moved - lean).mean()), "n": len(lean),
+                 "values": moved - lean, "fact_accuracy": right, "bias_removed": float(share),
+                 "fact_accuracy_both": (right + wrong) / 2}
+                for point, moved, share, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])]
         first, kept = best(mine, "score", "fact_accuracy", plain - limit)
+        least, spared = best(mine, "bias_removed", "fact_accuracy_both", plain - limit)
+        window[key] = _short(least) | {name: least[name] for name in ("bias_removed", "fact_accuracy_both")} \
+            | {"facts_kept": spared}
         tuned[key] = _short(first) | {"score": first["score"], "fact_accuracy": first["fact_accuracy"],
-                                      "unsteered_fact_accuracy": plain, "facts_kept": kept}
+                                      "unsteered_fact_accuracy": plain, "facts_kept": kept, "window": window[key]}
         candidates += mine
     loss = {key: t["unsteered_fact_accuracy"] - t["fact_accuracy"] for key, t in tuned.items()}
-    return tuned, {"n": len(tuned), "layers": _layers(tuned), "fact_loss": loss,
+    return tuned, {"n": len(tuned), "layers": _layers(tuned), "fact_loss": loss, "window": window,
                    "shift": {key: t["score"] for key, t in tuned.items()}}, candidates
 
 

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from lib import artifacts, engine, models, subsets, suite as suites
+from lib import artifacts, engine, mediation, models, relations, subsets, suite as suites
 
 PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
 
@@ -29,8 +29,45 @@ def mean_length(lm, suite, behaviours):
     found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1
                           for b in behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
     found["list"] = [len(lm.encode(suite.templates[0]["pair"].format(x=x, y=y))) for r in suite.relations for x, y in r["pairs"][:4]]
-    found["raw"] = [len(lm.encode(p["prompt"])) for v in suite.values for p in v["probes"][:8]]
+    found["raw"] = [len(lm.encode(p.get("prompt") or p["positive_text"])) for v in suite.values for p in v["probes"][:8]]
+    found["neutral"] = [len(lm.tokens(text)) for text in suite.neutral]
     return {name: float(np.mean(lengths)) if lengths else 0.0 for name, lengths in found.items()}
+
+
+def heads_planned(lm, suite, profile):
+    """(heads, shuffled lists) whose effects stage 01 measures: each head is one token behind each list."""
+    one = importlib.import_module("01_extract")
+    heads = 0 if relations.heads_of(lm)[0] is None else lm.n_layers * mediation.n_heads(lm)
+    return heads, len(suite.relations) * one.N_MEDIATION[profile]
+
+
+def alignment(lm, suite, profile, length):
+    """{stage: (prompt tokens, steered tokens)} of relations and values."""
+    one, two, three = (importlib.import_module(name) for name in ("01_extract", "02_tune", "03_transfer"))
+    heads, lists = heads_planned(lm, suite, profile)
+    per_list = one.SHOTS[profile] * length["list"]
+    out = {"01_extract": (len(suite.relations) * 5 * one.LISTS[profile] * per_list + lists * per_list, lists * (heads + 1))}
+    ways, layers = len(relations.WAYS), lm.n_layers
+    words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
+    size = {name: sum(len(suites.probe_split(v["probes"], name)) + len(suites.probe_split(suite.facts, name)) for v in suite.values)
+            for name in ("tune", "evaluate")}
+    whole = [v for v in suite.values if "positive_text" in v["probes"][0]]
+    per_probe = 1 + sum(len(v["probes"]) for v in whole) / max(1, sum(len(v["probes"]) for v in suite.values)) * 2 * length["raw"]
+    out["02_tune"] = ((words + size["tune"]) * length["raw"],
+                      words * (layers * (1 + len(two.STRENGTHS["relative", profile]) + ways) + 1)
+                      + size["tune"] * per_probe * (2 * layers * len(two.VALUE_STRENGTHS[profile]) + 1))
+    pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
+    contexts = len(three.SENTENCES) + 2
+    front = (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts + length["list"]
+    prompts, settings = pairs * len(suite.templates) * contexts, len(three.STRENGTHS) + 2
+    arms = len(relations.ARMS)
+    per_way = pairs * (len(suite.templates) + contexts + 1)
+    text = len(suite.values) * sum(len(lm.tokens(sentence)) for sentence in suite.neutral)
+    out["03_transfer"] = ((prompts + per_way) * front + size["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES),
+                          prompts * (1 + arms + three.N_RANDOM) + per_way * (1 + ways * (arms + three.N_RANDOM_WAYS))
+                          + size["evaluate"] * per_probe * (1 + settings * (2 + three.N_RANDOM))
+                          + text * (1 + settings * (2 + three.N_RANDOM_TEXT)))
+    return out
 
 
 def count(lm, suite, profile):
@@ -41,43 +78,39 @@ def count(lm, suite, profile):
     size = {name: sum(len(suites.split(b["items"], name)) for b in suite.behaviours) for name in suites.SPLITS}
     voting = [b for b in suite.behaviours if b["name"] in two.LAYER_SETS] or suite.behaviours
     tuning = sum(len(suites.split(b["items"], "tune")) for b in voting)
-    ask, write = length.get("question", 0), {stage: stage.MAX_NEW_TOKENS[profile] for stage in (one, two, three)}
-    write[four] = four.MAX_NEW_TOKENS.get(profile, suite.max_new_tokens)
+    ask, write = length.get("question", 0), suite.max_new_tokens
     steps, end = len(five.STEPS), 2                                       # last prompt token and bracket
     out = {}
 
     texts = len(traits) * 5 * one.QUESTIONS[profile] * 2
-    out["01_extract"] = (texts * (2 * ask + write[one]) + length["behaviour"] * (len(one.SETTINGS) * size["extract"] + size["tune"])
-                         + len(suite.relations) * one.LISTS[profile] * one.SHOTS[profile] * length["list"], 2 * size["extract"] * 5, texts * write[one])
-    grid = layers * len(two.STRENGTHS[suite.strength, profile]) + 1 + len(two.REFINE[profile])
+    out["01_extract"] = (texts * (2 * ask + write) + length["behaviour"] * (len(one.SETTINGS) * size["extract"] + size["tune"]),
+                         2 * size["extract"] * 5, texts * write)
+    grid = (min(layers, two.MOST_LAYERS) * len(two.STRENGTHS[suite.strength, profile]) + 1 + len(two.REFINE[profile])
+            + len(two.NARROW_DEPTHS) * len(two.NARROW_COARSE[profile]) + len(two.NARROW_STEPS[profile]))
     texts = len(traits) * grid * two.QUESTIONS[profile]
-    words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
-    probes = sum(len(suites.probe_split(v["probes"], "tune")) for v in suite.values)
-    out["02_tune"] = (texts * ask + tuning * length["behaviour"], tuning * 2 * layers * len(two.MULTIPLIERS) * end
-                      + (words + probes) * grid, texts * write[two])
+    out["02_tune"] = (texts * ask + tuning * length["behaviour"], tuning * 2 * layers * len(two.MULTIPLIERS) * end,
+                      texts * write)
     arms = 4 * len(traits) + 1
     texts = {task: arms * three.N_PROMPTS[profile] for task in suite.tasks}
     texts["question"] = texts.get("question", 0) + len(traits) * three.N_PROMPTS[profile]
     own = 1 + len(three.SETTINGS) * (len(three.MULTIPLIERS) - 1)
-    pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym") * len(suite.templates) * len(three.SENTENCES)
-    probes = sum(len(suites.probe_split(v["probes"], "evaluate")) + len(suites.probe_split(suite.facts, "evaluate")) for v in suite.values)
-    rows = three.N_RANDOM + 2
-    out["03_transfer"] = (sum(n * length.get(task, 0) for task, n in texts.items()) + len(three.SETTINGS) * size["evaluate"] * length["behaviour"]
-                          + (pairs + probes) * length["raw"], len(three.SETTINGS) * size["evaluate"] * own * end
-                          + pairs * (rows + 2) + probes * rows * (len(three.STRENGTHS) + 1), (sum(texts.values()) if traits else 0) * write[three])
+    out["03_transfer"] = (sum(n * length.get(task, 0) for task, n in texts.items()) + len(three.SETTINGS) * size["evaluate"] * length["behaviour"],
+                          len(three.SETTINGS) * size["evaluate"] * own * end, (sum(texts.values()) if traits else 0) * write)
     if traits:
         found = subsets.subsets(traits, [t["name"] for t in traits], four.LARGEST)[0]
         per = (len(four.METHODS) + len(four.REFERENCES)) * (four.N_PROMPTS[profile] + four.N_OTHER[profile])
         turns = sum(subset["k"] - 1 for subset in found) * len(four.ORDERED) * four.N_PROMPTS[profile]
         settings = len(four.TUNED) * len(four.SCALES) + len(four.UNIT_NORMS) * len(four.STRENGTHS) + len(four.BOUNDS)
         texts = len(found) * per + turns + four.LARGEST * four.TUNE_SUBSETS[profile] * four.N_TUNE[profile] * settings
-        out["04_compose"] = (texts * np.mean([length["summary"], length["email"]]), 0, texts * write[four])
+        out["04_compose"] = (texts * np.mean([length["summary"], length["email"]]), 0, texts * write)
     else:
         out["04_compose"] = (0, 0, 0)
     vectors = 3 * steps + 1 + 2 * (five.N_RANDOM[profile] + 2 * one.N_SHUFFLED + 2)
     seen = 0.9 * (size["extract"] + size["tune"])
     out["05_reliability"] = (length["behaviour"] * (3 * size["evaluate"] + seen),
                              end * (size["evaluate"] * vectors + seen * (steps + 1)) + 6 * size["evaluate"] * (steps + 1), 0)
+    for stage, extra in alignment(lm, suite, profile, length).items():
+        out[stage] = tuple(np.add(out[stage], (*extra, 0)))
     return {stage: tuple(float(n) for n in counts) for stage, counts in out.items()}
 
 
@@ -121,6 +154,8 @@ def main():
             minutes = sum(n * cost for n, cost in zip(numbers, costs)) / 60
             total += minutes
             print(f"{stage:16s}" + "".join(f"{n:16,.0f}" for n in numbers) + f"{minutes:9.1f}")
+        heads, lists = heads_planned(lm, suite, args.profile)
+        print(f"of these head mediation in 01_extract: {heads} heads x {lists} lists = {heads * lists:,} steered tokens")
         print(f"{'all':16s}" + "".join(f"{sum(c[i] for c in counts.values()):16,.0f}" for i in range(3)) + f"{total:9.1f}")
 
 

@@ -17,7 +17,6 @@ import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import matplotlib
 

@@ -108,7 +108,7 @@ def stages(rng):
         for i, b in enumerate(BEHAVIOURS)
         for s in ("BASE->USER_NEG", "SYS_POS->USER_NEG", "BASE->SYS_POS")
     ]
-    facets = [("template", t) for t in ("arrow", "colon", "bar")] + [("level", l) for l in range(3)]
+    facets = [("template", t) for t in ("arrow", "colon", "bar")] + [("context", c) for c in ("bare", "1 sentence")]
     relations = [
         {
             "facet": facet,
@@ -119,14 +119,24 @@ def stages(rng):
         }
         for facet, x in facets
     ]
+    ways = [
+        {"way": way, "facet": facet, "x": x, "own": x == "arrow", "gain": est(1, 0.4, 30, "word components"),
+         "top1": rng.uniform(), "top1_unsteered": 0.4}
+        for way in WAYS
+        for facet, x in facets
+    ]
     values = [
         {
             "value_name": v,
             "strength": s,
-            "tuned": s == 0.3,
-            "shift": est(4 * s, 0.5, 20, "probes"),
-            "fact_accuracy": 1 - s / 3,
+            "kind": "tuned" if s == 0.3 else "grid",
+            "inside": 0 < s < 0.5,
+            "bias": est(abs(1 - 2 * s), 0.2, 20, "probes"),
+            "bias_random": 1.0,
+            "fact_accuracy_both": 1 - s / 3,
             "fact_accuracy_random": 1 - s / 9,
+            "perplexity": 1 + s,
+            "perplexity_random": 1 + s / 2,
         }
         for v in ("pronoun", "kindness")
         for s in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 0.3)
@@ -155,21 +165,17 @@ def stages(rng):
                                                     "distance_relative_with_self", "cosine_relative", "cosine_distance")},
             "mean_steerability": {f"{a}->{b}": 0.1 for a in SETTINGS for b in SETTINGS},
             "mean_cosine": {f"{a}->{b}": 0.5 for a in SETTINGS for b in SETTINGS}},
-        "relations": {
-            "antonym_gain": est(2, 0.5),
-            "template_gap": est(0.5, 0.2),
-            "complexity_slope": est(-0.3, 0.2),
-        },
+        "relations": alignment(),
         "not_testable": {"values": "the suite has no values"},
     }
     return {
-        "01_extract": ({"layers": layers}, {}),
+        "01_extract": ({"layers": layers}, {"lists_right": {"clean": est(0.9, 0.05), "shuffled": est(0.5, 0.1)}}),
         "02_tune": (
             {"layers": curve, "settings": settings},
             {"traits": {"tradeoff": est(-0.4, 0.2, 36, "traits")}},
         ),
         "03_transfer": (
-            {"traits": traits, "shifts": shifts, "relations": relations, "values": values},
+            {"traits": traits, "shifts": shifts, "relations": relations, "ways": ways, "values": values},
             transfer,
         ),
         "04_compose": composition(rng),
@@ -178,6 +184,23 @@ def stages(rng):
 
 
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
+WAYS = ("centred", "mean", "contrast", "heads", "patch")
+
+
+def alignment():
+    """results["relations"] with the keys that the page reads."""
+    arms = ("unsteered", "vector")
+    where = ("zero_shot", "shuffled_list")
+    return {
+        "antonym_gain": est(2, 0.5), "template_gap": est(0.5, 0.2), "complexity_slope": est(-0.3, 0.2),
+        "neutral_slope": est(-0.1, 0.2), "sentence_minus_symbols": est(0.1, 0.2),
+        **{key: est(0.1, 0.2) for key in ("random_gain", "flipped_gain", "synonym_vector_gain", "other_vector_gain")},
+        "style": {key: est(1, 0.2) for key in ("symbols", "labels", "sentence")},
+        **{f"top{k}": {arm: est(0.5, 0.1) for arm in arms} for k in (1, 2, 3)},
+        **{key: {arm: est(-0.1, 0.1) for arm in arms} for key in ("logp_slope", "top1_slope")},
+        "ways": {way: {key: {at: est(1, 0.2) for at in where} for key in ("change", "gain", "top1")} for way in WAYS},
+        "specific": {way: est(1, 0.2) for way in WAYS},
+        "lists": {name: {"top1": est(0.5, 0.1)} for name in ("zero_shot", "shuffled_list", "clean_list")}}
 
 
 def composition(rng):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import artifacts, directions, judges, suite as suites, tuning
+from lib import artifacts, directions, judges, relations, suite as suites, tuning
 from tests import tiny
 
 ROOT = artifacts.ROOT
@@ -140,10 +140,10 @@ def test_relations_are_centred_on_the_mean_of_relations():
     rng = np.random.default_rng(1)
     shared, own = 10 * rng.standard_normal((2, 8)), rng.standard_normal((3, 2, 8))
     lists = [shared + v + 0.01 * rng.standard_normal((n, 2, 8)) for v, n in zip(own, (5, 9, 4))]     # sizes differ
-    found = [f["vector"] for f in extract.centre_relations(lists)]
+    found = [f["vector"] for f in relations.centre(lists, [1])]
     np.testing.assert_allclose(found, own - own.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(np.sum(found, axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(extract.centre_relations(lists[:1])[0]["vector"], shared + own[0], atol=0.05)
+    np.testing.assert_allclose(relations.centre(lists[:1], [1])[0]["vector"], shared + own[0], atol=0.05)
 
 
 @pytest.mark.parametrize("positive, negative, reason", [
@@ -281,11 +281,20 @@ def test_settle_relations_and_values():
     assert (tuned["relation/r"]["layer"], tuned["relation/r"]["score"]) == (1, 1.5) and len(tried) == 4
     assert (tuned["relation/r"]["matched"]["layer"], tuned["relation/r"]["matched"]["coefficient"]) == (0, 4.0)
     assert results["gain"]["value"] == 1.5
-    shifts = {"value/v": np.array([[1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])}
-    facts = {"value/v": np.array([[1] * 10, [1] * 10, [1] * 9 + [0], [1] * 5 + [0] * 5], bool)}
-    tuned, results, _ = tuning.settle_values(points, shifts, facts, 0.1)
+    # two probes that lean by -2 and 4: shifts of 1, 2, 9, and as much the other way
+    lean, shift = np.array([-2.0, 4.0]), np.array([[1.0], [2.0], [9.0]])
+    odds = {"value/v": np.concatenate([lean[None], lean + shift, lean - shift])}
+    facts = {"value/v": np.array([[1] * 10, [1] * 10, [1] * 9 + [0], [1] * 5 + [0] * 5] + [[1] * 10] * 3, bool)}
+    tuned, results, _ = tuning.settle_values(points, odds, facts, 0.1)
     assert tuned["value/v"]["score"] == 2.0 and tuned["value/v"]["facts_kept"]
     assert results["fact_loss"]["value/v"] == pytest.approx(0.1)
+    # against their leans: 1 and 3 are left, 0 and 2, 7 and 5 on the other side; of 6 in all
+    assert tuned["value/v"]["window"]["coefficient"] == 4.0
+    assert tuned["value/v"]["window"]["bias_removed"] == pytest.approx(1 - 2 / 6)
+    gains = {"relation/r": np.array([[[0.0, 0.0], [1.0, 3.0]], [[0.5, 0.5], [0.0, 0.0]]])}
+    tuned, results, tried = tuning.settle_ways(gains, ("a", "b"), [1])
+    assert tuned["relation/r"] == {"a": {"layer": 1, "score": 2.0, "n": 2}, "b": {"layer": 0, "score": 0.5, "n": 2}}
+    assert results["a"]["value"] == 2.0 and len(tried) == 4
 
 
 def test_stage_02_outputs(steered):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import artifacts, audit, models, subsets, suite as suites, transfer
+from lib import artifacts, audit, models, relations, subsets, suite as suites, transfer
 from tests import tiny
 
 ROOT = artifacts.ROOT
@@ -177,60 +177,6 @@ def test_unlike_vectors_of_distant_prompts_are_found():
     assert results["mean_cosine"]["BASE->BASE"] == pytest.approx(1)
 
 
-def relation_data(own_bonus=1.0, per_level=-0.5):
-    items, gains = [], []
-    for level in (0, 1, 2):
-        for template in ("first", "second", "third"):
-            for word, component in (("hot", 0), ("cold", 0), ("big", 1), ("fast", 2)):
-                own = template == "first"
-                items.append({"x": word, "y": "?", "template": template, "own": own, "level": level,
-                              "component": component})
-                gains.append(2 + own_bonus * own + per_level * level)
-    gains = np.array(gains)
-    noise = (-0.3, 0.3, 0.6)                        # random vectors raise it by 0.2 on average
-    logp = np.stack([0 * gains - 5, gains - 4.8, -gains - 4.8, 0 * gains - 4.8,
-                     *(0 * gains - 5 + x for x in noise)], axis=1)
-    return items, logp, np.zeros(logp.shape, np.uint8)
-
-
-def test_antonym_gain_is_net_of_random_vectors():
-    rows, results, missing = transfer.relations(*relation_data(), ADDRESS)
-    assert not missing and results["n"] == {"pairs": 4, "components": 3, "templates": 3, "random": 3}
-    for key, value in (("antonym_gain", 2 + 1 / 3), ("own_template_gain", 3), ("flipped_gain", -2 - 1 / 3),
-                       ("synonym_vector_gain", 0), ("template_gap", 1), ("complexity_slope", -0.5),
-                       ("random_gain", 0.2)):
-        assert results[key]["value"] == pytest.approx(value), key
-    assert results["antonym_gain"]["n"] == 3        # components are resampled, not pairs
-    assert [row["x"] for row in rows] == ["first", "second", "third", 0, 1, 2]
-
-
-def test_overcorrection_counts_what_ends_further_on_the_other_side():
-    lean = np.array([1.0, -1.0, 2.0])
-    against = np.array([[0.5, -0.5, -1.5], [-0.5, 0.5, 1.5], [2.5, 1.0, -1.0]])    # after the correction
-    steered = np.zeros((3, 3, 4))
-    steered[:, :, 0], steered[:, :, 1] = 99, -99    # the wrong sign would be seen at once
-    for probe, sign in enumerate(lean > 0):
-        steered[probe, :, 1 if sign else 0] = against[probe]
-    past, too_far = transfer.correction(lean, steered)
-    assert past.tolist() == [[False, True, True], [False, True, True], [False, False, True]]
-    assert too_far.tolist() == [[False, False, True], [False, False, True], [False, False, False]]
-
-
-def test_value_shift_and_fact_loss_known_case():
-    lean = np.array([0.5, -0.5, 1.0])
-    steered = np.stack([np.stack([lean + s, lean - s, lean + 0.1, lean - 0.3], axis=1)
-                        for s in (0.2, 1.0, 0.5)], axis=1)
-    facts = np.ones((1, 4, 3, 4))
-    facts[0, :2, 1, 0] = 0                          # half the facts go at the largest strength
-    items = [{"value": "v", "level": i} for i in range(3)]
-    rows, results, _ = transfer.values(["v"], items, lean, steered, np.ones(4), facts, [[0.1, 1.6, 0.4]],
-                                       ADDRESS)
-    assert results["shift"]["value"] == pytest.approx(0.5 + 0.1)
-    assert results["fact_loss"]["value"] == 0.5 and results["fact_loss_random"]["value"] == 0
-    assert [row["strength"] for row in rows] == [0, 0.1, 1.6, 0.4] and rows[0]["shift"]["value"] == 0
-    assert [row["tuned"] for row in rows] == [False, False, False, True]
-
-
 # --- subsets and conclusions of stage 04 -------------------------------------------------------------------
 def test_subset_counts_are_the_published_ones():
     traits = suites.load("testbed").traits
@@ -348,7 +294,8 @@ def plant_upstream(world):
     def arrays(*shape, axes):
         return rng.standard_normal(shape).astype(np.float32), axes
     size, norms = (lm.n_layers, lm.d_model), (np.full(lm.n_layers, 6, np.float32), ("layer",))
-    config = {"model": lm.identity, "suite": suite.name, "profile": "smoke"}
+    config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "ways": ["mean", "contrast", "heads"],
+              "fact_loss": 0.1}
     folder = artifacts.stage_paths(SimpleNamespace(
         model=str(world / "tiny"), suite="testbed", profile="smoke", out=world / "outputs"))
     first = artifacts.save(
@@ -357,11 +304,13 @@ def plant_upstream(world):
         arrays={"vectors": arrays(len(keys), *size, axes=("concept", "layer", "d_model")),
                 "setting_vectors": arrays(5, len(suite.behaviours), *size,
                                           axes=("setting", "behaviour", "layer", "d_model")),
+                "way_vectors": arrays(3, len(suite.relations), *size, axes=("way", "relation", "layer", "d_model")),
                 "residual_norm": norms, "residual_norm_raw": norms})
     tuned = {}
     for i, key in enumerate(keys):
         c = 0.0 if key.split("/")[1] in ZERO else 0.4
-        tuned[key] = {"layer": i % lm.n_layers, "coefficient": c, "unit": c, "relative_strength": c}
+        at = {"layer": i % lm.n_layers, "coefficient": c, "relative_strength": c}
+        tuned[key] = at | {"unit": c, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
                    tables={"tuned": tuned, "settings": {"unit_norm": {"layer": 1, "alpha": 2.0}}})
