@@ -44,8 +44,7 @@ import time
 
 import numpy as np
 
-from lib import (artifacts, cases, compose, engine, judges, metrics, models, subsets, suite as suites, tuning,
-                 work)
+from lib import artifacts, cases, compose, judges, models, subsets, suite as suites, work
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 4
