@@ -174,8 +174,12 @@ def pairs_of(committed, again):
     there = {path.parent.relative_to(again) for path in again.rglob("manifest.json")}
     runs = {path.parent for path in there}
     here = {path.parent.relative_to(committed) for path in committed.rglob("manifest.json")}
-    due = {path for path in here if all(
-        path.parent.parent.with_name(model) / path.parent.name in runs for model in path.parent.parent.name.split("+"))}
+
+    def members(run):                                      # {a/suite, b/suite} of a+b/suite
+        *rest, models, leaf = run.parts if len(run.parts) > 1 else ("", *run.parts)
+        return {Path(*rest, model, leaf) for model in models.split("+")}
+
+    due = {path for path in here if members(path.parent) <= runs}
     return [(committed / path, again / path if path in there else None) for path in sorted(there | due)]
 
 
