@@ -17,6 +17,7 @@ from lib.artifacts import ROOT, UserError, digest_of, load, read_json, sha256
 
 OWN = ("manifest.json", "run.json")
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
+MANY = 4                         # artifacts of a figure that are told in full; of more only where they are
 
 
 # --- verify -------------------------------------------------------------------------------------------------
@@ -257,7 +258,8 @@ def _trace_figure(name, index):
              f"  rows       {figure['rows']}", f"  drawn      {figure['draw']}"]
     for label in figure["reads"]:
         seen.append(_artifact(index, label))
-        lines += [label, *_made(seen[-1], None)]
+        made = _made(seen[-1], None)
+        lines += [label, *(made if len(figure["reads"]) <= MANY else made[:1])]
     for table in figure["tables"]:
         lines += _code([a for a in seen if any(file.split(".")[0] == table for file in a.manifest["outputs"])], table, table_place)
     return lines
@@ -274,11 +276,12 @@ def _made(artifact, key):
              f"  made by    python {' '.join(run['argv'])}",
              f"             {run['wall_s']:.0f} s, {run['time'][:10]}, seed {artifact.config.get('seed')}, commit "
              f"{(run['commit'] or 'none')[:10]}{' with changes' if run['dirty'] else ''}; {versions}",
-             "  inputs     " + ", ".join(f"{label} {short(digest)}" for label, digest in artifact.manifest["inputs"].items())]
+             "  inputs     " + ", ".join(f"{label} {short(digest)}" for label, digest in artifact.manifest["inputs"].items())
+             + (f" ({len(files)} files, each in the run.json of 01_extract)" if (files := _kept_data(artifact)) else "")]
     if isinstance(model, dict) and "weights" in model:
         lines.append("  model      " + ", ".join([*(f"{file} {short(digest)}" for file, digest in model["weights"].items()),
                                                   f"tokenizer {short(model['tokenizer'])}", f"chat template "
-                                                  f"{short(model['chat_template']['sha256'])}", f"revision {model['revision']}"]))
+                                                  f"{short(model['chat_template']['sha256'])}", f"revision {model['revision'] or 'none, a folder'}"]))
     return lines
 
 

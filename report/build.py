@@ -63,8 +63,9 @@ COMMANDS = {
     "make compose": (*STAGES[:2], "04_compose"),
     "make reliability": (*STAGES[:3], "05_reliability", ACROSS),
 }
-# Digits that prose may carry: names, not measurements. 95 % is the level of every interval (lib.metrics).
-NAMES = (r"arXiv \d{4}\.\d{5}", r"\b[PRA]\d+\b", r"\b95 %", r"\bTable \d\b")
+# Digits that prose may carry: identifiers, words that begin with a letter (R2, GPT-2, Llama-2-7b), code, tables of papers,
+# and the level of every interval (lib.metrics). All else is a measurement or a setting, and comes from a token.
+NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 
 
@@ -254,7 +255,7 @@ def verdict_table(claims, names, cells, found, to):
             artifact = source(claim, name, found)
             row.append(text + (f"<br>{link(artifact, cell['key'], to)}" if artifact else ""))
         made = f"`{claim['command']}`<br>{cost(claim['command'], names, found)}"
-        ruled = f"{claim['unit']} {rule['side']} {rule['threshold']}"
+        ruled = f"{claim['unit']} {rule['side']} {rule['threshold']}" + (", where behaviours steer" if "needs" in claim else "")
         texts = (claim["id"], claim["title"], claim["published"], ruled, *row, made)
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
     return "\n".join(lines)
@@ -412,12 +413,12 @@ def _format(value, form, token):
 
 def trail(figure, number, rows, seen):
     """Entry of a figure in index.json: where it is made, and the stages and tables it reads."""
-    rows_of = figure.rows or figures.verdict_rows
+    rows_of, drawn = (getattr(f, "func", f) for f in (figure.rows or figures.verdict_rows, figure.draw))
     tables = {node.args[-1].value for node in ast.walk(ast.parse(inspect.getsource(rows_of)))
               if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "table"
               and isinstance(node.args[-1], ast.Constant)}
     where = [f"{os.path.relpath(f.__code__.co_filename, ROOT)}:{f.__code__.co_firstlineno} {f.__name__}"
-             for f in (rows_of, figure.draw)]
+             for f in (rows_of, drawn)]
     return {"number": number, "title": figure.title, "csv": f"figures/{figure.name}.csv", "n_rows": len(rows),
             "rows": where[0], "draw": where[1], "tables": sorted(tables),
             "reads": ["/".join(key) for key in sorted(seen)]}

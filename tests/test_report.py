@@ -426,6 +426,8 @@ def test_index_holds_what_was_read(tmp_path, monkeypatch):
     "text, found",
     [
         ("arXiv 2407.12404, claims P1 and A12, 95 % intervals, Table 2", []),
+        ("`05_reliability` on GPT-2 and Llama-2-7b-chat", []),
+        ("`0.21` at k = 2 and x=3", [(1, "0.21"), (1, "2"), (1, "3")]),
         ("a share of 0.21", [(1, "0.21")]),
         ("one\ntwo of 40 and 1,000", [(2, "40"), (2, "1,000")]),
         ("{{m:03_transfer:traits.gap.value|.1f}} of {{published:models.largest|d}}", []),
