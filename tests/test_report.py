@@ -541,3 +541,24 @@ def test_committed_pdf_is_of_the_committed_page():
     parts = {name: artifacts.sha256(ROOT / "report" / name) for name in ("report.tex", *pictures)}
     assert pdf.read_bytes().endswith(f"% page {artifacts.digest_of(parts)}\n".encode())
     assert tex.read_text() == build.latex.convert((ROOT / "report/report.md").read_text())
+
+
+# --- figures ----------------------------------------------------------------
+def test_figures_label_their_axes(tmp_path, monkeypatch):
+    """On every outer side of a panel: a label, or categories as ticks."""
+    planted.plant(tmp_path / "outputs", NAMES)
+    drawn = {}
+    monkeypatch.setattr(build.draw, "save", lambda figure, path, smoke: drawn.update({path.stem: figure}) or path.write_bytes(b""))
+    run_build(monkeypatch, tmp_path)
+
+    def categories(axis):
+        return any(re.search("[A-Za-z]{2}", tick.get_text()) for tick in axis.get_ticklabels())
+
+    for name, figure in drawn.items():
+        for axes in figure.axes if name != "verdicts" else ():
+            spec = axes.get_subplotspec()
+            if spec is not None and spec.is_last_row():
+                assert axes.get_xlabel() or categories(axes.xaxis), f"{name}: x of {axes}"
+            if spec is not None and spec.is_first_col():
+                assert axes.get_ylabel() or categories(axes.yaxis), f"{name}: y of {axes}"
+        build.draw.plt.close(figure)
