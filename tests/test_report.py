@@ -143,11 +143,18 @@ def test_null_needs_a_reason():
 
 
 def test_claims_about_steering_need_behaviours_that_steer():
-    claim = {"stage": "03_transfer", "key": "rho", "needs": "steerable", "rule": {"side": "above", "threshold": 0, "why": "x"}}
+    claim = {
+        "stage": "03_transfer",
+        "key": "rho",
+        "needs": "steerable",
+        "rule": {"side": "above", "threshold": 0, "why": "x"},
+    }
     rho = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 40}
     for steer, word in ((7, "reproduced"), (6, "not testable here")):
-        found = {("m", "03_transfer"): fake({"rho": rho}),
-                 ("m", "05_reliability"): fake({"n": {"steerable": steer, "steerable_by_luck": 6}})}
+        found = {
+            ("m", "03_transfer"): fake({"rho": rho}),
+            ("m", "05_reliability"): fake({"n": {"steerable": steer, "steerable_by_luck": 6}}),
+        }
         cell = build.decide(claim, "m", found)
         assert cell["verdict"] == word and (word == "reproduced" or "luck" in cell["reason"])
     assert build.decide({k: v for k, v in claim.items() if k != "needs"}, "m", found)["verdict"] == "reproduced"
@@ -173,11 +180,7 @@ def test_claims_file():
             "command",
             "digits",
         }
-        assert (
-            claim["rule"]["side"] in ("above", "below")
-            and claim["rule"]["why"]
-            and claim["paper"] in build.PAPERS
-        )
+        assert claim["rule"]["side"] in ("above", "below") and claim["rule"]["why"] and claim["paper"] in build.PAPERS
         assert claim["stage"] in build.STAGES + (build.ACROSS,)
 
 
@@ -364,13 +367,17 @@ def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
     else:
         value, *interval = (claim["rule"]["threshold"] + sign * end for end in ends)
         found = est(value, min(interval), max(interval))
-        results = nested(key, {"one": found, "other": {**found, "value": value + sign}} if claim["key"] != key else found)
+        results = nested(
+            key, {"one": found, "other": {**found, "value": value + sign}} if claim["key"] != key else found
+        )
     model = "+" if claim["stage"] == build.ACROSS else "m"
     made = artifacts.save(tmp_path / claim["stage"], stage=claim["stage"], config={}, inputs={}, results=results)
     steer = fake({"n": {"steerable": 9, "steerable_by_luck": 1}}, "05_reliability")
     found = {("m", "05_reliability"): steer, (model, claim["stage"]): made}
     if claim["stage"] == "05_reliability":  # one manifest for both
-        found["m", "05_reliability"] = SimpleNamespace(results={**steer.results, **results}, path=made.path, digest=made.digest)
+        found["m", "05_reliability"] = SimpleNamespace(
+            results={**steer.results, **results}, path=made.path, digest=made.digest
+        )
     cell = build.decide(claim, "m", found)
     assert cell["verdict"] == outcome and cell["digest"] == made.digest
     assert (cell["estimate"] is None) == (outcome == "not testable here") == bool(cell["reason"])
@@ -382,8 +389,13 @@ def test_commands_run_what_their_cost_counts():
     for command, stages in build.COMMANDS.items():
         for models in ("org/one", "org/one org/two"):
             env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
-            plan = subprocess.run([*command.split(), "-n", "-B", f"MODEL={models}", "PYTHON=python3"], cwd=ROOT, env=env,
-                                  capture_output=True, text=True).stdout
+            plan = subprocess.run(
+                [*command.split(), "-n", "-B", f"MODEL={models}", "PYTHON=python3"],
+                cwd=ROOT,
+                env=env,
+                capture_output=True,
+                text=True,
+            ).stdout
             ran = set(re.findall(r"python3 (0\d_\w+)\.py --model org/one", plan))
             ran |= {build.ACROSS} if "--across" in plan else set()
             assert ran == set(stages) - ({build.ACROSS} if " " not in models else set())
@@ -413,7 +425,9 @@ def test_index_holds_what_was_read(tmp_path, monkeypatch):
         "/".join(key): artifact.digest for key, artifact in made.items()
     }
     assert set(index["figures"]) == {figure.name for figure in build.figures.ALL}
-    assert index["figures"]["layers"]["reads"] == [f"{n}/{s}" for n in sorted(NAMES) for s in ("01_extract", "02_tune")]
+    assert index["figures"]["layers"]["reads"] == [
+        f"{n}/{s}" for n in sorted(NAMES) for s in ("01_extract", "02_tune")
+    ]
     assert index["figures"]["layers"]["tables"] == ["layers", "settings"]
     for figure in index["figures"].values():
         for place in (figure["rows"], figure["draw"]):
@@ -454,14 +468,18 @@ def test_unused_artifact_stops_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr(build.figures, "ALL", (build.figures.VERDICTS,))
     template = "{{suite}} {{models}} {{verdicts}} {{figure:verdicts}} {{claims}} {{provenance}}\n"
     read = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path, **k: template if path.name == "template.md" else read(path, **k))
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, **k: template if path.name == "template.md" else read(path, **k)
+    )
     with pytest.raises(UserError, match="01_extract: read by no claim, token or figure"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
 
 def test_stray_artifact_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
-    artifacts.save(tmp_path / "outputs/pico-llama/planted/06_older", stage="06_older", config={}, inputs={}, results={"n": 1})
+    artifacts.save(
+        tmp_path / "outputs/pico-llama/planted/06_older", stage="06_older", config={}, inputs={}, results={"n": 1}
+    )
     with pytest.raises(UserError, match="06_older: an artifact that no part of the report reads"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
@@ -504,12 +522,22 @@ def test_verdicts_are_told_apart_in_grey():
 
 # --- the page in TeX --------------------------------------------------------
 def test_tex_of_the_markdown():
-    page = ("# A *b*\n\ntext with `a_b`, **bold** and [a link](https://x.org/a_b#c%d); 5 % & $\n\n- one\n  more\n- two\n\n"
-            "| | x |\n|---|---|\n| a\\|b | **c**<br>[k_1](../m.json#L3) |\n\n![alt](figures/f.png)\n\n*n = 3 \u2212 1*\n")
+    page = (
+        "# A *b*\n\ntext with `a_b`, **bold** and [a link](https://x.org/a_b#c%d); 5 % & $\n\n- one\n  more\n- two\n\n"
+        "| | x |\n|---|---|\n| a\\|b | **c**<br>[k_1](../m.json#L3) |\n\n![alt](figures/f.png)\n\n*n = 3 \u2212 1*\n"
+    )
     tex = build.latex.convert(page)
-    for part in (r"\bfseries A \textit{b}", r"\texttt{a\_\allowbreak{}b}", r"\textbf{bold}", r"\href{https://x.org/a_b\#c\%d}{a link}",
-                 r"5 \% \& \$", r"\item one more", r"a\textbar{}b & \textbf{c}\newline k\_\allowbreak{}1 \\",
-                 r"]{figures/f.png}", r"\textit{n = 3 $-$ 1}"):
+    for part in (
+        r"\bfseries A \textit{b}",
+        r"\texttt{a\_\allowbreak{}b}",
+        r"\textbf{bold}",
+        r"\href{https://x.org/a_b\#c\%d}{a link}",
+        r"5 \% \& \$",
+        r"\item one more",
+        r"a\textbar{}b & \textbf{c}\newline k\_\allowbreak{}1 \\",
+        r"]{figures/f.png}",
+        r"\textit{n = 3 $-$ 1}",
+    ):
         assert part in tex, part
     assert "../m.json" not in tex and tex.count(r"\begin{longtable}") == tex.count(r"\end{longtable}") == 1
     with pytest.raises(UserError, match=r"no TeX for .* \(U\+1F600\)"):
@@ -548,7 +576,9 @@ def test_figures_label_their_axes(tmp_path, monkeypatch):
     """On every outer side of a panel: a label, or categories as ticks."""
     planted.plant(tmp_path / "outputs", NAMES)
     drawn = {}
-    monkeypatch.setattr(build.draw, "save", lambda figure, path, smoke: drawn.update({path.stem: figure}) or path.write_bytes(b""))
+    monkeypatch.setattr(
+        build.draw, "save", lambda figure, path, smoke: drawn.update({path.stem: figure}) or path.write_bytes(b"")
+    )
     run_build(monkeypatch, tmp_path)
 
     def categories(axis):
