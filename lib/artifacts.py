@@ -8,7 +8,7 @@
 
 A stage folder is written beside its place and renamed into it, so one that has a manifest is complete.
 
-    python -m lib.artifacts verify outputs           re-hash every stage folder below `outputs`, and what it was made from
+    python -m lib.artifacts verify outputs           re-hash the stage folders below `outputs`, and what they came from
     python -m lib.artifacts compare outputs again    hold the stage folders below `again` to those below `outputs`
     python -m lib.artifacts trace R2                 from a claim, a figure or a key back to artifact, line and inputs
 """
@@ -186,7 +186,7 @@ def closure(paths):
             elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
                 names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
             files = {ROOT / (name.replace(".", "/") + ".py") for name in names
-                     if name.split(".")[0] in ("lib", "data") and name != "lib.audit"}     # it reads, and makes nothing
+                     if name.split(".")[0] in ("lib", "data") and name != "lib.audit"}     # which makes nothing
             left |= {file for file in files if file.is_file()} - found
     return sorted(found)
 

@@ -1,12 +1,13 @@
 """Audit: are artifacts what they were, do they come again, and where does a number come from?
 
-    verify    every file of a stage folder, the stages before it, and, where they are here, the data, the weights and the
-              source files it was made from, each against the hash that was kept
+    verify    every file of a stage folder, the stages before it, and, where they are here, the data, the weights
+              and the source files it was made from, each against the hash that was kept
     compare   two runs of one stage: equal bytes, or every estimate inside the committed interval (see `compare`)
     trace     a claim, a figure or a key: number, artifact, command, line of the script, inputs and their hashes
 
 Reads artifacts and makes none, so it is no source of any (lib.artifacts.closure).
 """
+
 import argparse
 import ast
 import textwrap
@@ -16,7 +17,8 @@ from lib import suite as suites
 from lib.artifacts import ROOT, UserError, digest_of, load, read_json, sha256
 
 OWN = ("manifest.json", "run.json")
-WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
+WIDTH = 118  # of a terminal; `trace` wraps its lists to it
+MANY = 4  # artifacts of a figure that are told in full; of more only where they are
 
 
 # --- verify -------------------------------------------------------------------------------------------------
@@ -34,8 +36,11 @@ def given(run, flag, default=None):
 def before(artifact, label):
     """Folder of an input stage: beside this one, or of another model where the label reads model/stage."""
     model, _, stage = label.rpartition("/")
-    return artifact.path.parent.parent.with_name(model) / artifact.path.parent.name / stage if model else \
-        artifact.path.parent / label
+    return (
+        artifact.path.parent.parent.with_name(model) / artifact.path.parent.name / stage
+        if model
+        else artifact.path.parent / label
+    )
 
 
 def inspect(path):
@@ -74,7 +79,10 @@ def _data(artifact, run):
     folder = next((f for f in (ROOT / suite, ROOT / "data" / "suites" / suite) if (f / "suite.json").is_file()), None)
     if folder is None or "suite" not in artifact.manifest["inputs"]:
         return 0, []
-    shown, digest = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder, artifact.manifest["inputs"]["suite"]
+    shown, digest = (
+        folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder,
+        artifact.manifest["inputs"]["suite"],
+    )
     try:
         now = suites.load(folder).data["files"]
     except UserError as fault:
@@ -84,8 +92,11 @@ def _data(artifact, run):
     kept = _kept_data(artifact)
     if kept is None or digest_of(kept) != digest:
         return len(now), [f"made from other data than {shown}"]
-    return len(now), [f"made from other data: {shown / name} changed" for name in sorted({*now, *kept})
-                      if now.get(name) != kept.get(name)]
+    return len(now), [
+        f"made from other data: {shown / name} changed"
+        for name in sorted({*now, *kept})
+        if now.get(name) != kept.get(name)
+    ]
 
 
 def _kept_data(artifact):
@@ -100,11 +111,20 @@ def _weights(artifact, run):
     """Weights and tokenizer in the folder of the command line, if it is here, are those of the manifest."""
     model, source = artifact.config.get("model"), given(run, "--model")[0]
     folder = ROOT / source if source else None
-    if not isinstance(model, dict) or "weights" not in model or folder is None or not (folder / "config.json").is_file():
+    if (
+        not isinstance(model, dict)
+        or "weights" not in model
+        or folder is None
+        or not (folder / "config.json").is_file()
+    ):
         return 0, []
-    from lib.models import TOKENIZER_FILES      # here alone: it brings torch
-    wrong = [f"made with other weights than {folder / name}" for name, digest in model["weights"].items()
-             if not (folder / name).is_file() or sha256(folder / name) != digest]
+    from lib.models import TOKENIZER_FILES  # here alone: it brings torch
+
+    wrong = [
+        f"made with other weights than {folder / name}"
+        for name, digest in model["weights"].items()
+        if not (folder / name).is_file() or sha256(folder / name) != digest
+    ]
     files = {name: sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
     if digest_of(files) != model["tokenizer"]:
         wrong.append(f"made with another tokenizer than {folder}'s")
@@ -113,14 +133,16 @@ def _weights(artifact, run):
 
 def _sources(artifact, run):
     """Scripts and modules are what they were when they ran: {path: sha256} of run.json."""
-    return len(run["sources"]), [f"{path} {'changed' if (ROOT / path).is_file() else 'is gone'} since it was made"
-                                 for path in changed(run)]
+    return len(run["sources"]), [
+        f"{path} {'changed' if (ROOT / path).is_file() else 'is gone'} since it was made" for path in changed(run)
+    ]
 
 
 def changed(run):
     """Sources of run.json that are not what they were."""
-    return [path for path, digest in run["sources"].items()
-            if not (ROOT / path).is_file() or sha256(ROOT / path) != digest]
+    return [
+        path for path, digest in run["sources"].items() if not (ROOT / path).is_file() or sha256(ROOT / path) != digest
+    ]
 
 
 def verify(path):
@@ -136,8 +158,12 @@ def estimates(results, at=""):
     """{dotted key: estimate} of all estimates in a stage's results, at any depth."""
     if {"value", "low", "high"} <= set(results):
         return {at: results}
-    return {key: found for name, part in results.items() if isinstance(part, dict)
-            for key, found in estimates(part, f"{at}.{name}".strip(".")).items()}
+    return {
+        key: found
+        for name, part in results.items()
+        if isinstance(part, dict)
+        for key, found in estimates(part, f"{at}.{name}".strip(".")).items()
+    }
 
 
 def compare(committed, again):
@@ -151,31 +177,45 @@ def compare(committed, again):
     first, second = load(committed), load(again)
     if first.digest == second.digest:
         return True, [f"the same, digest {first.digest[:12]}"]
-    far = [f"config.{key} differs" for key in sorted({*first.config, *second.config})
-           if first.config.get(key) != second.config.get(key)]
+    far = [
+        f"config.{key} differs"
+        for key in sorted({*first.config, *second.config})
+        if first.config.get(key) != second.config.get(key)
+    ]
     old, new, near = estimates(first.results), estimates(second.results), []
     for key in sorted({*old, *new}):
         if key not in old or key not in new:
             far.append(f"{key} on one side only")
         elif old[key]["value"] != new[key]["value"]:
             inside = old[key]["low"] <= new[key]["value"] <= old[key]["high"]
-            (near if inside else far).append(f"{key} {old[key]['value']:g} -> {new[key]['value']:g}, "
-                                             f"{'inside' if inside else 'outside'} [{old[key]['low']:g}, {old[key]['high']:g}]")
-    files = [name for name in sorted({*first.manifest["outputs"], *second.manifest["outputs"]})
-             if first.manifest["outputs"].get(name) != second.manifest["outputs"].get(name)]
-    told = [f"{len(old)} estimates, {len(near) + len(far)} moved, {len(far)} beyond tolerance; "
-            f"files that differ: {', '.join(files) or 'none'}"]
+            (near if inside else far).append(
+                f"{key} {old[key]['value']:g} -> {new[key]['value']:g}, "
+                f"{'inside' if inside else 'outside'} [{old[key]['low']:g}, {old[key]['high']:g}]"
+            )
+    files = [
+        name
+        for name in sorted({*first.manifest["outputs"], *second.manifest["outputs"]})
+        if first.manifest["outputs"].get(name) != second.manifest["outputs"].get(name)
+    ]
+    told = [
+        f"{len(old)} estimates, {len(near) + len(far)} moved, {len(far)} beyond tolerance; "
+        f"files that differ: {', '.join(files) or 'none'}"
+    ]
     return not far, told + far + near
 
 
 def pairs_of(committed, again):
-    """[(committed folder, its counterpart or None)] of every stage of the models and suites below `again`; model sets, as
-    in a+b, count where all their models do."""
+    """[(committed folder, its counterpart or None)] of every stage of the models and suites below `again`; model
+    sets, as in a+b, count where all their models do."""
     there = {path.parent.relative_to(again) for path in again.rglob("manifest.json")}
     runs = {path.parent for path in there}
     here = {path.parent.relative_to(committed) for path in committed.rglob("manifest.json")}
-    due = {path for path in here if all(
-        path.parent.parent.with_name(model) / path.parent.name in runs for model in path.parent.parent.name.split("+"))}
+
+    def members(run):  # {a/suite, b/suite} of a+b/suite
+        *rest, models, leaf = run.parts if len(run.parts) > 1 else ("", *run.parts)
+        return {Path(*rest, model, leaf) for model in models.split("+")}
+
+    due = {path for path in here if members(path.parent) <= runs}
     return [(committed / path, again / path if path in there else None) for path in sorted(there | due)]
 
 
@@ -194,8 +234,10 @@ def trace(name, report):
         if found is None:
             raise UserError(f"{artifact.path / 'manifest.json'}: no result {parts[2]!r}")
         return [f"{parts[2]} of {parts[0]}: {told(found)}", *_made(artifact, parts[2]), *_code([artifact], parts[2])]
-    raise UserError(f"{name!r}: neither a claim ({', '.join(index['claims'])}), nor a figure "
-                    f"({', '.join(index['figures'])}), nor model:stage:key")
+    raise UserError(
+        f"{name!r}: neither a claim ({', '.join(index['claims'])}), nor a figure "
+        f"({', '.join(index['figures'])}), nor model:stage:key"
+    )
 
 
 def at(results, key):
@@ -208,7 +250,8 @@ def at(results, key):
 def told(value):
     """An estimate in words; other values as they are."""
     if isinstance(value, dict) and "value" in value:
-        return f"{value['value']:g} [{value['low']:g}, {value['high']:g}], n = {value['n']} {value['unit']}, {value['method']}"
+        number = f"{value['value']:g} [{value['low']:g}, {value['high']:g}]"
+        return f"{number}, n = {value['n']} {value['unit']}, {value['method']}"
     return str(value)
 
 
@@ -233,9 +276,11 @@ def line_of(path, key):
 def _trace_claim(name, index):
     claim = next(c for c in read_json(ROOT / "report" / "claims.json") if c["id"] == name)
     rule = claim["rule"]
-    lines = [f"{name}  {claim['title']} ({claim['paper']})",
-             f"  rule       {claim['unit']} {rule['side']} {rule['threshold']}: {rule['why']}",
-             f"  published  {claim['published']}; {claim['source']}"]
+    lines = [
+        f"{name}  {claim['title']} ({claim['paper']})",
+        f"  rule       {claim['unit']} {rule['side']} {rule['threshold']}: {rule['why']}",
+        f"  published  {claim['published']}; {claim['source']}",
+    ]
     seen = {}
     for model, cell in index["claims"][name].items():
         lines.append(f"{model}: {cell['verdict']}" + (f", {cell['reason']}" if cell["reason"] else ""))
@@ -249,13 +294,20 @@ def _trace_claim(name, index):
 
 def _trace_figure(name, index):
     figure, seen = index["figures"][name], []
-    lines = [f"figure {figure['number']}, {name}: {figure['title']}", f"  data       {figure['csv']}",
-             f"  rows       {figure['rows']}", f"  drawn      {figure['draw']}"]
+    lines = [
+        f"figure {figure['number']}, {name}: {figure['title']}",
+        f"  data       {figure['csv']}",
+        f"  rows       {figure['rows']}",
+        f"  drawn      {figure['draw']}",
+    ]
     for label in figure["reads"]:
         seen.append(_artifact(index, label))
-        lines += [label, *_made(seen[-1], None)]
+        made = _made(seen[-1], None)
+        lines += [label, *(made if len(figure["reads"]) <= MANY else made[:1])]
     for table in figure["tables"]:
-        lines += _code([a for a in seen if any(file.split(".")[0] == table for file in a.manifest["outputs"])], table, table_place)
+        lines += _code(
+            [a for a in seen if any(file.split(".")[0] == table for file in a.manifest["outputs"])], table, table_place
+        )
     return lines
 
 
@@ -265,23 +317,39 @@ def _made(artifact, key):
     where = artifact.path / "manifest.json"
     where = where.relative_to(ROOT) if where.is_relative_to(ROOT) else where
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-    lines = [f"  artifact   {where}" + (f" line {line_of(artifact.path / 'manifest.json', key)}: {key}" if key else "")
-             + f", digest {short(artifact.digest)}",
-             f"  made by    python {' '.join(run['argv'])}",
-             f"             {run['wall_s']:.0f} s, {run['time'][:10]}, seed {artifact.config.get('seed')}, commit "
-             f"{(run['commit'] or 'none')[:10]}{' with changes' if run['dirty'] else ''}; {versions}",
-             "  inputs     " + ", ".join(f"{label} {short(digest)}" for label, digest in artifact.manifest["inputs"].items())]
+    lines = [
+        f"  artifact   {where}"
+        + (f" line {line_of(artifact.path / 'manifest.json', key)}: {key}" if key else "")
+        + f", digest {short(artifact.digest)}",
+        f"  made by    python {' '.join(run['argv'])}",
+        f"             {run['wall_s']:.0f} s, {run['time'][:10]}, seed {artifact.config.get('seed')}, commit "
+        f"{(run['commit'] or 'none')[:10]}{' with changes' if run['dirty'] else ''}; {versions}",
+        "  inputs     "
+        + ", ".join(f"{label} {short(digest)}" for label, digest in artifact.manifest["inputs"].items())
+        + (f" ({len(files)} files, each in the run.json of 01_extract)" if (files := _kept_data(artifact)) else ""),
+    ]
     if isinstance(model, dict) and "weights" in model:
-        lines.append("  model      " + ", ".join([*(f"{file} {short(digest)}" for file, digest in model["weights"].items()),
-                                                  f"tokenizer {short(model['tokenizer'])}", f"chat template "
-                                                  f"{short(model['chat_template']['sha256'])}", f"revision {model['revision']}"]))
+        lines.append(
+            "  model      "
+            + ", ".join(
+                [
+                    *(f"{file} {short(digest)}" for file, digest in model["weights"].items()),
+                    f"tokenizer {short(model['tokenizer'])}",
+                    f"chat template {short(model['chat_template']['sha256'])}",
+                    f"revision {model['revision'] or 'none, a folder'}",
+                ]
+            )
+        )
     return lines
 
 
 def texts(node):
     """[(text, line)] of the string literals below a node."""
-    return [(n.value.removesuffix(".jsonl"), n.lineno) for n in ast.walk(node)
-            if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return [
+        (n.value.removesuffix(".jsonl"), n.lineno)
+        for n in ast.walk(node)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    ]
 
 
 def written(function):
@@ -295,7 +363,11 @@ def written(function):
             targets = [t for target in node.targets for t in getattr(target, "elts", [target])]
             pairs = [(target.slice, node.value) for target in targets if isinstance(target, ast.Subscript)]
         for key, value in pairs:
-            if isinstance(key, ast.Constant) and not isinstance(value, ast.Constant) and getattr(value, "id", "") != "reason":
+            if (
+                isinstance(key, ast.Constant)
+                and not isinstance(value, ast.Constant)
+                and getattr(value, "id", "") != "reason"
+            ):
                 found.append((key.value, key.lineno))
     return found
 
@@ -304,7 +376,8 @@ def place(sources, key):
     """(path, line, text) where a source writes a result, or (None, 0, "") if none names it.
 
     The last part of the dotted key decides, better as the key of a dict than as another literal, which counts more
-    in lib, where results are made, than in a script, which prints them; of several functions the one that names most of the other parts, and in it the line nearest to them."""
+    in lib, where results are made, than in a script, which prints them; of several functions the one that names most
+    of the other parts, and in it the line nearest to them."""
     *parents, last = key.removesuffix(".*").split(".")
     best, found = None, (None, 0, "")
     for name in sources:
@@ -318,8 +391,12 @@ def place(sources, key):
             near = [line for part, line in literals if part in parents]
             for spots, as_key in ((keys, True), (literals, False)):
                 for line in [line for part, line in spots if part == last]:
-                    score = (as_key, as_key or "/" in name, len({part for part, _ in literals} & set(parents)),
-                             -min((abs(line - other) for other in near), default=0))
+                    score = (
+                        as_key,
+                        as_key or "/" in name,
+                        len({part for part, _ in literals} & set(parents)),
+                        -min((abs(line - other) for other in near), default=0),
+                    )
                     if best is None or score > best:
                         best, found = score, (name, line, text.split("\n")[line - 1].strip())
     return found
@@ -334,7 +411,13 @@ def table_place(sources, table):
             targets = [t for target in targets for t in getattr(target, "elts", [target])]
             mine = [t for t in targets if getattr(getattr(t, "value", t), "id", "") == "tables"]
             if mine or isinstance(node, ast.keyword) and node.arg == "tables":
-                keys = [key for part in ast.walk(node) if isinstance(part, ast.Dict) for key in part.keys if key is not None]
+                keys = [
+                    key
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Dict)
+                    for key in part.keys
+                    if key is not None
+                ]
                 for key in [*keys, *(t.slice for t in mine if isinstance(t, ast.Subscript))]:
                     if (table, key.lineno) in texts(key):
                         return name, key.lineno, text.split("\n")[key.lineno - 1].strip()
@@ -351,7 +434,9 @@ def _code(artifacts, key, find=place):
         path, number, text = find(list(seen), key)
         lines.append(f"computed at  {path}:{number}" if path else f"computed at  no source names {key!r} literally")
         lines += [f"             {text}"] if path else []
-        listed = ", ".join(f"{path} {digest[:8]}{' (CHANGED since)' if path in moved else ''}" for path, digest in seen.items())
+        listed = ", ".join(
+            f"{path} {digest[:8]}{' (CHANGED since)' if path in moved else ''}" for path, digest in seen.items()
+        )
         lines.append("sources      " + listed)
     return lines
 
@@ -360,7 +445,9 @@ def _code(artifacts, key, find=place):
 def main():
     parser = argparse.ArgumentParser(description="Verify stage folders, compare two runs of them, or trace a number.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("verify", help="re-hash stage folders and what they were made from").add_argument("folders", nargs="+")
+    commands.add_parser("verify", help="re-hash stage folders and what they were made from").add_argument(
+        "folders", nargs="+"
+    )
     both = commands.add_parser("compare", help="hold one run's stage folders to another's")
     both.add_argument("committed", type=Path)
     both.add_argument("again", type=Path)
@@ -370,7 +457,9 @@ def main():
     args = parser.parse_args()
     if args.command == "trace":
         for line in trace(args.name, args.report):
-            print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False))
+            print(
+                textwrap.fill(line, WIDTH, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False)
+            )
         return
     bad, found = 0, []
     if args.command == "compare":
@@ -390,9 +479,14 @@ def main():
             except UserError as fault:
                 faults = [str(fault)]
             bad += bool(faults)
-            print("\n".join(f"BAD  {fault}" for fault in faults) if faults else
-                  f"ok   {path}  {load(path).digest[:12]}  {', '.join(f'{what} {n}' for what, n in counts.items())}")
+            print(
+                "\n".join(f"BAD  {fault}" for fault in faults)
+                if faults
+                else f"ok   {path}  {load(path).digest[:12]}  {', '.join(f'{what} {n}' for what, n in counts.items())}"
+            )
     if not found:
-        raise UserError(f"{' '.join(map(str, args.folders if args.command == 'verify' else [args.again]))}: no stage folder below")
+        raise UserError(
+            f"{' '.join(map(str, args.folders if args.command == 'verify' else [args.again]))}: no stage folder below"
+        )
     if bad:
         raise UserError(f"{bad} of {len(found)} stage folders are not as they were written")

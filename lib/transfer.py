@@ -266,7 +266,7 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
                  **correlate(35, "grid.cosine_relative", cosine[:, others], relative[:, others])}
     else:
         for key in ("distance_spearman", "relative_steerability",
-                    *(f"grid.{name}" for name in ("distance_relative", "distance_relative_with_self", "cosine_relative"))):
+                    "grid.distance_relative", "grid.distance_relative_with_self", "grid.cosine_relative"):
             missing[f"behaviours.{key}"] = f"no vector moves its own setting by over {smallest} nats per unit"
     results["grid"] = {key.removeprefix("grid."): value for key, value in grid.items()}
     return (rows, moved), results, missing

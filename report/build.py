@@ -63,8 +63,9 @@ COMMANDS = {
     "make compose": (*STAGES[:2], "04_compose"),
     "make reliability": (*STAGES[:3], "05_reliability", ACROSS),
 }
-# Digits that prose may carry: names, not measurements. 95 % is the level of every interval (lib.metrics).
-NAMES = (r"arXiv \d{4}\.\d{5}", r"\b[PRA]\d+\b", r"\b95 %", r"\bTable \d\b")
+# Digits that prose may carry: identifiers, words that begin with a letter (R2, GPT-2, Llama-2-7b), code, tables of
+# papers, and the level of every interval (lib.metrics). All else is measured or set, and comes from a token.
+NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 
 
@@ -153,7 +154,9 @@ def load(args):
         odd = min(suites.values(), key=len)[0]
         raise UserError(f"{odd}: made from another suite than the other stages; delete it and run its stage again")
     for folder in {artifact.path.parent for artifact in found.values()}:
-        stray = {path.parent for path in folder.glob("*/manifest.json")} - {artifact.path for artifact in found.values()}
+        stray = {path.parent for path in folder.glob("*/manifest.json")} - {
+            artifact.path for artifact in found.values()
+        }
         if stray:
             raise UserError(f"{min(stray)}: an artifact that no part of the report reads; delete it")
     folder = next(
@@ -176,8 +179,14 @@ def _same(artifact, label, digest):
 
 def untested(reason, digest, key):
     """The cell of a claim that has no number here."""
-    return {"verdict": VERDICTS[3], "estimate": None, "part": "", "reason": reason, "digest": digest,
-            "key": key.removesuffix(".*")}
+    return {
+        "verdict": VERDICTS[3],
+        "estimate": None,
+        "part": "",
+        "reason": reason,
+        "digest": digest,
+        "key": key.removesuffix(".*"),
+    }
 
 
 def decide(claim, name, found):
@@ -229,7 +238,11 @@ def link(artifact, key, to):
     """Markdown link to the line of a manifest where a key of its results stands."""
     path = artifact.path / "manifest.json"
     place = os.path.relpath(path, to).replace(os.sep, "/")
-    return f"[{key}]({place}#L{audit.line_of(path, key)})" if audit.at(artifact.results, key) is not None else f"[{key}]({place})"
+    return (
+        f"[{key}]({place}#L{audit.line_of(path, key)})"
+        if audit.at(artifact.results, key) is not None
+        else f"[{key}]({place})"
+    )
 
 
 def source(claim, name, found):
@@ -239,8 +252,10 @@ def source(claim, name, found):
 
 def verdict_table(claims, names, cells, found, to):
     """Markdown table, one row per claim: what is claimed, the rule, how to make it, and one column per model."""
-    lines = ["| | claim | published | rule | " + " | ".join(names) + " | command, time per model |",
-             "|---|---|---|---|" + "---|" * len(names) + "---|"]
+    lines = [
+        "| | claim | published | rule | " + " | ".join(names) + " | command, time per model |",
+        "|---|---|---|---|" + "---|" * len(names) + "---|",
+    ]
     for claim in claims:
         rule, row = claim["rule"], []
         for name in names:
@@ -254,7 +269,9 @@ def verdict_table(claims, names, cells, found, to):
             artifact = source(claim, name, found)
             row.append(text + (f"<br>{link(artifact, cell['key'], to)}" if artifact else ""))
         made = f"`{claim['command']}`<br>{cost(claim['command'], names, found)}"
-        ruled = f"{claim['unit']} {rule['side']} {rule['threshold']}"
+        ruled = f"{claim['unit']} {rule['side']} {rule['threshold']}" + (
+            ", where behaviours steer" if "needs" in claim else ""
+        )
         texts = (claim["id"], claim["title"], claim["published"], ruled, *row, made)
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |")
     return "\n".join(lines)
@@ -265,8 +282,11 @@ def summary(claims, names, cells):
     lines = ["| | " + " | ".join(VERDICTS) + " |", "|---" * (len(VERDICTS) + 1) + "|"]
     for name in names:
         ids = {word: [c["id"] for c in claims if cells[c["id"], name]["verdict"] == word] for word in VERDICTS}
-        lines.append(f"| {name} | " + " | ".join(f"{len(found)}: {' '.join(found)}" if found else "none"
-                                                 for found in ids.values()) + " |")
+        lines.append(
+            f"| {name} | "
+            + " | ".join(f"{len(found)}: {' '.join(found)}" if found else "none" for found in ids.values())
+            + " |"
+        )
     return "\n".join([*lines, "", "`make all` ends with: `" + counted(cells) + "`"])
 
 
@@ -285,7 +305,8 @@ def claim_list(claims, names, cells, found):
             f"*Published*: {claim['published']} ({claim['source']}).",
             f"*Rule*: {claim['unit']} {rule['side']} {rule['threshold']}; {rule['why']}"
             + ("; only where more behaviours steer than luck explains." if "needs" in claim else "."),
-            f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`, {cost(claim['command'], names, found)} per model.",
+            f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`, "
+            f"{cost(claim['command'], names, found)} per model.",
         ]
         for name in names:
             cell = cells[claim["id"], name]
@@ -328,29 +349,47 @@ def provenance(names, found):
     for (name, stage), artifact in found.items():
         run = artifact.run
         commit = (run["commit"] or "none")[:10] + (" with changes" if run["dirty"] else "")
-        lines.append(f"| {'model set' if name == '+' else name} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} |")
-    lines += ["", "| model | parameters | weights | tokenizer | chat template | revision |", "|---|---|---|---|---|---|"]
+        lines.append(
+            f"| {'model set' if name == '+' else name} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} |"
+        )
+    lines += [
+        "",
+        "| model | parameters | weights | tokenizer | chat template | revision |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in names:
         model = dict.get(found, (name, STAGES[0])).config.get("model", {})
-        short = [", ".join(digest[:12] for digest in model.get("weights", {}).values()), model.get("tokenizer", "")[:12],
-                 model.get("chat_template", {}).get("sha256", "")[:12]]
-        lines.append(f"| {name} | {model.get('n_parameters', 0):,} | " + " | ".join(f"`{text}`" if text else "" for text in short)
-                     + f" | {model.get('revision') or 'a folder'} |")
+        short = [
+            ", ".join(digest[:12] for digest in model.get("weights", {}).values()),
+            model.get("tokenizer", "")[:12],
+            model.get("chat_template", {}).get("sha256", "")[:12],
+        ]
+        lines.append(
+            f"| {name} | {model.get('n_parameters', 0):,} | "
+            + " | ".join(f"`{text}`" if text else "" for text in short)
+            + f" | {model.get('revision') or 'a folder'} |"
+        )
     first = next(iter(found.values()))
     versions = ", ".join(f"{what} {number}" for what, number in first.run["versions"].items())
     data = first.run.get("data") or {}
-    lines += ["", f"Suite digest `{first.manifest['inputs']['suite']}`"
-              + (f", {len(data['files'])} files, licence {data['licence']}" if data else "") + f". {versions}."]
+    lines += [
+        "",
+        f"Suite digest `{first.manifest['inputs']['suite']}`"
+        + (f", {len(data['files'])} files, licence {data['licence']}" if data else "")
+        + f". {versions}.",
+    ]
     return "\n".join(lines)
 
 
 def typed(text):
     """Numbers in the prose of a template, a caption or a table's labels that are no names: [(line, number)]."""
-    def label(match):                                    # of a rows token only the labels are prose
+
+    def label(match):  # of a rows token only the labels are prose
         token = match.group(1)
         if not token.startswith("rows:"):
             return ""
         return " ".join(part.partition("=")[2] for part in token.rpartition("|")[0].split(","))
+
     found = []
     for number, line in enumerate(re.sub(r"\{\{(.*?)\}\}", label, text).split("\n"), 1):
         for name in NAMES:
@@ -392,8 +431,10 @@ def fill(template, names, found, blocks, published=None):
     if "{{" in text or "}}" in text:
         raise UserError("report/template.md: a token is not closed")
     if typed(template):
-        raise UserError("report/template.md: numbers typed into the prose, a token has to give them: "
-                        + ", ".join(f"{match!r} in line {number}" for number, match in typed(template)))
+        raise UserError(
+            "report/template.md: numbers typed into the prose, a token has to give them: "
+            + ", ".join(f"{match!r} in line {number}" for number, match in typed(template))
+        )
     return text
 
 
@@ -412,15 +453,28 @@ def _format(value, form, token):
 
 def trail(figure, number, rows, seen):
     """Entry of a figure in index.json: where it is made, and the stages and tables it reads."""
-    rows_of = figure.rows or figures.verdict_rows
-    tables = {node.args[-1].value for node in ast.walk(ast.parse(inspect.getsource(rows_of)))
-              if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "table"
-              and isinstance(node.args[-1], ast.Constant)}
-    where = [f"{os.path.relpath(f.__code__.co_filename, ROOT)}:{f.__code__.co_firstlineno} {f.__name__}"
-             for f in (rows_of, figure.draw)]
-    return {"number": number, "title": figure.title, "csv": f"figures/{figure.name}.csv", "n_rows": len(rows),
-            "rows": where[0], "draw": where[1], "tables": sorted(tables),
-            "reads": ["/".join(key) for key in sorted(seen)]}
+    rows_of, drawn = (getattr(f, "func", f) for f in (figure.rows or figures.verdict_rows, figure.draw))
+    tables = {
+        node.args[-1].value
+        for node in ast.walk(ast.parse(inspect.getsource(rows_of)))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", getattr(node.func, "attr", "")) == "table"
+        and isinstance(node.args[-1], ast.Constant)
+    }
+    where = [
+        f"{os.path.relpath(f.__code__.co_filename, ROOT)}:{f.__code__.co_firstlineno} {f.__name__}"
+        for f in (rows_of, drawn)
+    ]
+    return {
+        "number": number,
+        "title": figure.title,
+        "csv": f"figures/{figure.name}.csv",
+        "n_rows": len(rows),
+        "rows": where[0],
+        "draw": where[1],
+        "tables": sorted(tables),
+        "reads": ["/".join(key) for key in sorted(seen)],
+    }
 
 
 def main():
@@ -486,13 +540,28 @@ def main():
     if args.profile == "smoke":
         page = "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n" + page
     (to / "report.md").write_text(page, encoding="utf-8", newline="\n")
-    artifacts.write_json(to / "index.json", {
-        "stages": {"/".join(key): {"path": os.path.relpath(artifact.path, ROOT), "digest": artifact.digest}
-                   for key, artifact in found.items()},
-        "figures": index,
-        "claims": {claim["id"]: {name: {**{key: cells[claim["id"], name][key] for key in ("verdict", "reason", "key")},
-                                        "stage": "/".join(("+" if claim["stage"] == ACROSS else name, claim["stage"]))
-                                        if source(claim, name, found) else None} for name in names} for claim in claims}})
+    artifacts.write_json(
+        to / "index.json",
+        {
+            "stages": {
+                "/".join(key): {"path": os.path.relpath(artifact.path, ROOT), "digest": artifact.digest}
+                for key, artifact in found.items()
+            },
+            "figures": index,
+            "claims": {
+                claim["id"]: {
+                    name: {
+                        **{key: cells[claim["id"], name][key] for key in ("verdict", "reason", "key")},
+                        "stage": "/".join(("+" if claim["stage"] == ACROSS else name, claim["stage"]))
+                        if source(claim, name, found)
+                        else None,
+                    }
+                    for name in names
+                }
+                for claim in claims
+            },
+        },
+    )
     if args.readme:
         write_block(Path(args.readme), summary(claims, names, cells))
     print(latex.write(page, to))

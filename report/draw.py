@@ -53,7 +53,9 @@ def sources(found, keys, n):
     parts = []
     for stage in sorted({stage for _, stage in read}):
         digests = ", ".join(
-            f"{'model set' if name == '+' else name} {found[name, stage].digest[:12]}" for name, at in read if at == stage
+            f"{'model set' if name == '+' else name} {found[name, stage].digest[:12]}"
+            for name, at in read
+            if at == stage
         )
         parts.append(f"stage {stage}, digest {digests}")
     return f"S{'; '.join(parts)[1:]}; n = {n}."

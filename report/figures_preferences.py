@@ -425,21 +425,39 @@ def published_draw(rows, names):
     who = list(dict.fromkeys(row["who"] for row in rows))
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 0.9 + 0.2 * len(methods) * (len(who) + 1)), sharey=True)
     colors = (GREY, BLACK, BLUE, RED, GREEN, PINK, ORANGE, SKY)
-    for axis, what, label in ((axes[0], "drop", "two traits minus one, points"), (axes[1], "coherence", "coherence, points")):
+    for axis, what, label in (
+        (axes[0], "drop", "two traits minus one, points"),
+        (axes[1], "coherence", "coherence, points"),
+    ):
         for row in rows:
             index = who.index(row["who"])
             y = methods.index(row["method"]) + (index - (len(who) - 1) / 2) / (len(who) + 1)
             ends = [[row[what] - row[f"{what}_low"]], [row[f"{what}_high"] - row[what]]]
-            axis.errorbar(row[what], y, xerr=ends, color=colors[index % 8], fmt="DsovP^X*"[index % 8], capsize=2, linewidth=1.1,
-                          markerfacecolor="white" if row["setting"] or "published" in row["who"] else colors[index % 8])
+            axis.errorbar(
+                row[what],
+                y,
+                xerr=ends,
+                color=colors[index % 8],
+                fmt="DsovP^X*"[index % 8],
+                capsize=2,
+                linewidth=1.1,
+                markerfacecolor="white" if row["setting"] or "published" in row["who"] else colors[index % 8],
+            )
         axis.set(xlabel=label, ylim=(len(methods) - 0.5, -0.5))
         for y in range(1, len(methods)):
             axis.axhline(y - 0.5, color=PALE, linewidth=0.8)
     axes[0].axvline(0, color=GREY, linewidth=0.8)
     axes[0].set_yticks(range(len(methods)), methods)
     marks = [
-        Line2D([], [], linestyle="", marker="DsovP^X*"[i % 8], color=colors[i % 8], label=name,
-               markerfacecolor="white" if "published" in name else colors[i % 8])
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="DsovP^X*"[i % 8],
+            color=colors[i % 8],
+            label=name,
+            markerfacecolor="white" if "published" in name else colors[i % 8],
+        )
         for i, name in enumerate(who)
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=4)
@@ -482,10 +500,10 @@ FIGURES = (
     Figure(
         "published_composition",
         "Two traits at once beside the published values",
-        "Expression of a trait in company of another minus the same trait alone, and coherence, per method, with 95 % intervals "
-        "(published: normal, from the standard errors of Table 2 of arXiv 2607.01802; unit norm stands there at two layers). "
-        "The models, the prompts and the judge differ: published models have billions of parameters and answered natural "
-        "questions, so signs and order may be compared, sizes not.",
+        "Expression of a trait in company of another minus the same trait alone, and coherence, per method, with 95 % "
+        "intervals (published: normal, from the standard errors of Table 2 of arXiv 2607.01802; unit norm stands there "
+        "at two layers). The models, the prompts and the judge differ: published models have billions of parameters and "
+        "answered natural questions, so signs and order may be compared, sizes not.",
         published_rows,
         published_draw,
     ),

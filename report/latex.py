@@ -1,7 +1,7 @@
 """The page in TeX: the small Markdown that the report is written in, as LaTeX, and from it a PDF.
 
-Headings, paragraphs, pipe tables with <br>, images, lists, quotes, emphasis, code and links; nothing else occurs. Needs
-no package of Python's; a TeX engine is used where one is installed, and the page does without one.
+Headings, paragraphs, pipe tables with <br>, images, lists, quotes, emphasis, code and links; nothing else occurs.
+Needs no package of Python's; a TeX engine is used where one is installed, and the page does without one.
 """
 
 import os
@@ -14,16 +14,49 @@ from pathlib import Path
 from lib.artifacts import UserError, digest_of, sha256
 
 ENGINES = ("pdflatex", "xelatex", "tectonic")
-RUNS = 3                         # a table that crosses pages finds its column widths on the third
-SPECIAL = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
-           "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-           "\u2212": "$-$", "\u00d7": r"$\times$", "\u2192": r"$\rightarrow$", "\u2264": r"$\le$", "\u2265": r"$\ge$",
-           "\u00b2": r"\textsuperscript{2}", "\u2248": r"$\approx$", "\u2013": "--", "\u2014": "---", "\u2026": r"\ldots{}",
-           "\u2018": "`", "\u2019": "'", "\u201c": "``", "\u201d": "''", "\u2713": r"$\surd$", "\u2717": r"$\times$",
-           "\u00b1": r"$\pm$", "\u03b1": r"$\alpha$", "\u03bb": r"$\lambda$", "\u03c1": r"$\rho$", "\u0394": r"$\Delta$",
-           "\u00b7": r"$\cdot$", "\u2016": r"$\|$", "|": r"\textbar{}"}
-INLINE = re.compile(r"`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<bold>.+?)\*\*"
-                    r"|\*(?P<italic>[^\s*](?:`[^`]*`|[^*`])*)\*|(?P<br><br>)|\\(?P<escaped>[|*_`])")
+RUNS = 3  # a table that crosses pages finds its column widths on the third
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\u2212": "$-$",
+    "\u00d7": r"$\times$",
+    "\u2192": r"$\rightarrow$",
+    "\u2264": r"$\le$",
+    "\u2265": r"$\ge$",
+    "\u00b2": r"\textsuperscript{2}",
+    "\u2248": r"$\approx$",
+    "\u2013": "--",
+    "\u2014": "---",
+    "\u2026": r"\ldots{}",
+    "\u2018": "`",
+    "\u2019": "'",
+    "\u201c": "``",
+    "\u201d": "''",
+    "\u2713": r"$\surd$",
+    "\u2717": r"$\times$",
+    "\u00b1": r"$\pm$",
+    "\u03b1": r"$\alpha$",
+    "\u03bb": r"$\lambda$",
+    "\u03c1": r"$\rho$",
+    "\u0394": r"$\Delta$",
+    "\u00b7": r"$\cdot$",
+    "\u2016": r"$\|$",
+    "|": r"\textbar{}",
+}
+INLINE = re.compile(
+    r"`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<bold>.+?)\*\*"
+    r"|\*(?P<italic>[^\s*](?:`[^`]*`|[^*`])*)\*|(?P<br><br>)|\\(?P<escaped>[|*_`])"
+)
 PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage{iftex}
 \ifPDFTeX
@@ -54,21 +87,30 @@ def escape(text):
 def breakable(text):
     """Escaped text that may break after each of `_ . / + :` and, in a long run of hex digits, after every eighth."""
     text = re.sub(r"[0-9a-f]{24,}", lambda run: "\0".join(re.findall(".{1,8}", run.group())), text)
-    return re.sub(r"(\\_|[./+:])", r"\1\\allowbreak{}", escape(text.replace("\0", "\1"))).replace("\1", r"\allowbreak{}")
+    return re.sub(r"(\\_|[./+:])", r"\1\\allowbreak{}", escape(text.replace("\0", "\1"))).replace(
+        "\1", r"\allowbreak{}"
+    )
 
 
 def inline(text):
     """A run of text with emphasis, code, links and line breaks."""
     out, end = [], 0
     for match in INLINE.finditer(text):
-        out.append(breakable(text[end:match.start()]) if "_" in text[end:match.start()] else escape(text[end:match.start()]))
+        out.append(
+            breakable(text[end : match.start()])
+            if "_" in text[end : match.start()]
+            else escape(text[end : match.start()])
+        )
         end = match.end()
         if match["code"]:
             out.append(rf"\texttt{{{breakable(match['code'])}}}")
-        elif match["text"]:            # a link into the repository leads nowhere from a PDF: its text stays
+        elif match["text"]:  # a link into the repository leads nowhere from a PDF: its text stays
             target = re.sub(r"([%#])", r"\\\1", match["url"])
-            out.append(rf"\href{{{target}}}{{{inline(match['text'])}}}" if match["url"].startswith("http")
-                       else inline(match["text"]))
+            out.append(
+                rf"\href{{{target}}}{{{inline(match['text'])}}}"
+                if match["url"].startswith("http")
+                else inline(match["text"])
+            )
         elif match["bold"] or match["italic"]:
             out.append(rf"\text{'bf' if match['bold'] else 'it'}{{{inline(match['bold'] or match['italic'])}}}")
         else:
@@ -89,12 +131,24 @@ def table(lines):
         wants.append(max(longest + 1, min(max(map(len, parts)) ** 0.75, 16), 2))
     width = [want / sum(wants) for want in wants]
     tight = 2 * len(head)
-    columns = "".join(rf">{{\raggedright\arraybackslash}}p{{\dimexpr {w:.4f}\linewidth-{w * tight:.3f}\tabcolsep\relax}}"
-                      for w in width)
+    columns = "".join(
+        rf">{{\raggedright\arraybackslash}}p{{\dimexpr {w:.4f}\linewidth-{w * tight:.3f}\tabcolsep\relax}}"
+        for w in width
+    )
     lines = [" & ".join(map(inline, row)) + r" \\" for row in (head, *body)]
     gap = "\n\\addlinespace[1.5pt]\n" if len(head) > 5 else "\n"
-    return "\n".join([r"{\scriptsize", rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule", lines[0],
-                      r"\midrule\endhead", gap.join(lines[1:]), r"\bottomrule", r"\end{longtable}}"])
+    return "\n".join(
+        [
+            r"{\scriptsize",
+            rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule\endhead",
+            gap.join(lines[1:]),
+            r"\bottomrule",
+            r"\end{longtable}}",
+        ]
+    )
 
 
 def convert(page):
@@ -104,21 +158,28 @@ def convert(page):
         lines = block.split("\n")
         image = re.fullmatch(r"!\[([^\]]*)\]\(([^)]+)\)", block.strip())
         if image:
-            out.append(rf"{{\centering\includegraphics[width=\linewidth,height=0.78\textheight,keepaspectratio]{{{image[2]}}}"
-                       r"\par}\nopagebreak")
+            out.append(
+                rf"{{\centering\includegraphics[width=\linewidth,height=0.78\textheight,keepaspectratio]{{{image[2]}}}"
+                r"\par}\nopagebreak"
+            )
         elif lines[0].startswith("#"):
             level, text = len(lines[0]) - len(lines[0].lstrip("#")), lines[0].lstrip("# ")
             size = ("\\LARGE", "\\Large", "\\large")[min(level, 3) - 1]
             plain = escape(re.sub(r"[*`]", "", text))
-            out.append(rf"\head{{{('section', 'section', 'subsection')[min(level, 3) - 1]}}}{{{plain}}}"
-                       rf"{{{size}\bfseries {inline(text)}\par}}\nopagebreak")
+            out.append(
+                rf"\head{{{('section', 'section', 'subsection')[min(level, 3) - 1]}}}{{{plain}}}"
+                rf"{{{size}\bfseries {inline(text)}\par}}\nopagebreak"
+            )
             out += [inline(" ".join(lines[1:]))] if lines[1:] else []
         elif lines[0].startswith("|"):
             out.append(table(lines))
         elif lines[0].startswith("- "):
             items = re.split(r"\n- ", "\n" + block)[1:]
-            out.append("\\begin{itemize}\n" + "\n".join(r"\item " + inline(" ".join(item.split())) for item in items)
-                       + "\n\\end{itemize}")
+            out.append(
+                "\\begin{itemize}\n"
+                + "\n".join(r"\item " + inline(" ".join(item.split())) for item in items)
+                + "\n\\end{itemize}"
+            )
         elif lines[0].startswith("> "):
             out.append(r"\begin{quote}" + inline(" ".join(line.lstrip("> ") for line in lines)) + r"\end{quote}")
         elif not lines[0].startswith("<!--"):
@@ -141,15 +202,22 @@ def write(page, to):
     engine = next((name for name in ENGINES if shutil.which(name)), None)
     if engine is None:
         return f"pdf     not made, none of {', '.join(ENGINES)} is installed" + (
-            f"; {pdf} is of an earlier page" if pdf.is_file() else "")
+            f"; {pdf} is of an earlier page" if pdf.is_file() else ""
+        )
     env = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "TZ": "UTC"}
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["--outdir", folder] if engine == "tectonic" else [
-            "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", f"-output-directory={folder}"]
+        flags = (
+            ["--outdir", folder]
+            if engine == "tectonic"
+            else ["-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", f"-output-directory={folder}"]
+        )
         for _ in range(1 if engine == "tectonic" else RUNS):
             done = subprocess.run([engine, *flags, tex.name], cwd=to, env=env, capture_output=True, timeout=600)
             if done.returncode:
                 said = (done.stdout + done.stderr).decode(errors="replace").splitlines()
-                raise UserError(f"{tex}: {engine} stopped: " + next((line for line in said if line.startswith("!")), "no reason given"))
+                raise UserError(
+                    f"{tex}: {engine} stopped: "
+                    + next((line for line in said if line.startswith("!")), "no reason given")
+                )
         pdf.write_bytes((Path(folder) / "report.pdf").read_bytes() + mark)
     return f"pdf     {pdf}, by {engine}"

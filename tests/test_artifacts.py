@@ -226,8 +226,10 @@ def test_compare_takes_equal_bytes_or_estimates_inside_the_committed_interval(tm
         audit.main()
 
     stage("old", 1.5)
-    for folder, value, more, told in (("same", 1.5, {}, "the same"), ("near", 1.9, {}, "a.b 1.5 -> 1.9, inside [1, 2]"),
-                                      ("far", 2.1, {}, "a.b 1.5 -> 2.1, outside [1, 2]"), ("new", 1.5, {"c": estimate(0, 0, 0)}, "c on one side")):
+    for folder, value, more, told in (("same", 1.5, {}, "the same"),
+                                      ("near", 1.9, {}, "a.b 1.5 -> 1.9, inside [1, 2]"),
+                                      ("far", 2.1, {}, "a.b 1.5 -> 2.1, outside [1, 2]"),
+                                      ("new", 1.5, {"c": estimate(0, 0, 0)}, "c on one side")):
         stage(folder, value, **more)
         good, said = audit.compare(tmp_path / "old/m/05_x", tmp_path / folder / "m/05_x")
         assert good == (folder in ("same", "near")) and any(told in line for line in said)
@@ -246,3 +248,55 @@ def test_compare_takes_equal_bytes_or_estimates_inside_the_committed_interval(tm
     with pytest.raises(UserError, match="1 of 2"):
         command("old", "same")
     assert "config.seed differs" in capsys.readouterr().out
+
+
+def test_sources_are_followed_through_imports():
+    found = {str(path.relative_to(ROOT)) for path in artifacts.closure([ROOT / "02_tune.py"])}
+    assert {"02_tune.py", "lib/tuning.py", "lib/metrics.py", "lib/hooks.py", "data/testbed.py"} <= found
+    assert not found & {"lib/transfer.py", "lib/audit.py", "03_transfer.py"}
+    assert artifacts.closure([ROOT / "lib/metrics.py"]) == [ROOT / "lib/artifacts.py", ROOT / "lib/metrics.py"]
+
+
+def test_data_files_stand_beside_the_artifact_not_in_its_digest(tmp_path):
+    data = {"licence": "MIT", "source": "here", "files": {"suite.json": "ab" * 32}}
+    a, b = write(tmp_path / "a"), write(tmp_path / "b", data=data)
+    assert a.digest == b.digest and "data" not in a.run and b.run["data"] == data
+
+
+def test_flags_of_a_kept_command_line():
+    run = {"argv": ["05.py", "--model", "a", "--suite=x/y", "--model", "b"]}
+    assert audit.given(run, "--model") == ["a", "b"] and audit.given(run, "--suite", "testbed") == ["x/y"]
+    assert audit.given(run, "--profile", "full") == ["full"]
+
+
+def test_inputs_of_a_model_set_are_the_stages_of_its_models(tmp_path):
+    def one(name, config):
+        return artifacts.save(tmp_path / name / "s" / "05_x", stage="05_x", config=config, inputs={}, results={"n": 1})
+
+    saved = {name: one(name, {"name": name}) for name in ("a", "b")}
+    both = tmp_path / "a+b" / "s" / "05_y"
+    inputs = {f"{name}/05_x": made.digest for name, made in saved.items()}
+    artifacts.save(both, stage="05_y", config={}, inputs=inputs, results={"n": 2})
+    assert audit.inspect(both) == ([], {"files": 0, "inputs": 2, "data": 0, "weights": 0, "sources": 0})
+    one("b", {"name": "c"})
+    assert ["another b/05_x" in fault for fault in audit.inspect(both)[0]] == [True]
+
+
+def test_line_of_a_key(tmp_path):
+    saved = artifacts.save(tmp_path / "x", stage="x", config={"a": {"b": 1}}, inputs={},
+                           results={"a": {"ab": 0, "b": {"c": 1}}, "b": 3})
+    lines = (tmp_path / "x/manifest.json").read_text().splitlines()
+    at = [lines[audit.line_of(saved.path / "manifest.json", key) - 1].strip() for key in ("a.b.c", "b", "a.ab", "a.b")]
+    assert at == ['"c": 1', '"b": 3', '"ab": 0,', '"b": {']
+
+
+@pytest.mark.parametrize("text, line", [
+    ('def f():\n    return {"share": g(1), "rest": 2}\n', 2),
+    ('def f(r):\n    missing = {"share": "none"}\n    r["share"] = g(missing)\n', 3),          # not the reason
+    ('def f(r):\n    show("share")\n\n\ndef g(r):\n    r["bias"] = {"share": h(2)}\n', 6),    # not where it is shown
+    ('def f(r):\n    a = {"share": h(1)}\n    r["bias"] = {"share": h(2)}\n', 3)])        # below its parent
+def test_place_of_a_key(tmp_path, monkeypatch, text, line):
+    monkeypatch.setattr(audit, "ROOT", tmp_path)
+    (tmp_path / "one.py").write_text(text)
+    assert audit.place(["one.py"], "bias.share")[:2] == ("one.py", line)
+    assert audit.place(["one.py"], "bias.nothing") == (None, 0, "")

@@ -34,8 +34,9 @@ RUN_BY = {
     "python -m lib.artifacts trace R2": "test_trace_fits_a_screen",
     "make plan MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "test_plan_of_another_model",
     "make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "tests/test_makefile.py::test_one_chain_per_model",
-    'make all MODEL="meta-llama/Llama-3.1-8B-Instruct path/to/a/folder" NPROC=4 PYTHON=python3':
-        "tests/test_makefile.py::test_one_chain_per_model, tests/test_work.py for the processes",
+    'make all MODEL="meta-llama/Llama-3.1-8B-Instruct path/to/a/folder" NPROC=4 PYTHON=python3': (
+        "tests/test_makefile.py::test_one_chain_per_model, tests/test_work.py for the processes"
+    ),
     "make data SUITE=papers": "tests/test_papers.py",
     "make reliability SUITE=papers MODEL=path/to/a/folder": "tests/test_papers.py",
     "python -m lib.suite tea": "test_worked_example",
@@ -67,7 +68,9 @@ def recipe(*args, cwd):
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
     plan = subprocess.run(["make", "-n", *args, "PYTHON=python3"], cwd=cwd, env=env, capture_output=True, text=True)
     assert plan.returncode == 0, plan.stderr
-    return [shlex.split(line)[1:] for line in plan.stdout.replace("\\\n", " ").splitlines() if line.startswith("python3 ")]
+    return [
+        shlex.split(line)[1:] for line in plan.stdout.replace("\\\n", " ").splitlines() if line.startswith("python3 ")
+    ]
 
 
 def carry_out(monkeypatch, words):
@@ -97,7 +100,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-sys.path.insert(0, str(ROOT / "report"))          # as report/build.py does
+sys.path.insert(0, str(ROOT / "report"))  # as report/build.py does
 
 
 def test_worked_example(clone):
@@ -115,8 +118,12 @@ def test_worked_example(clone):
 
 
 def test_verify_passes(clone):
-    done = subprocess.run(["make", "verify", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", f"PYTHON={sys.executable}"],
-                          cwd=clone, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "verify", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", f"PYTHON={sys.executable}"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ok ")]
     assert len(lines) == len(STAGES) and not re.search(r"(data|weights|sources) 0", done.stdout)
@@ -135,16 +142,31 @@ def edit(path, old, new):
     return data
 
 
-@pytest.mark.parametrize("stage, path, old, new, named", [
-    ("05_reliability", "outputs/{m}/tea-smoke/05_reliability/behaviours.json", b'"n": ', b'"n": 1', "behaviours.json: changed"),
-    ("05_reliability", "outputs/{m}/tea-smoke/05_reliability/slopes.npy", b"\n", b" ", "slopes.npy: changed"),
-    ("05_reliability", "tea/behaviours/likes-tea.jsonl", b"at work", b"at home", "likes-tea.jsonl changed"),
-    ("01_extract", "tea/suite.json", b"helpful", b"careful", "suite.json changed"),
-    ("02_tune", "{m}/model.safetensors", b"\x00", b"\x01", "other weights than"),
-    ("02_tune", "{m}/tokenizer.json", b"{", b"{ ", "another tokenizer"),
-    ("05_reliability", "05_reliability.py", b"SEED = 5", b"SEED = 6", "05_reliability.py changed since it was made"),
-    ("02_tune", "lib/metrics.py", b"2000", b"2001", "lib/metrics.py changed since it was made"),
-])
+@pytest.mark.parametrize(
+    "stage, path, old, new, named",
+    [
+        (
+            "05_reliability",
+            "outputs/{m}/tea-smoke/05_reliability/behaviours.json",
+            b'"n": ',
+            b'"n": 1',
+            "behaviours.json: changed",
+        ),
+        ("05_reliability", "outputs/{m}/tea-smoke/05_reliability/slopes.npy", b"\n", b" ", "slopes.npy: changed"),
+        ("05_reliability", "tea/behaviours/likes-tea.jsonl", b"at work", b"at home", "likes-tea.jsonl changed"),
+        ("01_extract", "tea/suite.json", b"helpful", b"careful", "suite.json changed"),
+        ("02_tune", "{m}/model.safetensors", b"\x00", b"\x01", "other weights than"),
+        ("02_tune", "{m}/tokenizer.json", b"{", b"{ ", "another tokenizer"),
+        (
+            "05_reliability",
+            "05_reliability.py",
+            b"SEED = 5",
+            b"SEED = 6",
+            "05_reliability.py changed since it was made",
+        ),
+        ("02_tune", "lib/metrics.py", b"2000", b"2001", "lib/metrics.py changed since it was made"),
+    ],
+)
 def test_an_edit_is_found_by_name(clone, monkeypatch, stage, path, old, new, named):
     path = clone / path.format(m=MODEL)
     assert faults(clone, monkeypatch, stage) == []
@@ -181,11 +203,18 @@ def test_one_number_of_a_committed_artifact(tmp_path, monkeypatch):
 
 def test_compare_passes(clone, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(clone)
-    printed = subprocess.run(["make", "-n", "compare", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", "PYTHON=python3"], cwd=clone,
-                             capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        ["make", "-n", "compare", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", "PYTHON=python3"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert all(stage in printed for stage in STAGES) and "lib.artifacts compare outputs" in printed
     for stage in STAGES:
-        carry_out(monkeypatch, [f"{stage}.py", "--model", MODEL, "--out", str(tmp_path), "--suite", "tea", "--profile", "smoke"])
+        carry_out(
+            monkeypatch,
+            [f"{stage}.py", "--model", MODEL, "--out", str(tmp_path), "--suite", "tea", "--profile", "smoke"],
+        )
     monkeypatch.setattr(sys, "argv", ["artifacts", "compare", "outputs", str(tmp_path)])
     capsys.readouterr()
     audit.main()
@@ -195,7 +224,7 @@ def test_compare_passes(clone, monkeypatch, capsys, tmp_path):
 # --- the other commands -------------------------------------------------------------------------------------
 def test_report_from_committed_artifacts(tmp_path, monkeypatch, capsys):
     """The committed artifacts make a page, its README block and its index, without a model."""
-    words, = recipe("report", "FROZEN=1", cwd=ROOT)
+    (words,) = recipe("report", "FROZEN=1", cwd=ROOT)
     assert words[-4:] == ["--to", "report", "--readme", "README.md"]
     shutil.copy(ROOT / "README.md", tmp_path)
     monkeypatch.setattr(importlib.import_module("latex"), "ENGINES", ())
@@ -218,23 +247,34 @@ def test_readme_shows_the_committed_verdicts():
 
 def test_first_screen_answers_what_on_what_and_what_not():
     screen = "\n".join(README.splitlines()[:30])
-    for said in ("verdicts.png", "not reproduced", "pico-llama", "pico-gpt2", "Subbiah", "Tan et al.", "Niranjan", "report/report.md"):
+    for said in (
+        "verdicts.png",
+        "not reproduced",
+        "pico-llama",
+        "pico-gpt2",
+        "Subbiah",
+        "Tan et al.",
+        "Niranjan",
+        "report/report.md",
+    ):
         assert said in screen
 
 
-@pytest.mark.parametrize("name", ["R2", "P5", "R5", "verdicts", "steerability", "pico-llama:05_reliability:bias.letter"])
+@pytest.mark.parametrize(
+    "name", ["R2", "P5", "R5", "verdicts", "steerability", "pico-llama:05_reliability:bias.letter"]
+)
 def test_trace_fits_a_screen(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["artifacts", "trace", name])
     audit.main()
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= audit.WIDTH
     text = " ".join(line.strip() for line in lines)
+    assert len(lines) <= 45
     if name != "verdicts":
-        assert len(lines) <= 50
         number, shown = re.search(r"computed at  \S+:(\d+) (.*?) sources ", text).groups()
         path = re.search(r"computed at  (\S+):", text).group(1)
         assert (ROOT / path).read_text().splitlines()[int(number) - 1].split() == shown.split()
-    for said in ("digest", "made by", "inputs", "suite"):
+    for said in ("digest", "manifest.json", *(() if name == "verdicts" else ("made by", "inputs", "suite"))):
         assert said in text
 
 
@@ -245,7 +285,7 @@ def test_trace_of_nothing(monkeypatch):
 
 def test_plan_of_another_model(monkeypatch, capsys, tmp_path):
     tiny.save(tmp_path / "other", "gpt2")
-    words, = recipe("plan", f"MODEL={tmp_path}/other", "PROFILE=smoke", cwd=ROOT)
+    (words,) = recipe("plan", f"MODEL={tmp_path}/other", "PROFILE=smoke", cwd=ROOT)
     assert words[:2] == ["-m", "report.plan"]
     monkeypatch.setattr(sys, "argv", words[1:])
     importlib.import_module("report.plan").main()

@@ -5,12 +5,14 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from lib import artifacts
 from lib.artifacts import UserError
@@ -141,11 +143,18 @@ def test_null_needs_a_reason():
 
 
 def test_claims_about_steering_need_behaviours_that_steer():
-    claim = {"stage": "03_transfer", "key": "rho", "needs": "steerable", "rule": {"side": "above", "threshold": 0, "why": "x"}}
+    claim = {
+        "stage": "03_transfer",
+        "key": "rho",
+        "needs": "steerable",
+        "rule": {"side": "above", "threshold": 0, "why": "x"},
+    }
     rho = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 40}
     for steer, word in ((7, "reproduced"), (6, "not testable here")):
-        found = {("m", "03_transfer"): fake({"rho": rho}),
-                 ("m", "05_reliability"): fake({"n": {"steerable": steer, "steerable_by_luck": 6}})}
+        found = {
+            ("m", "03_transfer"): fake({"rho": rho}),
+            ("m", "05_reliability"): fake({"n": {"steerable": steer, "steerable_by_luck": 6}}),
+        }
         cell = build.decide(claim, "m", found)
         assert cell["verdict"] == word and (word == "reproduced" or "luck" in cell["reason"])
     assert build.decide({k: v for k, v in claim.items() if k != "needs"}, "m", found)["verdict"] == "reproduced"
@@ -171,11 +180,7 @@ def test_claims_file():
             "command",
             "digits",
         }
-        assert (
-            claim["rule"]["side"] in ("above", "below")
-            and claim["rule"]["why"]
-            and claim["paper"] in build.PAPERS
-        )
+        assert claim["rule"]["side"] in ("above", "below") and claim["rule"]["why"] and claim["paper"] in build.PAPERS
         assert claim["stage"] in build.STAGES + (build.ACROSS,)
 
 
@@ -339,3 +344,251 @@ def test_unknown_key_in_the_claims_stops_the_build(tmp_path, monkeypatch):
         )
     with pytest.raises(UserError, match="no key 'traits.tradeoff'"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
+
+
+# --- every claim, every outcome, from a manifest ---------------------------
+CLAIMS = json.loads((ROOT / "report" / "claims.json").read_text())
+
+
+def nested(key, value):
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+@pytest.mark.parametrize("outcome", build.VERDICTS)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
+def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
+    sign = 1 if claim["rule"]["side"] == "above" else -1
+    ends = {"reproduced": (2, 1, 3), "partly": (2, -1, 3), "not reproduced": (-2, -3, 3)}.get(outcome)
+    key = claim["key"].removesuffix(".*")
+    if ends is None:
+        results = {"not_testable": {key: "nothing to test it on"}}
+    else:
+        value, *interval = (claim["rule"]["threshold"] + sign * end for end in ends)
+        found = est(value, min(interval), max(interval))
+        results = nested(
+            key, {"one": found, "other": {**found, "value": value + sign}} if claim["key"] != key else found
+        )
+    model = "+" if claim["stage"] == build.ACROSS else "m"
+    made = artifacts.save(tmp_path / claim["stage"], stage=claim["stage"], config={}, inputs={}, results=results)
+    steer = fake({"n": {"steerable": 9, "steerable_by_luck": 1}}, "05_reliability")
+    found = {("m", "05_reliability"): steer, (model, claim["stage"]): made}
+    if claim["stage"] == "05_reliability":  # one manifest for both
+        found["m", "05_reliability"] = SimpleNamespace(
+            results={**steer.results, **results}, path=made.path, digest=made.digest
+        )
+    cell = build.decide(claim, "m", found)
+    assert cell["verdict"] == outcome and cell["digest"] == made.digest
+    assert (cell["estimate"] is None) == (outcome == "not testable here") == bool(cell["reason"])
+    if claim["key"] != key and ends:
+        assert cell["part"] == "one" and cell["key"] == f"{key}.one"  # the one that is least far
+
+
+def test_commands_run_what_their_cost_counts():
+    for command, stages in build.COMMANDS.items():
+        for models in ("org/one", "org/one org/two"):
+            env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
+            plan = subprocess.run(
+                [*command.split(), "-n", "-B", f"MODEL={models}", "PYTHON=python3"],
+                cwd=ROOT,
+                env=env,
+                capture_output=True,
+                text=True,
+            ).stdout
+            ran = set(re.findall(r"python3 (0\d_\w+)\.py --model org/one", plan))
+            ran |= {build.ACROSS} if "--across" in plan else set()
+            assert ran == set(stages) - ({build.ACROSS} if " " not in models else set())
+    assert {claim["command"] for claim in CLAIMS} <= set(build.COMMANDS)
+
+
+def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
+    made = planted.plant(tmp_path / "outputs", NAMES)
+    page = run_build(monkeypatch, tmp_path)
+    rows = [line for line in page.splitlines() if re.match(r"\| [PRA]\d+ \|", line)]
+    assert len(rows) == len(CLAIMS)
+    for claim, row in zip(CLAIMS, rows):
+        assert f"{claim['rule']['side']} {claim['rule']['threshold']}" in row and f"`{claim['command']}`<br>0 s" in row
+        for key, target, line in re.findall(r"\[([\w.]+)\]\((\S+)#L(\d+)\)", row):
+            text = (tmp_path / "report" / target).read_text().splitlines()[int(line) - 1]
+            assert text.strip().startswith(f'"{key.split(".")[-1]}": ')
+            assert f"{key.split('.')[0]}" in (tmp_path / "report" / target).read_text()
+    share = made["pico-llama", "05_reliability"].results["steerable_only"]["anti_steerable"]
+    assert f"{build.show(share, 3)}, n = {share['n']}<br>" in page
+
+
+def test_index_holds_what_was_read(tmp_path, monkeypatch):
+    made = planted.plant(tmp_path / "outputs", NAMES)
+    run_build(monkeypatch, tmp_path)
+    index = json.loads((tmp_path / "report/index.json").read_text())
+    assert {label: entry["digest"] for label, entry in index["stages"].items()} == {
+        "/".join(key): artifact.digest for key, artifact in made.items()
+    }
+    assert set(index["figures"]) == {figure.name for figure in build.figures.ALL}
+    assert index["figures"]["layers"]["reads"] == [
+        f"{n}/{s}" for n in sorted(NAMES) for s in ("01_extract", "02_tune")
+    ]
+    assert index["figures"]["layers"]["tables"] == ["layers", "settings"]
+    for figure in index["figures"].values():
+        for place in (figure["rows"], figure["draw"]):
+            path, number, name = re.match(r"(\S+):(\d+) (\w+)", place).groups()
+            assert (ROOT / path).read_text().splitlines()[int(number) - 1].startswith(f"def {name}(")
+
+
+# --- numbers come from tokens, and every artifact is used -------------------
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("arXiv 2407.12404, claims P1 and A12, 95 % intervals, Table 2", []),
+        ("`05_reliability` on GPT-2 and Llama-2-7b-chat", []),
+        ("`0.21` at k = 2 and x=3", [(1, "0.21"), (1, "2"), (1, "3")]),
+        ("a share of 0.21", [(1, "0.21")]),
+        ("one\ntwo of 40 and 1,000", [(2, "40"), (2, "1,000")]),
+        ("{{m:03_transfer:traits.gap.value|.1f}} of {{published:models.largest|d}}", []),
+        ("{{rows:03_transfer:a.b2 = share,c = of 36 traits|1}}", [(1, "36")]),
+        ("{{rows:03_transfer:a.b2 = share (R2),c = rest|3}}", []),
+    ],
+)
+def test_typed_numbers(text, found):
+    assert build.typed(text) == found
+
+
+def test_typed_number_stops_the_build(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="typed into the prose.*'36' in line 2"):
+        build.fill("{{m:03_transfer:n|d}} of\n36 traits", ["m"], FOUND, {})
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    layers = build.figures.LAYERS
+    monkeypatch.setattr(build.figures, "ALL", (build.figures.VERDICTS, layers._replace(caption="All 6 layers.")))
+    with pytest.raises(UserError, match="figure layers: a number typed"):
+        run_build(monkeypatch, tmp_path, NAMES[:1])
+
+
+def test_unused_artifact_stops_the_build(tmp_path, monkeypatch):
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    monkeypatch.setattr(build.figures, "ALL", (build.figures.VERDICTS,))
+    template = "{{suite}} {{models}} {{verdicts}} {{figure:verdicts}} {{claims}} {{provenance}}\n"
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, **k: template if path.name == "template.md" else read(path, **k)
+    )
+    with pytest.raises(UserError, match="01_extract: read by no claim, token or figure"):
+        run_build(monkeypatch, tmp_path, NAMES[:1])
+
+
+def test_stray_artifact_stops_the_build(tmp_path, monkeypatch):
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    artifacts.save(
+        tmp_path / "outputs/pico-llama/planted/06_older", stage="06_older", config={}, inputs={}, results={"n": 1}
+    )
+    with pytest.raises(UserError, match="06_older: an artifact that no part of the report reads"):
+        run_build(monkeypatch, tmp_path, NAMES[:1])
+
+
+def test_edited_result_stops_the_build(tmp_path, monkeypatch):
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    path = tmp_path / "outputs/pico-llama/planted/05_reliability/manifest.json"
+    path.write_text(path.read_text().replace('"value": 0.', '"value": 1.', 1))
+    with pytest.raises(UserError, match="05_reliability/manifest.json: changed"):
+        run_build(monkeypatch, tmp_path, NAMES[:1])
+
+
+def test_block_of_readme(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"a\n{build.MARKS[0]}\nold\n{build.MARKS[1]}\nb\n")
+    for _ in range(2):  # writing it again changes nothing
+        build.write_block(page, "new")
+        assert page.read_text() == f"a\n{build.MARKS[0]}\nnew\n{build.MARKS[1]}\nb\n"
+    page.write_text("no marks")
+    with pytest.raises(UserError, match="once each"):
+        build.write_block(page, "new")
+
+
+def test_summary_lists_every_claim_once_per_model():
+    cells = {(c["id"], n): {"verdict": build.VERDICTS[i % 4]} for i, c in enumerate(CLAIMS) for n in "mk"}
+    rows = build.summary(CLAIMS, list("mk"), cells).splitlines()[2:4]
+    for row in rows:
+        assert sorted(re.findall(r"[PRA]\d+", row)) == sorted(c["id"] for c in CLAIMS)
+
+
+def test_verdicts_are_told_apart_in_grey():
+    def grey(fill):
+        rgb = np.array(to_rgb(fill["facecolor"])) * fill.get("alpha", 1) + 1 - fill.get("alpha", 1)
+        return rgb @ [0.299, 0.587, 0.114]
+
+    shades = sorted(grey(build.figures.style(word)) for word in build.VERDICTS)
+    assert min(np.diff(shades)) > 0.05
+    assert len({sign for _, sign in build.draw.VERDICT.values()}) == len(build.VERDICTS)
+
+
+# --- the page in TeX --------------------------------------------------------
+def test_tex_of_the_markdown():
+    page = (
+        "# A *b*\n\ntext with `a_b`, **bold** and [a link](https://x.org/a_b#c%d); 5 % & $\n\n- one\n  more\n- two\n\n"
+        "| | x |\n|---|---|\n| a\\|b | **c**<br>[k_1](../m.json#L3) |\n\n![alt](figures/f.png)\n\n*n = 3 \u2212 1*\n"
+    )
+    tex = build.latex.convert(page)
+    for part in (
+        r"\bfseries A \textit{b}",
+        r"\texttt{a\_\allowbreak{}b}",
+        r"\textbf{bold}",
+        r"\href{https://x.org/a_b\#c\%d}{a link}",
+        r"5 \% \& \$",
+        r"\item one more",
+        r"a\textbar{}b & \textbf{c}\newline k\_\allowbreak{}1 \\",
+        r"]{figures/f.png}",
+        r"\textit{n = 3 $-$ 1}",
+    ):
+        assert part in tex, part
+    assert "../m.json" not in tex and tex.count(r"\begin{longtable}") == tex.count(r"\end{longtable}") == 1
+    with pytest.raises(UserError, match=r"no TeX for .* \(U\+1F600\)"):
+        build.latex.convert("smile \U0001f600")
+
+
+def test_tex_without_an_engine(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.latex, "ENGINES", ("no-such-engine",))
+    assert "not made, none of no-such-engine is installed" in build.latex.write("# A\n", tmp_path)
+    assert (tmp_path / "report.tex").is_file() and not (tmp_path / "report.pdf").exists()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, build.latex.ENGINES)), reason="no TeX engine is installed")
+def test_pdf_is_made_once_and_the_same_again(tmp_path):
+    page = "# A\n\ntext \u2192 `x`\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    pdfs = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        assert ", by " in build.latex.write(page, tmp_path / folder)
+        pdfs.append((tmp_path / folder / "report.pdf").read_bytes())
+    assert pdfs[0] == pdfs[1] and pdfs[0].startswith(b"%PDF")
+    assert "is of this page" in build.latex.write(page, tmp_path / "one")
+    assert ", by " in build.latex.write(page + "\nmore\n", tmp_path / "one")
+
+
+def test_committed_pdf_is_of_the_committed_page():
+    tex, pdf = ROOT / "report/report.tex", ROOT / "report/report.pdf"
+    pictures = set(re.findall(r"\\includegraphics\[[^\]]*\]\{([^}]+)\}", tex.read_text()))
+    parts = {name: artifacts.sha256(ROOT / "report" / name) for name in ("report.tex", *pictures)}
+    assert pdf.read_bytes().endswith(f"% page {artifacts.digest_of(parts)}\n".encode())
+    assert tex.read_text() == build.latex.convert((ROOT / "report/report.md").read_text())
+
+
+# --- figures ----------------------------------------------------------------
+def test_figures_label_their_axes(tmp_path, monkeypatch):
+    """On every outer side of a panel: a label, or categories as ticks."""
+    planted.plant(tmp_path / "outputs", NAMES)
+    drawn = {}
+    monkeypatch.setattr(
+        build.draw, "save", lambda figure, path, smoke: drawn.update({path.stem: figure}) or path.write_bytes(b"")
+    )
+    run_build(monkeypatch, tmp_path)
+
+    def categories(axis):
+        return any(re.search("[A-Za-z]{2}", tick.get_text()) for tick in axis.get_ticklabels())
+
+    for name, figure in drawn.items():
+        for axes in figure.axes if name != "verdicts" else ():
+            spec = axes.get_subplotspec()
+            if spec is not None and spec.is_last_row():
+                assert axes.get_xlabel() or categories(axes.xaxis), f"{name}: x of {axes}"
+            if spec is not None and spec.is_first_col():
+                assert axes.get_ylabel() or categories(axes.yaxis), f"{name}: y of {axes}"
+        build.draw.plt.close(figure)
