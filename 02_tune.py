@@ -56,8 +56,8 @@ import time
 
 import numpy as np
 
-from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suite as suites,
-                 tuning, values, work)
+from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations,
+                 suite as suites, tuning, values, work)
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -214,8 +214,8 @@ def main():
         if key.startswith("value/"):
             return values.sweep_tuning(lm, suite, concepts[key], points[key], vectors[key])
         by_way = relations.vectors_of(vectors, made, [r["name"] for r in suite.relations], concepts[key]["name"], ways)
-        return relations.sweep_layers(lm, suites.relation_split(concepts[key], "tune"), suite.templates[0], points[key],
-                                      vectors[key], by_way)
+        pairs = suites.relation_split(concepts[key], "tune")
+        return relations.sweep_layers(lm, pairs, suite.templates[0], points[key], vectors[key], by_way)
 
     done = work.units(out, identity, list(concepts), unit, "02 sweeps") if concepts else {}
     if not work.is_main():
@@ -247,8 +247,8 @@ def main():
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
                               for key, found in chosen.items() for item, output, e, c in zip(*(
                                   found[name] for name in ("items", "outputs", "expressions", "coherences")))]
-    modules = (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites, tuning,
-               values, work)
+    modules = (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites,
+               tuning, values, work)
     saved = artifacts.save(out, stage="02_tune", config=config, inputs=inputs, results=results, t0=t0,
                            tables={name: table for name, table in tables.items() if table},
                            sources=[__file__, *(m.__file__ for m in modules)])

@@ -33,8 +33,8 @@ values      log-odds of the positive side, accuracy on unrelated facts, perplexi
             goes, both with their whole interval. Settings follow the building blocks of arXiv 2505.01162, whose own
             could not be established.
 
-reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's split
-        evaluate
+reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's
+        splits evaluate and, for examples in a prompt, extract and tune
 writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all),
                                output, scores
         prompts.jsonl          the task items that were used
@@ -67,8 +67,8 @@ import time
 
 import numpy as np
 
-from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suite as suites,
-                 transfer, values, work)
+from lib import (artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations,
+                 suite as suites, transfer, values, work)
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -259,8 +259,8 @@ def main():
     saved = artifacts.save(
         out, stage="03_transfer", config=config, inputs=inputs, arrays=arrays, tables=tables, t0=t0,
         results={**results, "not_testable": missing}, sources=[__file__, *(module.__file__ for module in (
-            artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites, transfer, values,
-            work))])
+            artifacts, cases, directions, engine, hooks, judges, mediation, metrics, models, relations, suites,
+            transfer, values, work))])
     heads = (("traits", "transfer_gap"), ("behaviours", "id_ood_spearman"), ("relations", "antonym_gain"),
              ("values", "shift"))
     shown = "  ".join(f"{key} {results[part][key]['value']:.2f}" for part, key in heads
