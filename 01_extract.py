@@ -147,8 +147,8 @@ def extract_relation(lm, suite, profile, number):
     if len(pairs) <= shots:
         raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
                         f"and a query need {shots + 1}")
-    return relations.extract(lm, pairs, suite.templates[0], shots, [[SEED, 4, number, i] for i in range(LISTS[profile])],
-                             N_MEDIATION[profile], N_HEADS)
+    addresses = [[SEED, 4, number, i] for i in range(LISTS[profile])]
+    return relations.extract(lm, pairs, suite.templates[0], shots, addresses, N_MEDIATION[profile], N_HEADS)
 
 
 def residual_norms(lm, suite):
@@ -274,8 +274,9 @@ def main():
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]
                                            for way in config["ways"]]), ("way", "relation", "layer", "d_model"))
-        tables["relations"] = [{"name": name, "right": dict(zip(("clean", "shuffled"), found["list_right"].mean(axis=0))),
-                                "heads": found.get("chosen", [])} for name, found in zip(names["relation"], lists)]
+        tables["relations"] = [{"name": name, "heads": found.get("chosen", []),
+                                "right": dict(zip(("clean", "shuffled"), found["list_right"].mean(axis=0)))}
+                               for name, found in zip(names["relation"], lists)]
         if not no_heads:
             arrays["head_effects"] = (np.stack([found["effects"] for found in lists]), ("relation", "layer", "head"))
     if jobs:

@@ -233,8 +233,8 @@ def main():
         if key.startswith("value/"):
             return values.sweep_tuning(lm, suite, concepts[key], points[key], vectors[key])
         by_way = relations.vectors_of(vectors, made, [r["name"] for r in suite.relations], concepts[key]["name"], ways)
-        return relations.sweep_layers(lm, suites.relation_split(concepts[key], "tune"), suite.templates[0], points[key],
-                                      vectors[key], by_way)
+        pairs = suites.relation_split(concepts[key], "tune")
+        return relations.sweep_layers(lm, pairs, suite.templates[0], points[key], vectors[key], by_way)
 
     done = work.units(out, identity, list(concepts), unit, "02 sweeps") if concepts else {}
     if not work.is_main():

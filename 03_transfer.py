@@ -37,8 +37,8 @@ values      log-odds of the positive side, accuracy on unrelated facts, perplexi
             goes, both with their whole interval. Settings follow the building blocks of arXiv 2505.01162, whose own
             could not be established.
 
-reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's split
-        evaluate
+reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's
+        splits evaluate and, for examples in a prompt and "extraction question", extract and tune
 writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all it serves),
                                output, scores
         prompts.jsonl          the task items that were used

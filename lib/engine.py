@@ -26,7 +26,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lib.artifacts import UserError
-from lib.hooks import Place, capture, patch, stack, steer
+from lib.hooks import Place, capture, checked, patch, stack, steer
 
 CPU_BUDGET = 1.5 * 2**30     # bytes of working memory per batch on a CPU; on a GPU half of what is free
 CPU_TOKENS = 2048            # tokens per pass on a CPU: more only falls out of its caches
@@ -224,7 +224,7 @@ def generate_ids(lm, prompts, rows, max_new_tokens, first_token=True):
     if len(prompts) != len(rows):
         raise UserError(f"{len(prompts)} prompts, {len(rows)} rows: expected one row per prompt")
     lengths = _lengths(lm, prompts, room=max_new_tokens)
-    _stack(lm, rows)      # the whole request is checked before the first batch runs
+    _check(lm, rows)      # the whole request is checked before the first batch runs
     answers = [None] * len(prompts)
 
     def work(batch):
@@ -299,7 +299,7 @@ def _branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=N
     """
     if not len(rows):
         raise UserError("no rows to sweep over")
-    _stack(lm, rows, place)
+    _check(lm, rows, place)
     distinct, which = _distinct(rows, keep_zeros=place is not None)
     branched = _can_branch(lm)
     lengths = [len(prefix) for prefix in prefixes]
@@ -460,9 +460,17 @@ def _branches_agree(lm):
 
 
 def _stack(lm, rows, place=None):
-    if place is None:
-        return stack(rows, lm.n_layers, lm.d_model)
-    return stack(rows, len(place.modules), place.width, fill=np.nan)
+    return stack(rows, *_shape(lm, place))
+
+
+def _check(lm, rows, place=None):
+    """Raises what `_stack` would, without a matrix of all rows for every layer."""
+    for _ in checked(rows, *_shape(lm, place)):
+        pass
+
+
+def _shape(lm, place):
+    return (lm.n_layers, lm.d_model) if place is None else (len(place.modules), place.width, np.nan)
 
 
 def _acting(lm, added, place, last=0):

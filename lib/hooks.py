@@ -44,10 +44,19 @@ def stack(rows, n_layers, d_model, fill=0.0):
     """Rows as one float32 tensor (row, d_model) per layer in use, `fill` where a row has no vector there.
 
     Several vectors of one row at the same layer add up. With fill=nan, for `patch`, they may hold nan, which changes
-    nothing, and a later one goes before an earlier one. Raises UserError for a layer that the model does not
-    have, a vector of another width and a value that is not finite: vectors made for another model end here.
+    nothing, and a later one goes before an earlier one. Raises as `checked` does.
     """
     added = {}
+    for i, layer, vector in checked(rows, n_layers, d_model, fill):
+        matrix = added.setdefault(layer, np.full((len(rows), d_model), fill, np.float32))
+        matrix[i] = np.where(np.isnan(vector), matrix[i], vector) if np.isnan(fill) else matrix[i] + vector
+    return {layer: torch.from_numpy(matrix) for layer, matrix in sorted(added.items())}
+
+
+def checked(rows, n_layers, d_model, fill=0.0):
+    """Yields (row number, layer, float32 vector) of all parts of rows. UserError for a layer that the model does not
+    have, a vector of another width and a value that is not finite (or nan, with fill=nan): vectors made for another
+    model end here."""
     for i, row in enumerate(rows):
         for layer, vector in row:
             vector = np.asarray(vector, dtype=np.float32)
@@ -57,9 +66,7 @@ def stack(rows, n_layers, d_model, fill=0.0):
                 raise UserError(f"row {i}, layer {layer}: vector {vector.shape}, expected ({d_model},)")
             if not (np.isfinite(vector) | (np.isnan(vector) & np.isnan(fill))).all():
                 raise UserError(f"row {i}, layer {layer}: the vector holds values that are not finite")
-            matrix = added.setdefault(int(layer), np.full((len(rows), d_model), fill, np.float32))
-            matrix[i] = np.where(np.isnan(vector), matrix[i], vector) if np.isnan(fill) else matrix[i] + vector
-    return {layer: torch.from_numpy(matrix) for layer, matrix in sorted(added.items())}
+            yield i, int(layer), vector
 
 
 @contextmanager

@@ -6,7 +6,8 @@ answer is the head's effect. The vector is the sum of the mean outputs of the he
 
 A head's output is the part of the input of the attention's output projection that belongs to it, times its columns of
 the projection. The projection's bias belongs to no head and is left out (their code counts it once per head). Only the
-last token is patched, so a list is run once and every head is one more token behind its cache: heads are rows of a batch.
+last token is patched, so a list is run once and every head is one more token behind its cache: heads are rows of a
+batch, n_layers * n_heads tokens per list.
 """
 import numpy as np
 import torch

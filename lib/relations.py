@@ -102,8 +102,8 @@ def measure(lm, texts, words, rows, patches=()):
 
 
 def vectors_of(vectors, made, order, name, ways):
-    """{way: (layer, d)} of one relation. vectors {key: centred}; made (MADE without what is missing, relation, layer, d);
-    order: relations in the order of `made`."""
+    """{way: (layer, d)} of one relation. vectors {key: centred}; made (those of MADE that there are,
+    relation, layer, d); order: relations in the order of `made`."""
     number, kept = order.index(name), [way for way in MADE if way in ways]
     found = {"centred": vectors[f"relation/{name}"], **{way: made[i, number] for i, way in enumerate(kept)}}
     return {way: found["mean" if way == "patch" else way] for way in ways}
@@ -211,8 +211,8 @@ def _pairs(suite, name):
 
 
 def _subjects(suite, config):
-    """What both measurements of stage 03 begin with: held-out antonym pairs, their components, contexts, the pairs that
-    distract, reasons for contexts that are missing, and the names of antonym, synonym and an unrelated relation."""
+    """What both measurements of stage 03 begin with: held-out antonym pairs, their components, contexts, the pairs
+    that distract, reasons for missing contexts, and the names of antonym, synonym and an unrelated relation."""
     antonym, synonym = (suites.relation(suite, name) for name in ("antonym", "synonym"))
     pairs, labels = (suites.relation_split(antonym, "evaluate", labels=labels) for labels in (False, True))
     contexts, missing = surroundings(suite, config["sentences"], config["distractors"], config["conflict"])
@@ -230,8 +230,9 @@ def measure_contexts(lm, suite, vectors, tuned, config, seed):
 
 
 def measure_ways(lm, suite, vectors, made, tuned, config, seed):
-    """All of config["ways"], each at its own layer, on bare queries in all templates, on template 0 in all contexts, and
-    at the end of lists: {"items", "logp", "rank"}. made: way_vectors of stage 01; config also: n_random_ways, shots."""
+    """All of config["ways"], each at its own layer, on bare queries in all templates, on template 0 in all contexts,
+    and at the end of lists: {"items", "logp", "rank"}. made: way_vectors of stage 01; config: as `measure_contexts`,
+    n_random_ways, shots."""
     pairs, labels, contexts, others, _, names = _subjects(suite, config)
     own, rest = suite.templates[:1], suite.templates[1:]
     asked = [queries(suite, pairs, labels, templates, some, others, [seed, 2])
@@ -308,7 +309,8 @@ def contexts(items, logp, rank, address):
                     for i, name in enumerate(dict.fromkeys(context.tolist()))}}
     if (level > 0).any():
         results |= {"complexity_slope": slope(6, everywhere), "complexity_slope_own": slope(7, own),
-                    "logp_slope": {"unsteered": slope(12, everywhere, logp[:, 0]), "vector": slope(13, everywhere, logp[:, 1])},
+                    "logp_slope": {"unsteered": slope(12, everywhere, logp[:, 0]),
+                                   "vector": slope(13, everywhere, logp[:, 1])},
                     "top1_slope": {"unsteered": slope(14, everywhere, rank[:, 0] < 1),
                                    "vector": slope(15, everywhere, rank[:, 1] < 1)}}
     else:
@@ -334,8 +336,8 @@ def contexts(items, logp, rank, address):
             missing[f"relations.style.{name}"] = f"the suite has no template of the kind {name}"
     facets = [("template", name, bare & (template == name)) for name in names]
     facets += [("context", name, context == name) for name in results["context"]]
-    rows = [{"facet": facet, "x": x, "own": bool(own[keep].all()), "style": kind[keep][0], "level": int(level[keep][0]),
-             "gain": over(60 + i, gain, keep), "synonym_vector": synonym[keep].mean(),
+    rows = [{"facet": facet, "x": x, "own": bool(own[keep].all()), "style": kind[keep][0],
+             "level": int(level[keep][0]), "gain": over(60 + i, gain, keep), "synonym_vector": synonym[keep].mean(),
              "other_vector": other[keep].mean(), "flipped": flipped[keep].mean(), "random": noise[keep].mean(),
              "unsteered_logp": logp[keep, 0].mean(), "top1_unsteered": (rank[keep, 0] < 1).mean(),
              "top1": over(200 + i, rank[:, 1] < 1, keep), "top1_random": (rank[keep, 1 + len(ARMS):] < 1).mean()}
@@ -346,8 +348,8 @@ def contexts(items, logp, rank, address):
 def ways(items, names, logp, rank, address):
     """The ways side by side: (rows, {"ways", "specific", "lists"}, missing).
 
-    items  (prompt,) records of `queries`: all templates bare, the own one in all contexts, and lists (context in LISTS,
-           level -1)
+    items  (prompt,) records of `queries`: all templates bare, the own one in all contexts, and lists (context in
+           LISTS, level -1)
     logp   (prompt, row) nats; rows: unsteered, then for each of `names` those of `arms`; rank likewise"""
     shape = len(items), len(names), -1
     raw = (logp[:, 1:] - logp[:, :1]).astype(np.float64).reshape(shape)
@@ -373,7 +375,8 @@ def ways(items, names, logp, rank, address):
             "synonym": over(tag + 2, synonym[:, w], bare), "other": over(tag + 3, other[:, w], bare),
             "random": over(tag + 4, noise[:, w], bare),
             "gain": {where: over(tag + 5 + i, gain[:, w], keep) for i, (where, keep) in enumerate(prompts.items())},
-            "change": {where: over(tag + 50 + i, raw[:, w, 0], keep) for i, (where, keep) in enumerate(prompts.items())}}
+            "change": {where: over(tag + 50 + i, raw[:, w, 0], keep)
+                       for i, (where, keep) in enumerate(prompts.items())}}
         for k in TOP:
             found[f"top{k}"] = {where: over(tag + 10 * k + i, places[:, w, 0] < k, keep)
                                 for i, (where, keep) in enumerate(prompts.items())}

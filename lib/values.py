@@ -33,7 +33,7 @@ def extract(lm, value, address):
 
 # --- measuring (stages 02 and 03) ---------------------------------------------------------------------------
 def raw_text(lm, text):
-    """Token ids of a raw text, with a BOS in front if the tokenizer has one, so that its first word is predicted too."""
+    """Token ids of a raw text, with a BOS in front if the tokenizer has one: its first word is predicted too."""
     ids, bos = lm.encode(text), lm.tokenizer.bos_token_id
     return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
@@ -157,12 +157,13 @@ def arrays(done):
     joined = {name: np.concatenate([one[part] for one in done]) for name, part in (
         ("probe_lean", "lean"), ("probe_steered", "steered"), ("probe_prompted", "prompted"))}
     stacked = {name: np.stack([one[part] for one in done]).astype(kind) for name, part, kind in (
-        ("fact_steered", "facts", np.uint8), ("fact_prompted", "prompted_facts", np.uint8), ("text_steered", "text", np.float32))
-        if part in done[0]}
-    once = {name: done[0][part] for name, part in (("fact_known", "known"), ("text_plain", "plain_text")) if part in done[0]}
-    axes = {"probe_lean": ("probe",), "probe_steered": ("probe", "setting", "vector"), "probe_prompted": ("probe", "side"),
-            "fact_known": ("fact",), "fact_steered": ("value", "fact", "setting", "vector"),
-            "fact_prompted": ("value", "fact", "side"), "text_plain": ("text",),
+        ("fact_steered", "facts", np.uint8), ("fact_prompted", "prompted_facts", np.uint8),
+        ("text_steered", "text", np.float32)) if part in done[0]}
+    once = {name: done[0][part] for name, part in (("fact_known", "known"), ("text_plain", "plain_text"))
+            if part in done[0]}
+    axes = {"probe_lean": ("probe",), "probe_steered": ("probe", "setting", "vector"),
+            "probe_prompted": ("probe", "side"), "fact_known": ("fact",), "text_plain": ("text",),
+            "fact_steered": ("value", "fact", "setting", "vector"), "fact_prompted": ("value", "fact", "side"),
             "text_steered": ("value", "text", "setting", "vector")}
     return {name: (array, axes[name]) for name, array in (joined | stacked | once).items()}
 
@@ -184,7 +185,7 @@ def correction(lean, steered):
 
 
 def removed(pairs):
-    """Share of the bias that is removed: (n, 2) of the size of the log-odds before and after; 0 where there is none."""
+    """Share of the bias that is removed: (n, 2) sizes of the log-odds before and after; 0 where there is none."""
     before, after = pairs.mean(axis=0)
     return 1 - after / before if before > 0 else 0.0
 
@@ -203,6 +204,39 @@ def level_slope(rows):
     return x @ y / (x @ x) if (x @ x) > 0 else np.nan
 
 
+def gather(items, done):
+    """What `measure` gave for every value, probes end to end: lean, size, level, owner, planted (probe,); steered
+    (probe, setting, vector); noise, shift, corrected, past, far, far_random (probe, setting); known (fact,), plus,
+    both, random_facts (value, fact, setting); asked (probe,), asked_facts (fact,); and lost, lost_random (value, text,
+    setting) nats with tokens (text,), where there is text."""
+    m = {name: np.concatenate([one[name] for one in done]).astype(np.float64)
+         for name in ("lean", "steered", "prompted")}
+    m["owner"], m["level"] = (np.array([item[key] for item in items]) for key in ("value", "level"))
+    m["planted"] = np.array([np.nan if item.get("planted") is None else item["planted"] for item in items])
+    facts, m["known"] = np.stack([one["facts"] for one in done]).astype(np.float64), done[0]["known"].astype(float)
+    moved, n = m["steered"] - m["lean"][:, None, None], m["steered"].shape[2]
+    m["size"], m["noise"] = np.abs(m["lean"]), moved[:, :, 2:].mean(axis=2)
+    m["shift"] = moved[:, :, 0] - m["noise"]
+    m["corrected"] = np.abs(against(m["lean"], m["steered"]))
+    m["past"], m["far"] = correction(m["lean"], m["steered"])
+    # Random vectors two by two, as the two signs of one that is added against the lean.
+    m["far_random"] = np.mean([correction(m["lean"], m["steered"][:, :, [r, min(r + 1, n - 1)]])[1]
+                               for r in range(2, n, 2)], axis=0)
+    m["plus"], m["both"], m["random_facts"] = facts[..., 0], facts[..., :2].mean(axis=-1), facts[..., 2:].mean(axis=-1)
+    m["asked"] = np.abs(against(m["lean"], m["prompted"][:, None]))[:, 0]
+    m["asked_facts"] = np.stack([one["prompted_facts"] for one in done]).astype(np.float64).mean(axis=(0, 2))
+    if all("text" in one for one in done):
+        lost = np.stack([one["plain_text"][:, None, None] - one["text"] for one in done]).astype(np.float64)
+        m |= {"lost": lost[..., :2].mean(axis=-1), "lost_random": lost[..., 2:].mean(axis=-1),
+              "tokens": done[0]["tokens"].astype(np.float64)}
+    return m
+
+
+def sums(m, what, setting, value=slice(None)):
+    """(text, 2) nats lost and tokens of every neutral text, for `perplexity_ratio`."""
+    return np.stack([m[what][value, :, setting].reshape(-1, len(m["tokens"])).mean(axis=0), m["tokens"]], axis=1)
+
+
 def conclude(names, items, done, strengths, fact_loss, address):
     """Shift of the probes' log-odds, bias, over-correction and what breaks, against relative strength.
 
@@ -211,107 +245,86 @@ def conclude(names, items, done, strengths, fact_loss, address):
     strengths  (value, setting) relative: ascending ones shared by all values, then the tuned one, then the one of
                the window, which stage 02 chose to lower the bias
     fact_loss  share of the facts that a setting may cost"""
-    over, facts_over, text_over = (estimator(unit, [*address, i]) for i, unit in enumerate(("probes", "facts", "texts")))
-    lean, steered = (np.concatenate([one[part] for one in done]).astype(np.float64) for part in ("lean", "steered"))
-    facts, known = np.stack([one["facts"] for one in done]).astype(np.float64), done[0]["known"].astype(np.float64)
-    owner, level = (np.array([item[key] for item in items]) for key in ("value", "level"))
-    asked = np.concatenate([one["prompted"] for one in done])[:, None]                  # (probe, 1, side)
-    prompted_facts = np.stack([one["prompted_facts"] for one in done]).astype(np.float64)
-    moved = steered - lean[:, None, None]
-    noise, shift = moved[:, :, 2:].mean(axis=2), moved[:, :, 0] - moved[:, :, 2:].mean(axis=2)
-    past, too_far = correction(lean, steered)
-    corrected, random_far = np.abs(against(lean, steered)), np.zeros(too_far.shape)
-    for r in range(2, steered.shape[2], 2):                    # a random vector and another one, as the two signs
-        random_far += correction(lean, steered[:, :, [r, min(r + 1, steered.shape[2] - 1)]])[1]
-    random_far /= len(range(2, steered.shape[2], 2))
-    both, random_facts = facts[..., :2].mean(axis=-1), facts[..., 2:].mean(axis=-1)     # (value, fact, setting)
-    loss, random_loss = known[:, None] - facts[..., 0].mean(axis=0), known[:, None] - random_facts.mean(axis=0)
-    two_way_loss = known[:, None] - both.mean(axis=0)                                   # (fact, setting)
+    over, over_facts, over_texts = (estimator(unit, [*address, i])
+                                    for i, unit in enumerate(("probes", "facts", "texts")))
+    m, missing = gather(items, done), {}
+    size, level, shift, far, corrected, known = (
+        m[key] for key in ("size", "level", "shift", "far", "corrected", "known"))
     largest, tuned, window = -3, -2, -1
-    size = np.abs(lean)
+    lost, lost_random, lost_both = (known[:, None] - m[key].mean(axis=0) for key in ("plus", "random_facts", "both"))
 
-    def bias(tag, after):
+    def share(tag, after):
         return over(tag, np.stack([size, after], axis=1), removed)
 
-    talked = np.abs(against(lean, asked))[:, 0]
-    results, missing, levels = {
-        "n": {"values": len(names), "probes": len(lean), "facts": len(known), "random": steered.shape[2] - 2},
-        "shift": over(0, shift[:, tuned]), "shift_random": over(1, noise[:, tuned]),
-        "past_even_tuned": over(2, past[:, tuned]), "overcorrected": over(3, too_far[:, largest]),
-        "overcorrected_tuned": over(4, too_far[:, tuned]), "overcorrected_window": over(5, too_far[:, window]),
-        "overcorrected_random": over(6, random_far[:, largest]),
-        "overcorrected_excess": over(7, too_far[:, largest] - random_far[:, largest]),
-        "window": {"bias_removed": bias(20, corrected[:, window]),
-                   "facts_spared": facts_over(21, fact_loss - two_way_loss[:, window])},
-        "bias": {"unsteered": over(22, size), "tuned": over(23, corrected[:, tuned]),
-                 "largest": over(24, corrected[:, largest]), "window": over(25, corrected[:, window])},
-        "prompted": {"bias_removed": bias(26, talked),
-                     "fact_loss": facts_over(27, known - prompted_facts.mean(axis=(0, 2)))},
-        "window_minus_prompted": over(28, np.stack([size, corrected[:, window], talked], axis=1),
+    results = {
+        "n": {"values": len(names), "probes": len(size), "facts": len(known), "random": m["steered"].shape[2] - 2},
+        "shift": over(0, shift[:, tuned]), "shift_random": over(1, m["noise"][:, tuned]),
+        "past_even_tuned": over(2, m["past"][:, tuned]),
+        "overcorrected": over(3, far[:, largest]), "overcorrected_tuned": over(4, far[:, tuned]),
+        "overcorrected_window": over(5, far[:, window]), "overcorrected_random": over(6, m["far_random"][:, largest]),
+        "overcorrected_excess": over(7, far[:, largest] - m["far_random"][:, largest]),
+        "window": {"bias_removed": share(20, corrected[:, window]),
+                   "facts_spared": over_facts(21, fact_loss - lost_both[:, window])},
+        "bias": {"unsteered": over(22, size), **{name: over(23 + i, corrected[:, setting]) for i, (name, setting) in
+                 enumerate((("tuned", tuned), ("largest", largest), ("window", window)))}},
+        "prompted": {"bias_removed": share(26, m["asked"]), "fact_loss": over_facts(27, known - m["asked_facts"])},
+        "window_minus_prompted": over(28, np.stack([size, corrected[:, window], m["asked"]], axis=1),
                                       lambda x: removed(x[:, [0, 1]]) - removed(x[:, [0, 2]])),
-        "preferred": {"unsteered": over(29, lean > 0), "tuned": over(30, steered[:, tuned, 0] > 0)},
-        "fact_accuracy": facts_over(0, known), "fact_loss": facts_over(1, loss[:, largest]),
-        "fact_loss_random": facts_over(2, random_loss[:, largest]), "fact_loss_tuned": facts_over(3, loss[:, tuned]),
-        "fact_loss_window": facts_over(4, two_way_loss[:, window]),
+        "preferred": {"unsteered": over(29, m["lean"] > 0), "tuned": over(30, m["steered"][:, tuned, 0] > 0)},
+        "fact_accuracy": over_facts(0, known), "fact_loss": over_facts(1, lost[:, largest]),
+        "fact_loss_random": over_facts(2, lost_random[:, largest]), "fact_loss_tuned": over_facts(3, lost[:, tuned]),
+        "fact_loss_window": over_facts(4, lost_both[:, window]),
         "shift_at_level": {str(x): over(10 + i, shift[level == x, tuned])
-                           for i, x in enumerate(sorted(set(level.tolist())))}}, {}, set(level.tolist())
-    number = np.array([names.index(name) for name in owner])
-    by_level = np.stack([number, level, shift[:, tuned]], axis=1)
+                           for i, x in enumerate(sorted(set(level.tolist())))}}
+    by_level = np.stack([[names.index(name) for name in m["owner"]], level, shift[:, tuned]], axis=1)
     if np.isfinite(level_slope(by_level)):
         results["level_slope"] = over(31, by_level, level_slope)
     else:
-        missing["values.level_slope"] = f"the probes have one level, {min(levels)}"
-    planted = np.array([np.nan if item.get("planted") is None else item["planted"] for item in items])
-    given = np.isfinite(planted)
-    if given.any():
-        chance = 1 / (1 + np.exp(-lean[given]))
-        results["planted"] = {"error": over(32, np.abs(chance - planted[given]))}
-        pairs = np.stack([chance, planted[given]], axis=1)
-        if np.isfinite(pooled_spearman(pairs)):
-            results["planted"]["spearman"] = over(33, pairs, pooled_spearman)
+        missing["values.level_slope"] = "the probes of each value are all of one level"
+    planted = np.stack([1 / (1 + np.exp(-m["lean"])), m["planted"]], axis=1)[np.isfinite(m["planted"])]
+    if len(planted):
+        results["planted"] = {"error": over(32, np.abs(planted[:, 0] - planted[:, 1]))}
+        if np.isfinite(pooled_spearman(planted)):
+            results["planted"]["spearman"] = over(33, planted, pooled_spearman)
         else:
             missing["values.planted.spearman"] = "one planted probability only"
     else:
         missing["values.planted"] = "nothing is planted in this suite"
-    worse = None
-    if all("text" in one for one in done):
-        tokens = done[0]["tokens"].astype(np.float64)
-        lost = np.stack([one["plain_text"][:, None, None] - one["text"] for one in done]).astype(np.float64)
-        worse = {"value": lost[..., :2].mean(axis=-1), "random": lost[..., 2:].mean(axis=-1)}   # (value, text, setting)
-
-        def sums(what, setting, v=slice(None)):
-            return np.stack([worse[what][v, :, setting].reshape(-1, len(tokens)).mean(axis=0), tokens], axis=1)
-        results["perplexity"] = {name: text_over(i, sums(what, setting), perplexity_ratio)
-                                 for i, (name, what, setting) in enumerate((
-                                     ("largest", "value", largest), ("tuned", "value", tuned),
-                                     ("window", "value", window), ("random", "random", largest)))}
+    if "lost" in m:
+        cases = (("largest", "lost", largest), ("tuned", "lost", tuned), ("window", "lost", window),
+                 ("random", "lost_random", largest))
+        results["perplexity"] = {name: over_texts(i, sums(m, what, setting), perplexity_ratio)
+                                 for i, (name, what, setting) in enumerate(cases)}
     else:
         missing["values.perplexity"] = "the suite has no neutral sentences"
-    rows, spans = [], {}
-    for v, name in enumerate(names):
-        mine = owner == name
-        kinds = ["grid"] * (len(strengths[v]) - 2) + ["tuned", "window"]
-        rows.append({"value_name": name, "strength": 0.0, "kind": "grid", "tuned": False,
-                     "shift": over(90 + v, 0 * lean[mine]), "shift_random": 0.0, "past_even": 0.0, "overcorrected": 0.0,
-                     "bias": over(80 + v, size[mine]), "bias_random": size[mine].mean(),
-                     "fact_accuracy": known.mean(), "fact_accuracy_both": known.mean(), "fact_accuracy_random": known.mean(),
-                     "inside": False, "perplexity": 1.0, "perplexity_random": 1.0})
-        for s, (strength, kind) in enumerate(zip(strengths[v], kinds)):
-            tag = 100 + 100 * v + s
-            kept = facts_over(tag, fact_loss - known + both[v, :, s])
-            fall = over(tag + 50, size[mine] - corrected[mine, s])
-            row = {"value_name": name, "strength": strength, "kind": kind, "tuned": kind == "tuned",
-                   "shift": over(tag, shift[mine, s]), "shift_random": noise[mine, s].mean(),
-                   "past_even": past[mine, s].mean(), "overcorrected": too_far[mine, s].mean(),
-                   "bias": over(tag + 1000, corrected[mine, s]),
-                   "bias_random": np.abs(steered[mine, s, 2:]).mean(), "bias_fall": fall,
-                   "fact_accuracy": facts[v, :, s, 0].mean(), "fact_accuracy_both": both[v, :, s].mean(),
-                   "fact_accuracy_random": random_facts[v, :, s].mean(), "facts_spared": kept,
-                   "inside": bool(fall["low"] > 0 and kept["low"] > 0)}
-            if worse:
-                row |= {"perplexity": perplexity_ratio(sums("value", s, v)),
-                        "perplexity_random": perplexity_ratio(sums("random", s, v))}
-            rows.append(row)
-        spans[name] = [row["strength"] for row in rows if row["value_name"] == name and row["kind"] == "grid" and row["inside"]]
-    results["window_span"] = spans
+    rows = [row for v, name in enumerate(names)
+            for row in value_rows(m, v, name, strengths[v], fact_loss, over, over_facts)]
+    results["window_span"] = {name: [row["strength"] for row in rows if row["value_name"] == name and row["inside"]
+                                     and row["kind"] == "grid"] for name in names}
     return rows, results, missing
+
+
+def value_rows(m, v, name, strengths, fact_loss, over, over_facts):
+    """One record per setting of one value, the unsteered model first. "inside": does the bias fall, and do the facts
+    hold to `fact_loss` of them, both with their whole interval?"""
+    mine = m["owner"] == name
+    size, right = m["size"][mine], m["known"].mean()
+    rows = [{"value_name": name, "strength": 0.0, "kind": "grid", "tuned": False, "inside": False,
+             "shift": over(90 + v, 0 * size), "shift_random": 0.0, "past_even": 0.0, "overcorrected": 0.0,
+             "bias": over(80 + v, size), "bias_random": size.mean(), "fact_accuracy": right,
+             "fact_accuracy_both": right, "fact_accuracy_random": right,
+             **({"perplexity": 1.0, "perplexity_random": 1.0} if "lost" in m else {})}]
+    for s, (strength, kind) in enumerate(zip(strengths, ["grid"] * (len(strengths) - 2) + ["tuned", "window"])):
+        tag, corrected = 100 + 100 * v + s, m["corrected"][mine, s]
+        spared, fall = over_facts(tag, fact_loss - m["known"] + m["both"][v, :, s]), over(tag + 50, size - corrected)
+        rows.append({"value_name": name, "strength": strength, "kind": kind, "tuned": kind == "tuned",
+                     "inside": bool(fall["low"] > 0 and spared["low"] > 0),
+                     "shift": over(tag, m["shift"][mine, s]), "shift_random": m["noise"][mine, s].mean(),
+                     "past_even": m["past"][mine, s].mean(), "overcorrected": m["far"][mine, s].mean(),
+                     "bias": over(tag + 1000, corrected), "bias_fall": fall, "facts_spared": spared,
+                     "bias_random": np.abs(m["steered"][mine, s, 2:]).mean(),
+                     "fact_accuracy": m["plus"][v, :, s].mean(), "fact_accuracy_both": m["both"][v, :, s].mean(),
+                     "fact_accuracy_random": m["random_facts"][v, :, s].mean(),
+                     **({"perplexity": perplexity_ratio(sums(m, "lost", s, v)),
+                         "perplexity_random": perplexity_ratio(sums(m, "lost_random", s, v))} if "lost" in m else {})})
+    return rows

@@ -18,7 +18,13 @@ from draw import (
     table,
 )
 
-WAYS = (("centred", BLUE, "o"), ("mean", GREEN, "s"), ("contrast", ORANGE, "D"), ("heads", PINK, "^"), ("patch", RED, "v"))
+WAYS = (
+    ("centred", BLUE, "o"),
+    ("mean", GREEN, "s"),
+    ("contrast", ORANGE, "D"),
+    ("heads", PINK, "^"),
+    ("patch", RED, "v"),
+)
 
 
 def facet_rows(names, found, facet):
@@ -106,7 +112,7 @@ def complexity_draw(rows, names):
     for column, (name, mine) in enumerate(by_model(rows, names)):
         contexts = [row for row in mine if row["what"] == "gain"]
         order, axis = [row["x"] for row in contexts], axes[0][column]
-        for what, color, marker, label in (("gain", BLUE, "o", "antonym vector"), ("synonym", RED, "D", "synonym vector")):
+        for what, color, marker in (("gain", BLUE, "o"), ("synonym", RED, "D")):
             line = [row for row in mine if row["what"] == what]
             ends = [(row["value"] - row["low"], row["high"] - row["value"]) for row in line if row["low"] != ""]
             axis.errorbar(
@@ -117,7 +123,7 @@ def complexity_draw(rows, names):
                 marker=marker,
                 linestyle="",
                 capsize=2,
-                label=label,
+                label={"gain": "antonym vector", "synonym": "synonym vector"}[what],
             )
         axis.axhline(0, color=GREY, linewidth=0.8)
         axis.set(title=name)
@@ -168,7 +174,8 @@ def values_draw(rows, names):
             axes[0][column].plot(within, [-0.25 - 0.3 * index] * len(within), color=color, linewidth=4, marker="|")
             for row, key in ((0, "bias_random"), (1, "fact_accuracy_random"), (2, "perplexity_random")):
                 if line[-1][key] != "":
-                    axes[row][column].plot(x, [record[key] for record in line], color=color, linestyle=":", linewidth=1)
+                    values = [record[key] for record in line]
+                    axes[row][column].plot(x, values, color=color, linestyle=":", linewidth=1)
             axes[1][column].plot(x, [row["fact_accuracy"] for row in line], color=color, marker=marker)
             if line[-1]["perplexity"] != "":
                 axes[2][column].plot(x, [row["perplexity"] for row in line], color=color, marker=marker)
@@ -187,26 +194,26 @@ FIGURES = (
     Figure(
         "antonym",
         "The antonym vector across templates",
-        "Above: gain in the log-probability of the antonym over norm-matched random vectors, 95 % intervals; dark: the "
-        "template the vector was made on. Below: how often the antonym's first token is the top one under each way to "
-        "make the vector, and without a vector.",
+        "Above: gain in the log-probability of the antonym over norm-matched random vectors, 95 % intervals; dark: "
+        "the template the vector was made on. Below: how often the antonym's first token is the top one under each "
+        "way to make the vector, and without a vector.",
         antonym_rows,
         antonym_draw,
     ),
     Figure(
         "complexity",
         "The antonym vector in longer and in contrary contexts",
-        "Above: gain over norm-matched random vectors behind 0 to 10 neutral sentences, behind pairs of synonyms, and behind "
-        "a conflicting instruction, 95 % intervals, and the gain under the synonym's vector. Below: how often the antonym's "
-        "first token is the top one.",
+        "Above: gain over norm-matched random vectors behind 0 to 10 neutral sentences, behind pairs of synonyms, and "
+        "behind a conflicting instruction, in all templates, 95 % intervals, and the gain under the synonym's vector. "
+        "Below: how often the antonym's first token is the top one, in the template the vector was made on.",
         complexity_rows,
         complexity_draw,
     ),
     Figure(
         "values",
         "Bias, facts and text against strength",
-        "Mean size of the log-odds when each probe is steered against its lean, with 95 % intervals; share of unrelated facts "
-        "still right; perplexity of neutral text. Dotted: random vectors of the same norm. Bars below zero: "
+        "Mean size of the log-odds when each probe is steered against its lean, with 95 % intervals; share of "
+        "unrelated facts still right; perplexity of neutral text. Dotted: random vectors of the same norm. Bars below zero: "
         "strengths at which the bias falls and the facts hold.",
         values_rows,
         values_draw,

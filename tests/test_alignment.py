@@ -64,8 +64,9 @@ def test_patched_blocks_and_heads_are_those_of_whole_prompts(world, architecture
             (engine.sweep(lm, PROMPTS, [(), ((1, vector),)], np.arange(320), place=place), 1, place.modules[1],
              lambda x: torch.cat([x[:16], torch.tensor(head), x[24:]]), True)):
         for i, prompt in enumerate(PROMPTS):
-            np.testing.assert_allclose(found["logits"][i, 1], by_hand(lm, prompt, module, -1, change, given), atol=1e-4)
-            np.testing.assert_allclose(found["logits"][i, 0], by_hand(lm, prompt, module, -1, lambda x: x, given), atol=1e-4)
+            for row, what in enumerate((lambda x: x, change)):
+                want = by_hand(lm, prompt, module, -1, what, given)
+                np.testing.assert_allclose(found["logits"][i, row], want, atol=1e-4)
         assert np.abs(found["logits"][:, 1] - found["logits"][:, 0]).max() > 0.1
 
 
@@ -183,8 +184,8 @@ def test_shuffled_lists_hold_the_same_words_and_no_right_answer():
 def test_contexts_stand_in_front_of_the_query():
     suite = suites.load("testbed")
     contexts, missing = relations.surroundings(suite, (0, 1, 3, 10), 3, "Write a word that means the same.\n")
-    assert [(name, level) for name, level, _ in contexts] == [
-        ("bare", 0), ("1 sentence", 1), ("3 sentences", 2), ("10 sentences", 3), ("other pairs", 4), ("instruction", 4)]
+    assert {name: level for name, level, _ in contexts} == {
+        "bare": 0, "1 sentence": 1, "3 sentences": 2, "10 sentences": 3, "other pairs": 4, "instruction": 4}
     synonyms = suites.relation(suite, "synonym")["pairs"]
     pairs = suites.relation_split(suites.relation(suite, "antonym"), "evaluate")[:3]
     items, texts = relations.queries(suite, pairs, [0, 1, 2], suite.templates, contexts, synonyms, [3, 2])
@@ -203,8 +204,8 @@ def test_contexts_stand_in_front_of_the_query():
         if item["context"] == "other pairs":
             shown = [pair for pair in synonyms if template["pair"].format(x=pair[0], y=pair[1]) in front]
             assert len(shown) >= 3 and not any({item["x"], item["y"]} & set(pair) for pair in shown)
-    assert [relations.style(t) for t in suite.templates] == ["symbols"] + ["symbols", "symbols", "labels", "labels"] + \
-        ["symbols"] * 3 + ["sentence"] * 4
+    assert [relations.style(t) for t in suite.templates] == \
+        ["symbols"] * 3 + ["labels"] * 2 + ["symbols"] * 3 + ["sentence"] * 4
     assert relations.unrelated(suite, "antonym") not in ("synonym", "comparative", "antonym")
 
 
@@ -215,8 +216,8 @@ def relation_data(own_bonus=1.0, per_level=-0.5):
         for template, style in (("first", "symbols"), ("second", "symbols"), ("third", "sentence")):
             for word, component in (("hot", 0), ("cold", 0), ("big", 1), ("fast", 2)):
                 own = template == "first"
-                items.append({"x": word, "y": "?", "template": template, "own": own, "level": level, "context": context,
-                              "style": style, "component": component})
+                items.append({"x": word, "y": "?", "template": template, "own": own, "level": level,
+                              "context": context, "style": style, "component": component})
                 gains.append(2 + own_bonus * own + per_level * level)
     gains = np.array(gains)
     noise = (-0.3, 0.3, 0.6)                        # random vectors raise it by 0.2 on average
@@ -239,7 +240,8 @@ def test_antonym_gain_is_net_of_random_vectors():
     assert results["antonym_gain"]["n"] == 3        # components are resampled, not pairs
     assert results["logp_slope"]["unsteered"]["value"] == pytest.approx(0)
     assert [results[f"top{k}"]["unsteered"]["value"] for k in (1, 2, 3)] == [0, 0, 1]
-    assert [row["x"] for row in rows] == ["first", "second", "third", "bare", "1 sentence", "other pairs", "instruction"]
+    assert [row["x"] for row in rows] == [
+        "first", "second", "third", "bare", "1 sentence", "other pairs", "instruction"]
 
 
 def test_components_are_resampled_as_the_naive_way_does():
@@ -284,7 +286,8 @@ def test_ways_side_by_side():
     assert results["specific"]["about"]["value"] == pytest.approx(2)
     assert results["specific"]["form"]["value"] == pytest.approx(0)
     way = results["ways"]["about"]
-    assert way["change"]["zero_shot"]["value"] == pytest.approx(2.1) and way["gain"]["zero_shot"]["value"] == pytest.approx(2)
+    assert way["change"]["zero_shot"]["value"] == pytest.approx(2.1)
+    assert way["gain"]["zero_shot"]["value"] == pytest.approx(2)
     assert way["gain"]["shuffled_list"]["value"] == pytest.approx(0.5)
     assert way["complexity_slope"]["value"] == pytest.approx(-1) and way["template_gap"]["value"] == pytest.approx(0)
     assert way["top1"]["zero_shot"]["value"] == 1 and results["lists"]["zero_shot"]["top1"]["value"] == 0
@@ -292,7 +295,8 @@ def test_ways_side_by_side():
 
 
 # --- values: scores against naive ones -------------------------------------------------------------------------
-SENTENCES = {"id": "s", "level": 0, "positive_text": "the cat, it sat on a big mat.", "negative_text": "the dog, it sat on a red mat."}
+SENTENCES = {"id": "s", "level": 0, "positive_text": "the cat, it sat on a big mat.",
+             "negative_text": "the dog, it sat on a red mat."}
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -304,7 +308,8 @@ def test_sentences_are_scored_by_the_tokens_they_share(tmp_path, architecture, a
     found = values.preference(lm, [SENTENCES], rows, ["yes. "])
     for row in range(2):
         total = []
-        for text, apart in (("the cat, it sat on a big mat.", ("cat", "big")), ("the dog, it sat on a red mat.", ("dog", "red"))):
+        for side, apart in (("positive_text", ("cat", "big")), ("negative_text", ("dog", "red"))):
+            text = SENTENCES[side]
             ids = [1, *lm.tokens("yes. " + text)]                  # a BOS is there in either case
             handle = lm.layers[1].register_forward_hook(
                 lambda _, __, out: (out[0] + row * torch.tensor(vector), *out[1:]) if isinstance(out, tuple)
@@ -443,7 +448,8 @@ def test_planted_skew_and_relation_tables_are_recovered(name):
     tables, words = {}, ("antonym", "synonym", "plural")
     for number, relation in enumerate(words):
         pairs = suites.relation_split(suites.relation(suite, relation), "extract")
-        tables[relation] = relations.extract(lm, pairs, suite.templates[0], 10, [[1, number, i] for i in range(12)], 2, 10)
+        addresses = [[1, number, i] for i in range(12)]
+        tables[relation] = relations.extract(lm, pairs, suite.templates[0], 10, addresses, 2, 10)
         assert tables[relation]["list_right"][:, 0].mean() > 0.8
         assert tables[relation]["effects"].shape == (6, 6) and len(tables[relation]["chosen"]) == 10
     made = relations.centre([tables[relation]["states"] for relation in words], [1])
@@ -468,7 +474,8 @@ def small_suite(folder, sentences=True):
     if sentences:
         head["values"][1]["probes"] = [
             {"id": f"s{i}", "level": i % 2, "positive_text": f"the {a} man sat on the mat {i}.",
-             "negative_text": f"the {b} man sat on the mat {i}."} for i, (a, b) in enumerate([("big", "red"), ("cat", "small")] * 6)]
+             "negative_text": f"the {b} man sat on the mat {i}."}
+            for i, (a, b) in enumerate([("big", "red"), ("cat", "small")] * 6)]
     (folder / "values.json").write_text(json.dumps(head))
     return folder
 
@@ -476,7 +483,7 @@ def small_suite(folder, sentences=True):
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2", "bloom"])
 def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatch, capsys):
     monkeypatch.setitem(suites.FIELDS, "probe", {"id": str})       # whole sentences are a probe's second form
-    tiny.save(tmp_path / "tiny", architecture, **({} if architecture == "bloom" else {"max_position_embeddings": 1024}))
+    tiny.save(tmp_path / "tiny", architecture, max_position_embeddings=1024)
     suite = small_suite(tmp_path / "mine")
     argv = ["--model", tmp_path / "tiny", "--suite", suite, "--profile", "smoke", "--out", tmp_path / "out"]
     for stage in ("01_extract", "02_tune", "03_transfer"):
@@ -486,7 +493,8 @@ def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatc
     first, second, third = (artifacts.load(folder / s) for s in ("01_extract", "02_tune", "03_transfer"))
     headless = architecture == "bloom"
     assert first.config["ways"] == ["mean", "contrast"] + ([] if headless else ["heads"])
-    assert headless == ("heads" in first.results["not_testable"]) == ("head_effects.npy" not in first.manifest["outputs"])
+    assert headless == ("heads" in first.results["not_testable"])
+    assert headless == ("head_effects.npy" not in first.manifest["outputs"])
     ways = [way for way in relations.WAYS if not (headless and way == "heads")]
     assert set(third.results["relations"]["specific"]) == set(ways)
     assert headless == ("relations.specific.heads" in third.results["not_testable"])
@@ -494,8 +502,8 @@ def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatc
     assert made.shape[:2] == (len(first.config["ways"]), 3) and names == ["antonym", "plural", "synonym"]
     tuned = second.table("tuned")
     assert set(tuned["relation/antonym"]["ways"]) == set(ways)
-    record = max((c for c in second.table("candidates.jsonl") if c["key"] == "relation/antonym" and c.get("way") == "patch"),
-                 key=lambda c: c["score"])
+    tried = [c for c in second.table("candidates.jsonl") if (c["key"], c.get("way")) == ("relation/antonym", "patch")]
+    record = max(tried, key=lambda c: c["score"])
     assert record["layer"] == tuned["relation/antonym"]["ways"]["patch"]["layer"]
     for claim in json.loads((ROOT / "report/claims.json").read_text()):
         if claim["id"].startswith("A"):
@@ -508,7 +516,8 @@ def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatc
     assert logp.shape == (len(third.table("way_items.jsonl")), 1 + len(ways) * (4 + third.config["n_random_ways"]))
     steered, items = third.array("probe_steered"), third.table("value_items.jsonl")
     assert steered.shape == (len(items), len(third.config["strengths"]) + 2, 2 + third.config["n_random"])
-    assert np.abs(steered - third.array("probe_lean")[:, None, None]).max(axis=(1, 2)).min() > 0 or architecture != "llama"
+    whole = [item["value"] == "kindness" for item in items]                 # the value of whole sentences
+    assert np.abs(steered - third.array("probe_lean")[:, None, None]).max(axis=(1, 2))[whole].min() > 0
 
 
 def test_a_relation_alone_and_values_alone(tmp_path, monkeypatch):
@@ -522,13 +531,14 @@ def test_a_relation_alone_and_values_alone(tmp_path, monkeypatch):
             for file in (suite / "relations").iterdir():
                 file.unlink()
         for stage in ("01_extract", "02_tune", "03_transfer"):
-            monkeypatch.setattr(sys, "argv", [stage, "--model", str(tmp_path / "tiny"), "--suite", str(suite), "--profile",
-                                              "smoke", "--out", str(tmp_path / "out")])
+            monkeypatch.setattr(sys, "argv", [stage, "--model", str(tmp_path / "tiny"), "--suite", str(suite),
+                                              "--profile", "smoke", "--out", str(tmp_path / "out")])
             importlib.import_module(stage).main()
         third = artifacts.load(tmp_path / f"out/tiny/{name}-smoke/03_transfer")
         missing = third.results["not_testable"]
         if name == "words":
-            assert missing["values"] and "relations.context.1 sentence" in missing and "neutral_slope" not in third.results["relations"]
+            assert missing["values"] and "relations.context.1 sentence" in missing
+            assert "relations.neutral_slope" in missing
             assert set(third.results["relations"]["context"]) == {"bare", "other pairs", "instruction"}
         else:
             assert missing["relations"] and "shift" in third.results["values"]
