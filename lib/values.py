@@ -13,7 +13,6 @@ against its lean: the vector is added with the sign that pulls towards even odds
 counts as bias again.
 """
 import difflib
-import re
 
 import numpy as np
 
@@ -39,29 +38,37 @@ def raw_text(lm, text):
 
 
 def shared_tokens(lm, texts, before=""):
-    """[(token ids, weights)] of two sentences behind the text `before`: weight 1 for the tokens of a sentence that lie
-    outside the words in which the two differ, 0 for all others and for the first token, which nothing predicts.
+    """[(token ids, weights)] of two sentences behind the text `before`: weight 1 for the tokens that the two share
+    outside the words in which they differ (rules in data/README.md), 0 for all others and for the first token, which
+    nothing predicts.
 
     UserError if the sentences share nothing, or the tokenizer does not say which characters a token stands for."""
-    words = [[(m.start(), m.end(), m.group()) for m in re.finditer(r"\w+|[^\w\s]", text)] for text in texts]
-    matcher = difflib.SequenceMatcher(None, *([w for _, _, w in side] for side in words), autojunk=False)
-    alike, found = [set(), set()], []
-    for block in matcher.get_matching_blocks():
-        for side, start in enumerate((block.a, block.b)):
-            alike[side] |= set(range(start, start + block.size))
-    for text, mine, same in zip(texts, words, alike):
+    found, shared = [], []
+    for text, spans in zip(texts, suites.changed(*texts)):
         if not lm.tokenizer.is_fast:
             raise UserError(f"{lm.name}: its tokenizer does not say which characters a token stands for")
-        spans = lm.tokenizer(before + text, return_offsets_mapping=True)["offset_mapping"]
-        ids = raw_text(lm, before + text)
-        spans = [(0, 0)] * (len(ids) - len(spans)) + [tuple(span) for span in spans[:len(ids)]]
-        apart = [(len(before) + a, len(before) + b) for i, (a, b, _) in enumerate(mine) if i not in same]
-        weights = [float(end > max(start, len(before)) and all(end <= a or start >= b for a, b in apart))
-                   for start, end in spans]
-        found.append((ids, [0.0, *weights[1:]]))
-        if not any(found[-1][1]):
-            raise UserError(f"{texts[0]!r} and {texts[1]!r} share no token that could be scored")
-    return found
+        whole, ids = before + text, raw_text(lm, before + text)
+        places = lm.tokenizer(whole, return_offsets_mapping=True)["offset_mapping"]
+        places = [(0, 0)] * (len(ids) - len(places)) + [tuple(place) for place in places[:len(ids)]]
+        apart = [(len(before) + a, len(before) + b) for a, b in spans]
+        mine = []
+        for k, (start, end) in enumerate(places):
+            start += len(whole[start:end]) - len(whole[start:end].lstrip())      # a leading space belongs to no word
+            end -= len(whole[start:end]) - len(whole[start:end].rstrip())
+            if k and end > max(start, len(before)) and all(end <= a or start >= b for a, b in apart):
+                mine.append(k)
+        found.append(ids)
+        shared.append(mine)
+    # A shared word behind another sign can have other tokens: what counts is the same tokens on both sides.
+    blocks = difflib.SequenceMatcher(None, *([ids[k] for k in mine] for ids, mine in zip(found, shared)),
+                                     autojunk=False).get_matching_blocks()
+    out = []
+    for side, (ids, mine) in enumerate(zip(found, shared)):
+        counted = {mine[block[side] + k] for block in blocks for k in range(block.size)}
+        out.append((ids, [float(k in counted) for k in range(len(ids))]))
+    if not any(out[0][1]):
+        raise UserError(f"{texts[0]!r} and {texts[1]!r} share no token that could be scored")
+    return out
 
 
 def preference(lm, probes, rows, before=None):
