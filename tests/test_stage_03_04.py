@@ -278,6 +278,24 @@ def test_place_and_trait_are_told_apart(k):
         assert results["alphabetical"]["y"]["difference"]["value"] == 50 and "place" not in results["alphabetical"]["y"]
 
 
+def test_items_are_asked_for_by_trait_on_the_own_task_alone(monkeypatch):
+    """A suite may have items for some traits only; a group shares its own task's."""
+    four, asked = importlib.import_module("04_compose"), []
+    item = {"id": "x", "prompt": "p", "task": "email"}
+    monkeypatch.setattr(suites, "tasks", lambda suite, *args: asked.append(args) or [item | {"task": args[0]}])
+    lm = SimpleNamespace(chat=lambda system, prompt: [1])
+    suite = SimpleNamespace(system="s", traits=[{"name": n, "instructions": [{"positive": n}]} for n in "ab"])
+    found = [{"name": n, "group": task, "task": task, "k": 1, "traits": [n]} for n, task in (("a", "email"), ("b", "summary"))]
+    vectors = {f"trait/{n}": np.ones((2, 4), np.float32) for n in "ab"}
+    tuned = {key: {"layer": 1, "coefficient": 2.0} for key in vectors}
+    chosen = dict.fromkeys((*four.UNIT_NORMS, *four.TUNED, "solved"), 1.0)
+    jobs = four.evaluation_jobs(lm, suite, found, 1, 1, vectors, tuned, np.ones(2), {1: chosen})
+    assert asked == [("email", "evaluate", "a"), ("summary", "evaluate"), ("email", "evaluate"), ("summary", "evaluate", "b")]
+    own = {job["record"]["method"] for job in jobs if job["record"]["own"]}
+    other = {job["record"]["method"] for job in jobs if not job["record"]["own"]}
+    assert own == {*four.METHODS, *four.REFERENCES} and other == own - set(four.SCALED)
+
+
 def test_every_trait_is_in_every_place_once():
     turns = [subsets.turned("abcd", turn) for turn in range(4)]
     assert turns[0] == list("abcd") and all(sorted(column) == list("abcd") for column in zip(*turns))
