@@ -273,9 +273,9 @@ def test_place_and_trait_are_told_apart(k):
     assert not missing and results["first_minus_last"]["x"]["value"] == pytest.approx(place[0] - place[k - 1])
     assert rows[0]["sd"] == pytest.approx(np.std(place[:k], ddof=1)) and rows[0]["sd_mean"] == pytest.approx(0)
     if k == 2:
-        gap = results["alphabetical"]["x"]
+        gap, symmetric = results["alphabetical"]["x"], results["alphabetical"]["y"]
         assert [gap[key]["value"] for key in ("difference", "place", "traits")] == pytest.approx([54, 4, 50])
-        assert results["alphabetical"]["y"]["difference"]["value"] == 50 and "place" not in results["alphabetical"]["y"]
+        assert symmetric["difference"]["value"] == 50 and "place" not in symmetric
 
 
 def test_items_are_asked_for_by_trait_on_the_own_task_alone(monkeypatch):
@@ -285,12 +285,14 @@ def test_items_are_asked_for_by_trait_on_the_own_task_alone(monkeypatch):
     monkeypatch.setattr(suites, "tasks", lambda suite, *args: asked.append(args) or [item | {"task": args[0]}])
     lm = SimpleNamespace(chat=lambda system, prompt: [1])
     suite = SimpleNamespace(system="s", traits=[{"name": n, "instructions": [{"positive": n}]} for n in "ab"])
-    found = [{"name": n, "group": task, "task": task, "k": 1, "traits": [n]} for n, task in (("a", "email"), ("b", "summary"))]
+    found = [{"name": n, "group": task, "task": task, "k": 1, "traits": [n]}
+             for n, task in (("a", "email"), ("b", "summary"))]
     vectors = {f"trait/{n}": np.ones((2, 4), np.float32) for n in "ab"}
     tuned = {key: {"layer": 1, "coefficient": 2.0} for key in vectors}
     chosen = dict.fromkeys((*four.UNIT_NORMS, *four.TUNED, "solved"), 1.0)
     jobs = four.evaluation_jobs(lm, suite, found, 1, 1, vectors, tuned, np.ones(2), {1: chosen})
-    assert asked == [("email", "evaluate", "a"), ("summary", "evaluate"), ("email", "evaluate"), ("summary", "evaluate", "b")]
+    assert asked == [("email", "evaluate", "a"), ("summary", "evaluate"),
+                     ("email", "evaluate"), ("summary", "evaluate", "b")]
     own = {job["record"]["method"] for job in jobs if job["record"]["own"]}
     other = {job["record"]["method"] for job in jobs if not job["record"]["own"]}
     assert own == {*four.METHODS, *four.REFERENCES} and other == own - set(four.SCALED)
