@@ -355,8 +355,8 @@ FIGURES = (
     Figure(
         "composition",
         "Several traits at once",
-        "Mean expression per trait, usable expression (that of an incoherent text counts 0) and coherence when k "
-        "vectors act together, by method; bars are 95 % intervals.",
+        "Mean expression per trait, usable expression (that of an incoherent text counts 0; square-root scale) and "
+        "coherence when k vectors act together, by method; bars are 95 % intervals.",
         composition_rows,
         composition_draw,
     ),

@@ -121,7 +121,7 @@ def lines(found):
     one, plain = found
     out = ["## Steered generation", "",
            f"pico-llama, float32, {THREADS} threads; {one['work']} = {one['texts']} greedy answers of at most "
-           f"{LONGEST} tokens, {one['tokens']:,} in all. The fastest of {ROUNDS} rounds in which the contenders take turns.",
+           f"{LONGEST} tokens, {one['tokens']:,} in all. The fastest of {ROUNDS} rounds in which both take turns.",
            "",
            "| work | against | theirs, s | ours, s | tokens per s, both | ratio | goal | identical answers |",
            "|---|---|---|---|---|---|---|---|"]
