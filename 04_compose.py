@@ -12,7 +12,8 @@ coefficient a_i that stage 02 tuned for it alone (Subbiah et al. 2026, arXiv 260
     solved             not published: coefficients solved for jointly, so that each trait moves the stream along
                        its own direction as far as alone, within a bound on the total relative strength that is
                        chosen here per k (lib.compose.solved has the equations)
-    plain_sum_scaled   the plain sum times one scale per k, chosen here; own task only
+    *_scaled           the first three and the plain sum, all coefficients times one scale that is chosen here
+                       per method and k; own task only
     prompting          the k instructions joined into one system message; unsteered: the plain prompt
 
 Whatever is chosen here is chosen on the tune split by the rule of stage 02: most expression with a mean
@@ -52,14 +53,15 @@ LARGEST = 4                                   # traits at once
 UNIT_NORMS = tuple(compose.UNIT_NORM_DEPTHS)
 PUBLISHED = ("different_layers", "orthogonalised", "tuned_mean", *UNIT_NORMS)
 METHODS = (*PUBLISHED, "plain_sum")
-REFERENCES = ("solved", "plain_sum_scaled", "prompting", "unsteered")
-ORDERED = ("different_layers", "orthogonalised")
 TUNED = ("different_layers", "orthogonalised", "tuned_mean", "plain_sum")     # made of l_i and a_i alone
+SCALED = tuple(f"{name}_scaled" for name in TUNED)
+REFERENCES = ("solved", *SCALED, "prompting", "unsteered")
+ORDERED = ("different_layers", "orthogonalised")
 N_PROMPTS = {"full": 5, "smoke": 1}           # evaluation prompts per subset on its group's own task
 N_OTHER = {"full": 2, "smoke": 1}             # the same on the other task
 N_TUNE = {"full": 2, "smoke": 1}              # tune prompts per subset
 TUNE_SUBSETS = {"full": 10, "smoke": 3}       # subsets per k that the tune split is run on, evenly spaced
-STRENGTHS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.2)    # relative strengths of unit norm tried for every k
+STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)    # relative strengths of unit norm tried for every k
 BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.2)  # of solved
 SCALES = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)    # on all coefficients of a row of TUNED
 COHERENT = 75                                 # threshold of the preferences paper
@@ -92,8 +94,8 @@ def settled(norms, chosen):
     found = {name: getattr(compose, name) for name in TUNED}
     for name, layer in compose.unit_norm_layers(len(norms)).items():
         found[name] = compose.unit_norm(layer, chosen[name] * norms[layer])
-    return found | {"solved": compose.solved(norms, chosen["solved"]),
-                    "plain_sum_scaled": scaled(compose.plain_sum, chosen["plain_sum"])}
+    found |= {f"{name}_scaled": scaled(getattr(compose, name), chosen[name]) for name in TUNED}
+    return found | {"solved": compose.solved(norms, chosen["solved"])}
 
 
 def job(lm, suite, subset, item, method, row, system=None):
@@ -127,7 +129,7 @@ def evaluation_jobs(lm, suite, found, n, n_other, vectors, tuned, norms, chosen)
         for task in sorted({other["task"] for other in found}):
             own = task == subset["task"]
             items = own_items(suite, subset, "evaluate") if own else suites.tasks(suite, task, "evaluate")
-            here = rows | turns if own else {m: row for m, row in rows.items() if m != "plain_sum_scaled"}
+            here = rows | turns if own else {m: row for m, row in rows.items() if m not in SCALED}
             for i, item in enumerate(items[:n if own else n_other]):
                 system = " ".join(asked[name][i % len(asked[name])]["positive"] for name in names)
                 jobs += [job(lm, suite, subset, item, method, row) for method, row in here.items()]
@@ -187,7 +189,8 @@ def main():
 
     # 4. results: slopes, losses, who wins where, what the order does
     records = subsets.cells(told, COHERENT)
-    curves, winners, results, missing = subsets.conclude(records, METHODS, REFERENCES, PUBLISHED, [SEED, 1])
+    curves, winners, results, missing = subsets.conclude(
+        records, METHODS, REFERENCES, {"best_published": PUBLISHED, "best_scaled": SCALED}, [SEED, 1])
     turns, order, no_order = subsets.orders(records, ORDERED, (*METHODS, *REFERENCES), [SEED, 2])
     results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in chosen},
                       "left_out": left_out, "cases": len(told),

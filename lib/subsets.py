@@ -99,11 +99,11 @@ def ahead(values):
     return first - max(others)
 
 
-def conclude(records, methods, references, published, address):
+def conclude(records, methods, references, sides, address):
     """(curves, winners, results, missing) from the records of `cells`.
 
     methods     the compositions that compete; references stand beside them (solved, prompting, unsteered ...)
-    published   those of the methods that a paper has published
+    sides       {name: methods}; `solved` is held against the best of each
     Expression is counted on the group's own task, as published; `other_task` is the same on the other one.
     Subsets are resampled; those of a group share traits, so `slope_over_groups` resamples whole groups."""
     at = {(r["subset"], r["own"], r["method"]): r for r in records}
@@ -148,17 +148,16 @@ def conclude(records, methods, references, published, address):
 
     # the joint solution against others, on the same subsets of two traits and more
     mine = [r["subset"] for r in records if r["method"] == "solved" and r["own"] and r["k"] > 1]
-    against = {"best_published": published, **{m: (m,) for m in shown if m != "solved"}}
+    against = {**sides, **{m: (m,) for m in shown if m != "solved"}}
     for key, others in against.items():
         scores = [[at[name, True, m]["usable"] for m in ("solved", *others)] for name in mine
                   if all((name, True, m) in at for m in others)]
-        if scores and others:
+        if scores:
             results.setdefault("solved_minus", {})[key] = over(scores, ahead)
-    if not results.get("solved_minus"):
+            if len(others) > 1:
+                results.setdefault("best", {})[key] = others[int(np.mean(scores, axis=0)[1:].argmax())]
+    if not mine:
         missing["solved_minus"] = "no subset of two traits"
-    else:
-        scores = {m: np.mean([at[name, True, m]["usable"] for name in mine]) for m in published}
-        results["best_published"] = max(scores, key=scores.get)
 
     # who wins: cells of k and task
     results["best_method"], results["best_method_other_task"] = {}, {}

@@ -203,11 +203,11 @@ METHODS = {
     "unit_norm_mid": (PINK, "^", "-"),
     "unit_norm_late": (PINK, "v", "--"),
     "plain_sum": (SKY, "P", "-"),
-    "plain_sum_scaled": (SKY, "P", "--"),
     "solved": (BLACK, "*", "-"),
     "prompting": (ORANGE, "X", "-"),
     "unsteered": (GREY, ".", ":"),
 }
+SCALED = ("different_layers_scaled", "orthogonalised_scaled", "tuned_mean_scaled", "plain_sum_scaled")
 
 
 def composition_rows(names, found):
@@ -222,6 +222,7 @@ def composition_rows(names, found):
         }
         for name in names
         for record in table(found[name, "04_compose"], "curves")
+        if record["method"] in METHODS
     ]
     return rows, rows and caption(names, found, "04_compose", f"{least([row['n'] for row in rows])} sets of traits")
 
@@ -231,13 +232,15 @@ def composition_draw(rows, names):
     for column, (name, mine) in enumerate(by_model(rows, names)):
         for index, (method, (color, marker, style)) in enumerate(METHODS.items()):
             line = sorted((row for row in mine if row["method"] == method), key=lambda row: row["k"])
-            k = [row["k"] + 0.04 * (index - 4.5) for row in line]
+            k = [row["k"] + 0.04 * (index - 4) for row in line]
             look = {"color": color, "marker": marker, "linestyle": style}
             spread = [[r["value"] - r["low"] for r in line], [r["high"] - r["value"] for r in line]]
             axes[0][column].errorbar(k, [r["value"] for r in line], yerr=spread, elinewidth=0.7, label=method, **look)
             axes[1][column].plot(k, [r["usable"] for r in line], **look)
             axes[2][column].plot(k, [r["coherence"] for r in line], **look)
         axes[0][column].set(title=name)
+        axes[1][column].set_yscale("function", functions=(lambda y: y**0.5, lambda y: y**2))
+        axes[1][column].set(ylim=(0, 103), yticks=(0, 1, 5, 10, 20, 40, 70, 100))
         axes[2][column].set(xlabel="traits at once, k", xticks=sorted({row["k"] for row in rows}), ylim=(-3, 103))
     for axis, label in zip(axes[:, 0], ("expression per trait", "usable expression", "coherence")):
         axis.set_ylabel(label)
@@ -280,7 +283,7 @@ def fronts_draw(rows, names):
                     markersize=9,
                 )
             axis.axvline(mine[0]["limit"], color=GREY, linewidth=0.8, linestyle=":")
-            axis.set(title=f"{name}, k = {k}", xlim=(103, -3))
+            axis.set(title=f"{name}, k = {k}", xlim=(-3, 103))
     for axis in axes[-1]:
         axis.set_xlabel("coherence")
     for axis in axes[:, 0]:
@@ -314,7 +317,7 @@ def winners_rows(names, found):
 
 def winners_draw(rows, names):
     figure, axes = panels(names, 3.6, width=5.2)
-    shown = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    shown = [method for method in (*METHODS, *SCALED) if any(row["method"] == method for row in rows)]
     places = sorted({(not row["own"], row["task"], row["k"]) for row in rows})
     top = max(row["value"] for row in rows)
     for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
@@ -345,8 +348,9 @@ def winners_draw(rows, names):
 def order_rows(names, found):
     rows = []
     for name in names:
-        for method, gap in found[name, "04_compose"].results.get("order", {}).get("alphabetical", {}).items():
-            for part, estimate in gap.items():
+        gaps = found[name, "04_compose"].results.get("order", {}).get("alphabetical", {})
+        for method in [method for method in METHODS if method in gaps]:
+            for part, estimate in gaps[method].items():
                 rows.append(
                     {
                         "model": name,
@@ -360,7 +364,7 @@ def order_rows(names, found):
 
 def order_draw(rows, names):
     figure, axes = panels(names, 3.4, sharey=True)
-    shown = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    shown = list(dict.fromkeys(row["method"] for row in rows))
     parts = {"difference": (BLACK, "o", 0.0), "place": (RED, "s", 0.22), "traits": (BLUE, "D", -0.22)}
     for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
         for row in mine:
@@ -492,8 +496,8 @@ FIGURES = (
     Figure(
         "composition",
         "Several traits at once",
-        "Mean expression per trait, usable expression (that of an incoherent text counts 0) and coherence when k "
-        "vectors act together, by method; bars are 95 % intervals.",
+        "Mean expression per trait, usable expression (that of an incoherent text counts 0; square-root scale) and "
+        "coherence when k vectors act together, by method; bars are 95 % intervals.",
         composition_rows,
         composition_draw,
     ),

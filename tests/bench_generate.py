@@ -1,10 +1,11 @@
 """Steered generation: rows of one batch against one configuration at a time, on the testbed's first model.
 
-A configuration is a trait's vector at one layer with one strength; every configuration writes the answers to the same
-four questions, as in stage 02. The usual way sets a forward hook per configuration and calls transformers' `generate` on
-its four prompts; the engine writes all of them as rows of the same batches. Same texts, so the same tokens: greedy,
-float32, two threads, and every answer is compared. Beside it, what unsteered batches of transformers' own `generate` take
-for as many tokens: every text of the same length there, for both, so that no side gains from texts that end early.
+A configuration is a trait's vector at one layer with one strength; every configuration answers the same four
+questions, as in stage 02. The usual way sets a forward hook per configuration and calls transformers' `generate`
+on its four prompts; the engine writes all of them as rows of the same batches. Same texts, so the same tokens:
+greedy, float32, two threads, and every answer is compared. Beside it, what unsteered batches of transformers' own
+`generate` take for as many tokens: every text of the same length there, for both, so that neither gains from texts
+that end early.
 
 Part of `make bench` (tests/bench_engine.py); alone, it prints its lines of the table:
 
@@ -32,9 +33,9 @@ def prepare():
     prompts = [lm.chat(suite.system, item["prompt"]) for item in suite.tasks["question"]["tune"][:QUESTIONS]]
     norms, rows = engine.residual_norm(lm, prompts), []
     for trait in suite.traits[:TRAITS]:
-        sides = [engine.read(lm, [lm.chat(pair[side], text) for pair in trait["instructions"] for text in asked]).mean(axis=0)
-                 for side in ("positive", "negative")]
-        vector = sides[0] - sides[1]
+        vector = sum(sign * engine.read(lm, [lm.chat(pair[side], text) for pair in trait["instructions"]
+                                             for text in asked]).mean(axis=0)
+                     for sign, side in ((1, "positive"), (-1, "negative")))
         rows += [((layer, np.float32(s * norms[layer] / np.linalg.norm(vector[layer])) * vector[layer]),)
                  for layer in LAYERS for s in STRENGTHS]
     return lm, prompts, rows
@@ -50,6 +51,7 @@ def padded(lm, prompts):
 def one_at_a_time(lm, prompts, rows, longest):
     """Answers, configuration by configuration: a hook that adds the vector at the last position, then `generate`."""
     batch, answers = padded(lm, prompts), []
+    width = batch["input_ids"].shape[1]
     for ((layer, vector),) in rows:
         added = torch.from_numpy(vector)
 
@@ -59,7 +61,7 @@ def one_at_a_time(lm, prompts, rows, longest):
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
         handle = lm.layers[layer].register_forward_hook(add)
-        found = lm.model.generate(**batch, max_new_tokens=longest, do_sample=False)[:, batch["input_ids"].shape[1]:].tolist()
+        found = lm.model.generate(**batch, max_new_tokens=longest, do_sample=False)[:, width:].tolist()
         handle.remove()
         answers += [ids[:next((k for k, token in enumerate(ids) if token in lm.eos), longest)] for ids in found]
     return answers
@@ -95,20 +97,22 @@ def compare():
     torch.set_num_threads(THREADS)
     lm, prompts, rows = prepare()
     batched(lm, prompts, rows[:8], LONGEST), one_at_a_time(lm, prompts, rows[:2], LONGEST)          # warm both up
-    timed = rounds({"theirs": lambda: one_at_a_time(lm, prompts, rows, LONGEST), "ours": lambda: batched(lm, prompts, rows, LONGEST)})
+    timed = rounds({"theirs": lambda: one_at_a_time(lm, prompts, rows, LONGEST),
+                    "ours": lambda: batched(lm, prompts, rows, LONGEST)})
     (slow, t_slow), (fast, t_fast) = timed["theirs"], timed["ours"]
     tokens = sum(len(ids) + (len(ids) < LONGEST) for ids in fast)
     texts = f"{len(rows)} configurations x {len(prompts)} prompts"
     found = [{"work": texts, "against": "generate, one configuration at a time", "theirs": t_slow, "ours": t_fast,
-              "ratio": t_slow / t_fast, "goal": GOALS["one"], "tokens": tokens, "same": sum(a == b for a, b in zip(slow, fast)),
-              "texts": len(fast)}]
+              "ratio": t_slow / t_fast, "goal": GOALS["one"], "tokens": tokens, "texts": len(fast),
+              "same": sum(a == b for a, b in zip(slow, fast))}]
     ends, lm.eos, lm.model.generation_config.eos_token_id = lm.eos, (), None
-    timed = rounds({"theirs": lambda: unsteered(lm, prompts, len(rows), FIXED), "ours": lambda: batched(lm, prompts, rows, FIXED)})
+    timed = rounds({"theirs": lambda: unsteered(lm, prompts, len(rows), FIXED),
+                    "ours": lambda: batched(lm, prompts, rows, FIXED)})
     lm.eos, lm.model.generation_config.eos_token_id = ends, list(ends)
     (_, t_plain), (fast, t_fast) = timed["theirs"], timed["ours"]
-    found.append({"work": f"the same, {FIXED} tokens each", "against": f"unsteered generate, batch {BATCH}", "theirs": t_plain,
-                  "ours": t_fast, "ratio": t_fast / t_plain, "goal": GOALS["plain"], "tokens": sum(map(len, fast)), "same": None,
-                  "texts": len(fast)})
+    found.append({"work": f"the same, {FIXED} tokens each", "against": f"unsteered generate, batch {BATCH}",
+                  "theirs": t_plain, "ours": t_fast, "ratio": t_fast / t_plain, "goal": GOALS["plain"],
+                  "tokens": sum(map(len, fast)), "texts": len(fast), "same": None})
     return found
 
 
@@ -116,15 +120,17 @@ def lines(found):
     """The section of report/bench.md."""
     one, plain = found
     out = ["## Steered generation", "",
-           f"pico-llama, float32, {THREADS} threads; {one['work']} = {one['texts']} greedy answers of at most {LONGEST} tokens, "
-           f"{one['tokens']:,} tokens in all. The fastest of {ROUNDS} rounds in which the contenders take turns.", "",
-           "| work | against | theirs, s | ours, s | tokens per second, theirs and ours | ratio | goal | identical answers |",
+           f"pico-llama, float32, {THREADS} threads; {one['work']} = {one['texts']} greedy answers of at most "
+           f"{LONGEST} tokens, {one['tokens']:,} in all. The fastest of {ROUNDS} rounds in which both take turns.",
+           "",
+           "| work | against | theirs, s | ours, s | tokens per s, both | ratio | goal | identical answers |",
            "|---|---|---|---|---|---|---|---|"]
     for row, goal in ((one, f"at least {one['goal']}x"), (plain, f"at most {plain['goal']}x")):
         same = "" if row["same"] is None else f"{row['same']} of {row['texts']}"
-        out.append(f"| {row['work']} | {row['against']} | {row['theirs']:.2f} | {row['ours']:.2f} | "
-                   f"{row['tokens'] / row['theirs']:,.0f} and {row['tokens'] / row['ours']:,.0f} | {row['ratio']:.2f}x | {goal} | {same} |")
-    return [*out, "", "The second ratio is the share of the unsteered time: steered over unsteered, lower is better.", ""]
+        pace = " and ".join(f"{row['tokens'] / row[side]:,.0f}" for side in ("theirs", "ours"))
+        out.append(f"| {row['work']} | {row['against']} | {row['theirs']:.2f} | {row['ours']:.2f} | {pace} | "
+                   f"{row['ratio']:.2f}x | {goal} | {same} |")
+    return [*out, "", "The second ratio is the share of the unsteered time, ours over theirs: lower is better.", ""]
 
 
 if __name__ == "__main__":

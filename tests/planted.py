@@ -205,7 +205,7 @@ def alignment():
 
 def composition(rng):
     methods = ("different_layers", "orthogonalised", "tuned_mean", "unit_norm_mid", "unit_norm_late", "plain_sum")
-    beside = ("solved", "plain_sum_scaled", "prompting", "unsteered")
+    beside = ("solved", "plain_sum_scaled", "tuned_mean_scaled", "prompting", "unsteered")
     rows = [
         {
             "method": m,
@@ -225,7 +225,7 @@ def composition(rng):
     ]
     winners = [
         {"k": k, "task": task, "own": own, "score": score, "n": 20, "means": {m: 50.0 - i for i, m in enumerate(methods)},
-         "references": {m: 45.0 for m in beside if own or m != "plain_sum_scaled"}, "winners": [methods[0]]}
+         "references": {m: 45.0 for m in beside if own or not m.endswith("_scaled")}, "winners": [methods[0]]}
         for k in (1, 2, 3, 4) for task in ("email", "summary") for own in (True, False) for score in ("usable", "expression")
     ]
     order = {"first_minus_last": {m: est(2, 1, 92, "subsets") for m in methods[:2]},
@@ -237,8 +237,7 @@ def composition(rng):
         "slope": {m: est(-8 - i, 3, 60, "subsets") for i, m in enumerate(methods)},
         "best_method_share": est(0.6, 0.2, 8, "cells"),
         "drop": {m: {"2": est(-9 - i, 4, 30, "subsets")} for i, m in enumerate(methods)},
-        "best_published": methods[0],
-        "solved_minus": {m: est(1, 2, 92, "subsets") for m in ("best_published", "plain_sum_scaled", "prompting")},
+        "solved_minus": {m: est(1, 2, 92, "subsets") for m in ("best_published", "best_scaled", "plain_sum_scaled", "prompting")},
         "order": order,
     }
 

@@ -206,7 +206,7 @@ def planted_cells(expression):
 def test_slopes_drops_and_winners_known_case():
     def expression(method, k, task):
         return 80 - 10 * k if method == "x" else 90 - 20 * k + (25 if task == "email" and k == 3 else 0)
-    curves, winners, results, missing = subsets.conclude(planted_cells(expression), ("x", "y"), (), (), ADDRESS)
+    curves, winners, results, missing = subsets.conclude(planted_cells(expression), ("x", "y"), (), {}, ADDRESS)
     assert results["slope"]["x"]["value"] == pytest.approx(-10) and results["slope"]["x"]["n"] == 21
     assert results["slope_over_groups"]["x"]["n"] == 3
     assert results["drop"]["x"]["3"]["value"] == pytest.approx(-20)
@@ -223,13 +223,13 @@ def test_the_joint_solution_is_held_against_the_best_of_the_published():
         return 50 - 10 * k if method == "x" else 40 - 5 * k
     records = planted_cells(expression)
     records += [r | {"method": "solved", "usable": 33.0} for r in records if r["method"] == "x"]
-    results = subsets.conclude(records, ("x", "y"), ("solved",), ("x", "y"), ADDRESS)[2]
+    results = subsets.conclude(records, ("x", "y"), ("solved",), {"best_published": ("x", "y")}, ADDRESS)[2]
     # k >= 2, nine pairs and three triples: x 30 and 20, mean 27.5; y 30 and 25, mean 28.75
-    assert results["best_published"] == "y" and results["solved_minus"]["best_published"]["n"] == 12
+    assert results["best"] == {"best_published": "y"} and results["solved_minus"]["best_published"]["n"] == 12
     assert results["solved_minus"]["best_published"]["value"] == pytest.approx(33 - 28.75)
     assert results["solved_minus"]["x"]["value"] == pytest.approx(33 - 27.5)
     few = [r for r in records if r["k"] == 1]
-    missing = subsets.conclude(few, ("x", "y"), ("solved",), ("x", "y"), ADDRESS)[3]
+    missing = subsets.conclude(few, ("x", "y"), ("solved",), {"best_published": ("x", "y")}, ADDRESS)[3]
     assert {"solved_minus", "drop"} <= set(missing)
 
 
@@ -266,9 +266,29 @@ def test_place_and_trait_are_told_apart(k):
     assert not missing and results["first_minus_last"]["x"]["value"] == pytest.approx(place[0] - place[k - 1])
     assert rows[0]["sd"] == pytest.approx(np.std(place[:k], ddof=1)) and rows[0]["sd_mean"] == pytest.approx(0)
     if k == 2:
-        gap = results["alphabetical"]["x"]
+        gap, symmetric = results["alphabetical"]["x"], results["alphabetical"]["y"]
         assert [gap[key]["value"] for key in ("difference", "place", "traits")] == pytest.approx([54, 4, 50])
-        assert results["alphabetical"]["y"]["difference"]["value"] == 50 and "place" not in results["alphabetical"]["y"]
+        assert symmetric["difference"]["value"] == 50 and "place" not in symmetric
+
+
+def test_items_are_asked_for_by_trait_on_the_own_task_alone(monkeypatch):
+    """A suite may have items for some traits only; a group shares its own task's."""
+    four, asked = importlib.import_module("04_compose"), []
+    item = {"id": "x", "prompt": "p", "task": "email"}
+    monkeypatch.setattr(suites, "tasks", lambda suite, *args: asked.append(args) or [item | {"task": args[0]}])
+    lm = SimpleNamespace(chat=lambda system, prompt: [1])
+    suite = SimpleNamespace(system="s", traits=[{"name": n, "instructions": [{"positive": n}]} for n in "ab"])
+    found = [{"name": n, "group": task, "task": task, "k": 1, "traits": [n]}
+             for n, task in (("a", "email"), ("b", "summary"))]
+    vectors = {f"trait/{n}": np.ones((2, 4), np.float32) for n in "ab"}
+    tuned = {key: {"layer": 1, "coefficient": 2.0} for key in vectors}
+    chosen = dict.fromkeys((*four.UNIT_NORMS, *four.TUNED, "solved"), 1.0)
+    jobs = four.evaluation_jobs(lm, suite, found, 1, 1, vectors, tuned, np.ones(2), {1: chosen})
+    assert asked == [("email", "evaluate", "a"), ("summary", "evaluate"),
+                     ("email", "evaluate"), ("summary", "evaluate", "b")]
+    own = {job["record"]["method"] for job in jobs if job["record"]["own"]}
+    other = {job["record"]["method"] for job in jobs if not job["record"]["own"]}
+    assert own == {*four.METHODS, *four.REFERENCES} and other == own - set(four.SCALED)
 
 
 def test_every_trait_is_in_every_place_once():
