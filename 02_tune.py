@@ -13,9 +13,7 @@ optimistic; stages 03 to 05 measure on the evaluation split.
               mean expression among candidates with a mean coherence of at least COHERENT, ties to the weaker;
               if none has it, the most coherent one, flagged "coherent": false. "narrow" is the search of
               Subbiah et al. 2026 (arXiv 2607.01802) by the same rule: NARROW_DEPTHS, whole coefficients on
-              the raw vector, then steps of .1 around the best (stage 03 compares the two). Unit norm (a composition of stage 04): the layer
-              chosen most often and the one strength of the grid that is best there over all traits, by the
-              same rule; alpha = r * mean ||h_l||.
+              the raw vector, then steps of .1 around the best (stage 03 compares the two).
   behaviours  one layer for all, as Tan et al. 2024 (arXiv 2407.12404): the highest mean slope of propensity
               against MULTIPLIERS over those of LAYER_SETS that the suite has (over all its sets if it has
               none), with multiplier 1 at r = UNIT. The curve of raw multipliers, as published, is kept
@@ -43,7 +41,7 @@ writes  tuned.json         {key: {"layer", "coefficient", "relative_strength", "
                                       {layer, score, n}}
                            value      n, fact_accuracy, unsteered_fact_accuracy, facts_kept, window {layer,
                                       coefficient, relative_strength, n, bias_removed, fact_accuracy_both, facts_kept}
-        settings.json      unit_norm {layer, alpha, relative_strength, ...}, behaviour {layer, unit}
+        settings.json      behaviour {layer, unit}
         candidates.jsonl   every candidate of every search with its values per input
         chosen.jsonl       the answers of the tuned traits on the tune questions
         slopes.jsonl       slope per tuning item of the voting behaviours and layer, matched and raw, nats
@@ -116,10 +114,10 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
 
 
 def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
-    """(candidates, {key: chosen candidate}, {key: the narrow search's choice}, unit-norm setting) of the traits in
-    vectors {key: (layer, d)}; the narrow search's candidates are marked."""
+    """(candidates, {key: chosen candidate}, {key: the narrow search's choice}) of the traits in vectors
+    {key: (layer, d)}; the narrow search's candidates are marked."""
     if not vectors:
-        return [], {}, {}, None
+        return [], {}, {}
 
     def ask(points, desc):
         return steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc)
@@ -150,15 +148,7 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
                                                               NARROW_STEPS[profile]], "raw", [c["layer"]])],
                   "02 narrow steps")
     narrow = [c | {"search": "narrow"} for c in narrow]
-
-    # Unit norm adds r * ||h|| * v / ||v||, which is what a grid of relative strengths has added already.
-    used = [c["layer"] for c in chosen.values()]
-    layer = min(set(used), key=lambda l: (-used.count(l), l))
-    common, at_layer = STRENGTHS["relative", profile], candidates
-    if suite.strength == "raw":
-        at_layer = ask([(key, *point) for key, vector in vectors.items()
-                        for point in tuning.grid(vector, norms, common, layers=[layer])], "02 unit norm")
-    return candidates + narrow, chosen, settled(narrow), tuning.settle_unit_norm(at_layer, layer, common, norms, COHERENT)
+    return candidates + narrow, chosen, settled(narrow)
 
 
 def sweep_behaviour(lm, suite, behaviour, vector, norms):
@@ -213,7 +203,7 @@ def main():
 
     # 2. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
-    candidates, chosen, narrow, unit_norm = tune_traits(lm, suite, profile, judge, traits, chat, out, identity)
+    candidates, chosen, narrow = tune_traits(lm, suite, profile, judge, traits, chat, out, identity)
 
     # 3. behaviours, relations, values: every layer in one sweep per concept
     voting = [b for b in suite.behaviours if b["name"] in LAYER_SETS] or suite.behaviours
@@ -246,7 +236,7 @@ def main():
 
     results, tables = {}, {}
     traits, results["traits"], results["not_testable"] = tuning.settle_traits(
-        [c for c in candidates if "search" not in c], chosen, narrow, unit_norm, [SEED, 1])
+        [c for c in candidates if "search" not in c], chosen, narrow, [SEED, 1])
     tuned, results["relations"], tried = tuning.settle_relations(points, part("relation/", "gains"), [SEED, 2])
     by_way, results["relations"]["ways"], each = tuning.settle_ways(part("relation/", "ways"), ways, [SEED, 4])
     tuned = {key: record | {"ways": by_way[key]} for key, record in tuned.items()}
@@ -259,8 +249,7 @@ def main():
 
     # 5. artifacts; a suite without a kind has no tables of it
     tables["tuned"] = traits | behaviours | tuned | moved
-    tables["settings"] = {"unit_norm": unit_norm,
-                          "behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
+    tables["settings"] = {"behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
     tables["candidates.jsonl"] = [{k: v for k, v in c.items() if k != "outputs"}
                                   for c in candidates + tried + each + more]
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}

@@ -279,19 +279,23 @@ def beside(records, published, address):
     published  data/published.json, "reliability". Theirs are slopes of the released definition against raw multipliers,
     so ours are too. A planted behaviour has the name of a published one and other statements: it is left out."""
     mine, results = {r["name"]: r for r in records if not r["planted"]}, {"not_testable": {}}
-    columns = {f"steerability.{model}": (values, lambda r: r["sum_raw"]["mean"])
+
+    def key(model):                                          # a dot separates the parts of a key
+        return model.replace(".", "_")
+
+    columns = {f"steerability.{key(model)}": (values, lambda r: r["sum_raw"]["mean"])
                for model, values in published["steerability"].items()}
     for model, rows in published["per_input"].items():
-        columns[f"anti_steerable.{model}"] = ({name: row["anti_steerable"] for name, row in rows.items()},
+        columns[f"anti_steerable.{key(model)}"] = ({name: row["anti_steerable"] for name, row in rows.items()},
                                               lambda r: r["sum_raw"]["anti_steerable"])
-        columns[f"explained.{model}"] = ({name: row["letter"] + row["yes_marginal"] for name, row in rows.items()},
+        columns[f"explained.{key(model)}"] = ({name: row["letter"] + row["yes_marginal"] for name, row in rows.items()},
                                          lambda r: r["bias"]["letter"] + r["bias"]["yes_marginal"])
-    for i, (key, (theirs, ours)) in enumerate(columns.items()):
+    for i, (name, (theirs, ours)) in enumerate(columns.items()):
         shared = sorted(set(mine) & set(theirs))
         if shared:
-            correlate(results, key, [ours(mine[name]) for name in shared], [theirs[name] for name in shared], [*address, i])
+            correlate(results, name, [ours(mine[name]) for name in shared], [theirs[name] for name in shared], [*address, i])
         else:
-            results["not_testable"][key] = "the suite has none of the published statements"
+            results["not_testable"][name] = "the suite has none of the published statements"
     return results, results.pop("not_testable")
 
 

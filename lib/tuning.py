@@ -73,7 +73,7 @@ def tradeoff(candidates):
     return tuple(found)
 
 
-def settle_traits(candidates, chosen, narrow, unit_norm, address):
+def settle_traits(candidates, chosen, narrow, address):
     """(tuned, results, {result that is missing: reason}) of the traits.
 
     candidates  of all traits, unsteered ones (coefficient 0) among them
@@ -92,7 +92,7 @@ def settle_traits(candidates, chosen, narrow, unit_norm, address):
             not d["coefficient"] or d["layer"] == c["layer"])]))
     results = {"n": len(tuned), "incoherent": sum(not t["coherent"] for t in tuned.values()),
                "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in tuned.values()),
-               "layers": _layers(tuned), "unit_norm": unit_norm}
+               "layers": _layers(tuned)}
     means = {name: [t[field] for t in tuned.values()] for name, field in (
         ("expression", "score"), ("coherence", "coherence"), ("unsteered", "unsteered"),
         ("unsteered_coherence", "unsteered_coherence"), ("relative_strength", "relative_strength"))}
@@ -109,19 +109,6 @@ def settle_traits(candidates, chosen, narrow, unit_norm, address):
             missing[f"traits.{name}"] = "no trait's expression rises over three strengths or more" if name.startswith(
                 "tradeoff") else "the judge scored no such text"
     return tuned, results, missing
-
-
-def settle_unit_norm(candidates, layer, strengths, norms, limit):
-    """The relative strength that is best at `layer` over all traits, by the rule of `best` on the means."""
-    means = []
-    for strength in strengths:
-        mine = [c for c in candidates if c["layer"] == layer and c["relative_strength"] == strength and c["n"]]
-        if mine:
-            means.append({"relative_strength": strength, "n": len(mine), **{
-                name: float(np.mean([c[name] for c in mine])) for name in ("expression", "coherence")}})
-    found, coherent = best(means, "expression", "coherence", limit)
-    return found | {"layer": layer, "alpha": found["relative_strength"] * float(norms[layer]),
-                    "coherent": coherent, "candidates": means}
 
 
 def settle_behaviours(slopes, items, vectors, norms, unit, address):

@@ -21,6 +21,7 @@ reads   outputs/<model>/<suite>/<stage>/, outputs/<model>+<model>/<suite>/05_acr
         report/claims.json, data/published.json, report/template.md
 writes  <to>/report.md, <to>/report.tex, <to>/figures/<name>.png, <to>/figures/<name>.csv
         <to>/index.json     claims and figures with the artifacts they read, for `python -m lib.artifacts trace`
+        <to>/cases/<model>.md   prompts, answers and scores of three texts per trait
         <to>/report.pdf     where a TeX engine is installed; left alone if it is of this page already
         the block of --readme between its two marks: verdicts by model
 cost    seconds; no model is loaded
@@ -42,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "report")]
 
 import draw  # noqa: E402
+import examples  # noqa: E402
 import figures  # noqa: E402
 import latex  # noqa: E402
 from lib import artifacts, audit, reliability, suite  # noqa: E402
@@ -508,14 +510,19 @@ def main():
             drawn[figure.name] = (figure, rows, sources)
             index[figure.name] = trail(figure, number, rows, found.seen)
     found.seen = read
-    shutil.rmtree(to / "figures", ignore_errors=True)
-    (to / "figures").mkdir(parents=True)
+    for folder in ("figures", "cases"):
+        shutil.rmtree(to / folder, ignore_errors=True)
+        (to / folder).mkdir(parents=True)
+    for name in names:
+        (to / "cases" / f"{name}.md").write_text(examples.page(name, found[name, "03_transfer"]), encoding="utf-8", newline="\n")
     blocks = {
         "verdicts": verdict_table(claims, names, cells, found, to),
         "claims": claim_list(claims, names, cells, found),
         "provenance": provenance(names, found),
         "models": ", ".join(names),
         "suite": Path(args.suite).name,
+        "examples": examples.digest(names, found),
+        "cases": ", ".join(f"[{name}](cases/{name}.md)" for name in names),
         "methods": f"[methods.md]({os.path.relpath(ROOT / 'report' / 'methods.md', to).replace(os.sep, '/')})",
     }
     for number, figure in enumerate(figures.ALL, 1):

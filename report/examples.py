@@ -3,6 +3,8 @@
 Chosen by a rule, not by eye: the texts of one trait are ordered by expression, then coherence, then item, and the
 last, the middle and the first are shown. All others are in 03_transfer/cases.jsonl.
 """
+import re
+
 from draw import number, table
 
 ARMS = {"steered": "vector", "prompted": "instruction", "steered_prompted": "vector and instruction", "random": "random vector"}
@@ -30,11 +32,15 @@ def picked(mine):
 
 def entry(label, case, trait, prompts):
     """One case as Markdown: what was asked, what came, and its scores."""
-    item = prompts[case["item"]]
-    asked, told = (text.replace("\n", "\n> ") for text in (item["prompt"], case["output"] or "(empty)"))
+    asked, told = (plain(text) for text in (prompts[case["item"]]["prompt"], case["output"] or "(empty)"))
     return (f"**{label}**, {case['task']} `{case['item']}`, {ARMS[case['arm']]}: expression "
             f"{_score(case['expression'][trait])}, coherence {_score(case['coherence'])}\n\n"
-            f"> *{asked.strip()}*\n>\n> {told.strip()}")
+            f"> **asked** {asked}\n>\n> **answer** {told}")
+
+
+def plain(text):
+    """A model's text as Markdown that shows it as it is, on one line."""
+    return re.sub(r"([\\`*_|#<>\[\]~{}])", r"\\\1", text.strip()).replace("\n", "<br>")
 
 
 def short(text, limit=600):

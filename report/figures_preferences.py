@@ -480,8 +480,8 @@ FIGURES = (
     Figure(
         "quadrants",
         "Expressed and coherent?",
-        "Each trait under its tuned vector on held-out questions, with 95 % intervals over prompts; dotted: the paper's "
-        "limits, expression 60 and coherence 75.",
+        "Each trait under its tuned vector on held-out questions, with 95 % intervals over prompts; dotted: the limits "
+        "of arXiv 2607.01802.",
         quadrants_rows,
         quadrants_draw,
     ),

@@ -242,7 +242,7 @@ def test_settle_traits_counts_what_has_no_curve():
     chosen = {key: tuning.best([c for c in tried if c["key"] == key and c["coefficient"]], "expression", "coherence",
                                75)[0] | {"coherent": True} for key in ("trait/a", "trait/b")}
     narrow = {key: candidate(1.0, 10, 80, key=key) | {"coherent": key == "trait/a"} for key in chosen}
-    tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, None, [1])
+    tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, [1])
     assert (results["narrow_score"]["value"], results["narrow_incoherent"]) == (10, 1)
     assert tuned["trait/a"]["narrow"]["relative_strength"] == 1.0 and tuned["trait/a"]["score"] == 80
     assert tuned["trait/a"].pop("narrow") == {"layer": 0, "coefficient": 2.0, "relative_strength": 1.0, "n": 4, "score": 10,
@@ -251,7 +251,7 @@ def test_settle_traits_counts_what_has_no_curve():
                                 "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
     assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == 1 and results["tradeoff_undefined"] == 1
     assert not missing
-    _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, None, [1])
+    _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, [1])
     assert set(missing) == {"traits.tradeoff", "traits.tradeoff_all"} and "tradeoff" not in results
 
 
@@ -325,8 +325,7 @@ def test_stage_02_outputs(steered):
     assert {item for c in mine for item in c["items"]} <= questions
     items = {i["id"] for b in suite.behaviours for i in suites.split(b["items"], "tune")}
     assert {row["item"] for row in second.table("slopes")} <= items
-    unit_norm, behaviour = (second.table("settings")[key] for key in ("unit_norm", "behaviour"))
-    assert unit_norm["alpha"] == pytest.approx(unit_norm["relative_strength"] * first.array("residual_norm")[unit_norm["layer"]])
+    behaviour = second.table("settings")["behaviour"]
     assert {record["layer"] for key, record in tuned.items() if key.startswith("behaviour/")} == {behaviour["layer"]}
     assert second.results["traits"]["tradeoff_undefined"] + second.results["traits"].get("tradeoff", {"n": 0})["n"] == n_traits
 
@@ -372,7 +371,6 @@ def test_a_suite_may_ask_for_raw_strengths_and_hold_traits_alone(folder, monkeyp
     found = {label: {c["coefficient"] for c in second.table("candidates") if ("search" in c) == (label == "narrow")}
              for label in ("full", "narrow")}
     assert found["full"] <= {0.0, *steps} and found["narrow"] <= {1, 3, 1.5, 3.5}
-    assert second.table("settings")["unit_norm"]["relative_strength"] in tune.STRENGTHS["relative", "smoke"]
     assert second.results["behaviours"] == {"n": 0}
 
 

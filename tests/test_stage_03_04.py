@@ -333,7 +333,7 @@ def plant_upstream(world):
         tuned[key] = at | {"unit": c, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
-                   tables={"tuned": tuned, "settings": {"unit_norm": {"layer": 1, "alpha": 2.0}}})
+                   tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}})
     return folder
 
 
