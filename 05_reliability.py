@@ -177,7 +177,8 @@ def one_model(args, t0):
                     "monotonicity", "random_slopes", "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
     results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
-    results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"], [SEED, 5])
+    results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
+                                                    reliability.steers(results), [SEED, 5])
     results["not_testable"] |= {f"published.{key}": reason for key, reason in gaps.items()}
 
     # 4. artifacts

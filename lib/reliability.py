@@ -273,11 +273,12 @@ def summary(records, predictors, quantile, address):
     return results
 
 
-def beside(records, published, address):
+def beside(records, published, steers, address):
     """(results, {missing: reason}) of rank correlations over behaviours with the published values of other models.
 
     published  data/published.json, "reliability". Theirs are slopes of the released definition against raw multipliers,
-    so ours are too. A planted behaviour has the name of a published one and other statements: it is left out."""
+    so ours are too. steers: whether more behaviours steer than luck explains; without that an order of slopes near zero
+    would be compared, which the texts' form decides. A planted behaviour has the name of a published one and other statements: it is left out."""
     mine, results = {r["name"]: r for r in records if not r["planted"]}, {"not_testable": {}}
 
     def key(model):                                          # a dot separates the parts of a key
@@ -287,12 +288,14 @@ def beside(records, published, address):
                for model, values in published["steerability"].items()}
     for model, rows in published["per_input"].items():
         columns[f"anti_steerable.{key(model)}"] = ({name: row["anti_steerable"] for name, row in rows.items()},
-                                              lambda r: r["sum_raw"]["anti_steerable"])
+                                                   lambda r: r["sum_raw"]["anti_steerable"])
         columns[f"explained.{key(model)}"] = ({name: row["letter"] + row["yes_marginal"] for name, row in rows.items()},
-                                         lambda r: r["bias"]["letter"] + r["bias"]["yes_marginal"])
+                                              lambda r: r["bias"]["letter"] + r["bias"]["yes_marginal"])
     for i, (name, (theirs, ours)) in enumerate(columns.items()):
         shared = sorted(set(mine) & set(theirs))
-        if shared:
+        if shared and not steers:
+            results["not_testable"][name] = "no more behaviours steer than luck explains"
+        elif shared:
             correlate(results, name, [ours(mine[name]) for name in shared], [theirs[name] for name in shared], [*address, i])
         else:
             results["not_testable"][name] = "the suite has none of the published statements"

@@ -203,7 +203,7 @@ FIGURES = (
     Figure(
         "complexity",
         "The antonym vector in longer and in contrary contexts",
-        "Above: gain over norm-matched random vectors behind 0 to 10 neutral sentences, behind pairs of synonyms, and "
+        "Above: gain over norm-matched random vectors behind none to many neutral sentences, behind pairs of synonyms, and "
         "behind a conflicting instruction, in all templates, 95 % intervals, and the gain under the synonym's vector. "
         "Below: how often the antonym's first token is the top one, in the template the vector was made on.",
         complexity_rows,

@@ -496,7 +496,7 @@ FIGURES = (
     Figure(
         "composition",
         "Several traits at once",
-        "Mean expression per trait, usable expression (that of an incoherent text counts 0; square-root scale) and "
+        "Mean expression per trait, usable expression (that of an incoherent text counts as none; square-root scale) and "
         "coherence when k vectors act together, by method; bars are 95 % intervals.",
         composition_rows,
         composition_draw,
@@ -515,7 +515,7 @@ FIGURES = (
         "fronts",
         "What expression costs in coherence",
         "One point per setting of a method: a scale on all its coefficients, the relative strength of unit norm, or "
-        "the bound of the joint solution. Large mark: the setting that the rule of stage 02 picks; dotted: its limit.",
+        "the bound of the joint solution. Large mark: the setting that the rule of `02_tune` picks; dotted: its limit.",
         fronts_rows,
         fronts_draw,
     ),
@@ -529,7 +529,7 @@ FIGURES = (
     ),
     Figure(
         "order",
-        "What the alphabetical order leaks into Trait 1 and Trait 2",
+        "What the alphabetical order leaks into the first and the second trait",
         "Expression of the first minus the second trait of a pair in alphabetical order. Running the other order, "
         "too, splits it into what the place does and what the two traits differ by; a method without an order has the "
         "latter only.",

@@ -314,7 +314,7 @@ def plant_upstream(world):
     def arrays(*shape, axes):
         return rng.standard_normal(shape).astype(np.float32), axes
     size, norms = (lm.n_layers, lm.d_model), (np.full(lm.n_layers, 6, np.float32), ("layer",))
-    config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "ways": ["mean", "contrast", "heads"],
+    config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "judge": "rules", "ways": ["mean", "contrast", "heads"],
               "fact_loss": 0.1}
     folder = artifacts.stage_paths(SimpleNamespace(
         model=str(world / "tiny"), suite="testbed", profile="smoke", out=world / "outputs"))
@@ -330,7 +330,7 @@ def plant_upstream(world):
     for i, key in enumerate(keys):
         c = 0.0 if key.split("/")[1] in ZERO else 0.4
         at = {"layer": i % lm.n_layers, "coefficient": c, "relative_strength": c}
-        tuned[key] = at | {"unit": c, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
+        tuned[key] = at | {"unit": c, "narrow": at, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
                    tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}})

@@ -395,14 +395,15 @@ def test_published_values_stand_beside_the_behaviours_they_belong_to():
     theirs = {f"b{i}": 0.3 * i for i in range(6)} | {"elsewhere": 9.0}
     rows = {name: {"anti_steerable": 1 - value, "letter": value, "yes_marginal": 0.1} for name, value in theirs.items()}
     published = {"steerability": {"big": theirs, "other": {"elsewhere": 1.0}}, "per_input": {"big": rows}}
-    results, missing = reliability.beside(records, published, [5])
+    results, missing = reliability.beside(records, published, True, [5])
     found = results["steerability"]["big"]
     assert found["value"] == pytest.approx(metrics.spearman([r["sum_raw"]["mean"] for r in records], range(6)))
     assert found["n"] == 6 and results["anti_steerable"]["big"]["value"] > 0
     assert missing == {"steerability.other": "the suite has none of the published statements"}
     planted = [record | {"planted": {"default": 0.5}} for record in records]       # the names, not the statements
-    assert set(reliability.beside(planted, published, [5])[1]) == {
+    assert set(reliability.beside(planted, published, True, [5])[1]) == {
         "steerability.big", "steerability.other", "anti_steerable.big", "explained.big"}
+    assert len(reliability.beside(records, published, False, [5])[1]) == 4
     shipped = json.loads((artifacts.ROOT / "data/published.json").read_text())["reliability"]
     assert {len(values) for values in shipped["steerability"].values()} == {38, 39}
     assert metrics.spearman(*zip(*[(shipped["steerability"]["Llama-2-7b-chat"][b], v) for b, v in shipped[
