@@ -397,7 +397,7 @@ def test_a_row_of_zero_changes_nothing(done):
     plain = {case["item"]: case["output"] for case in cases if case["arm"] == "unsteered"}
     mine = [case for case in cases if case["trait"] == ZERO[0]]
     prompted = {case["item"]: case["output"] for case in mine if case["arm"] == "prompted"}
-    assert {case["arm"] for case in mine} == {"prompted", "steered", "steered_prompted", "random",
+    assert {case["arm"] for case in mine} == {"prompted", "steered", "steered_prompted", "random", "narrow",
                                               "steered_other_start"}
     for case in mine:
         same = prompted if "prompted" in case["arm"] else plain
