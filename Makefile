@@ -69,16 +69,16 @@ FLAGS      = --suite $(SUITE) --profile $(PROFILE)$(if $(JUDGE), --judge $(JUDGE
 model_flags = $(foreach m,$(MODELS),--model $(m))
 
 # --- what each stage is made of: the lib and data modules it imports, and those that these import ------------------
-LIB_01 := lib/artifacts.py lib/cases.py lib/directions.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
+LIB_01 := lib/artifacts.py lib/cases.py lib/directions.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
           lib/metrics.py lib/models.py lib/propensity.py lib/relations.py lib/suite.py lib/values.py \
           data/lexicon.py data/styles.py data/testbed.py
-LIB_02 := lib/artifacts.py lib/cases.py lib/directions.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
+LIB_02 := lib/artifacts.py lib/cases.py lib/directions.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
           lib/metrics.py lib/models.py lib/propensity.py lib/relations.py lib/suite.py lib/tuning.py lib/values.py \
           data/lexicon.py data/styles.py data/testbed.py
-LIB_03 := lib/artifacts.py lib/cases.py lib/directions.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
+LIB_03 := lib/artifacts.py lib/cases.py lib/directions.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
           lib/metrics.py lib/models.py lib/propensity.py lib/relations.py lib/suite.py lib/transfer.py lib/values.py \
           data/lexicon.py data/styles.py data/testbed.py
-LIB_04 := lib/artifacts.py lib/cases.py lib/compose.py lib/engine.py lib/hooks.py lib/judges.py \
+LIB_04 := lib/artifacts.py lib/cases.py lib/compose.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py \
           lib/metrics.py lib/models.py lib/subsets.py lib/suite.py lib/tuning.py data/lexicon.py \
           data/styles.py data/testbed.py
 LIB_05 := lib/artifacts.py lib/engine.py lib/hooks.py lib/metrics.py lib/models.py lib/propensity.py lib/reliability.py \

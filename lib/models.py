@@ -92,6 +92,10 @@ class LM:
         return tuple(ids)
 
 
+# GPT-2 warns of pads without a mask; ours stand at the right, where no token that is read can see them.
+logging.get_logger("transformers.modeling_utils").addFilter(lambda record: "may be padded" not in record.getMessage())
+
+
 def load(name_or_path, dtype="float32", device=None):
     """Load a model folder or hub id, in eval mode, without gradients.
 

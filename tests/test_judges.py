@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from lib import cases, engine, judges, metrics, models
+from lib import cases, endpoint as api, engine, judges, metrics, models
 from lib.artifacts import ROOT, UserError, read_json
 from tests import tiny
 
@@ -288,7 +288,7 @@ def server(monkeypatch, tmp_path):
                         "JUDGE_CACHE": str(state.cache), "NO_PROXY": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     for name, value in {"FIRST_WAIT": 0.002, "TIMEOUT": 0.5}.items():
-        monkeypatch.setattr(judges, name, value)
+        monkeypatch.setattr(api, name, value)
     yield state
     state.release.set()
     listening.shutdown()
@@ -296,7 +296,7 @@ def server(monkeypatch, tmp_path):
 
 
 def ask(questions, answers=judges.NUMBERS, model="m"):
-    return judges.ask_endpoint(judges.find_endpoint(model), questions, answers)
+    return api.ask(api.find(model), questions, answers)
 
 
 def kept(server):
@@ -348,10 +348,10 @@ def test_retry_after_is_honoured_and_bounded(server):
     with pytest.raises(UserError, match="HTTP 429.* asks to wait 3600 s; 0 of the 1 answers"):
         ask(["two"])
     assert server.asked.count("two") == 1
-    assert judges._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0             # past
+    assert api._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0             # past
     soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert 28 < judges._retry_after(soon) <= 30
-    assert [judges._retry_after(x) for x in (None, "soon", "-5", "nan", "2.5")] == [0, 0, 0, 0, 2.5]
+    assert 28 < api._retry_after(soon) <= 30
+    assert [api._retry_after(x) for x in (None, "soon", "-5", "nan", "2.5")] == [0, 0, 0, 0, 2.5]
 
 
 def test_a_final_failure_is_one_line_and_a_rerun_continues(server):
@@ -360,7 +360,7 @@ def test_a_final_failure_is_one_line_and_a_rerun_continues(server):
     server.reply = lambda question, _: down if question.endswith("17") else said(("1", 1.0))
     with pytest.raises(UserError, match="HTTP 500: down for now, 6 times; ") as error:
         ask(questions)
-    assert server.asked.count("question 17") == judges.ATTEMPTS and "\n" not in str(error.value)
+    assert server.asked.count("question 17") == api.ATTEMPTS and "\n" not in str(error.value)
     saved = len(kept(server)) - 1                                                # less the probe
     assert f"; {saved} of the 30 answers asked for are saved in {server.cache}, and a rerun" in str(error.value)
     server.asked.clear()
@@ -394,8 +394,8 @@ def test_a_rejected_request_is_not_repeated_and_the_key_is_nowhere(server, capfd
 
 
 def test_after_a_failure_nobody_waits(server, monkeypatch):
-    monkeypatch.setattr(judges, "FIRST_WAIT", 8)               # less jitter 4 at least
-    monkeypatch.setattr(judges, "ATTEMPTS", 2)
+    monkeypatch.setattr(api, "FIRST_WAIT", 8)               # less jitter 4 at least
+    monkeypatch.setattr(api, "ATTEMPTS", 2)
     answered = threading.Event()
 
     def reply(question, _):
@@ -419,7 +419,7 @@ def test_a_redirect_does_not_take_the_key_elsewhere(server):
 
 
 def test_no_more_in_flight_than_allowed(server, monkeypatch):
-    monkeypatch.setattr(judges, "IN_FLIGHT", 3)
+    monkeypatch.setattr(api, "IN_FLIGHT", 3)
     server.reply = lambda question, _: time.sleep(0.02) or said(("1", 1.0))
     ask([f"question {i}" for i in range(24)])
     assert server.most == 3 and len(server.asked) == 25
@@ -492,8 +492,8 @@ def test_a_damaged_answer_is_named(server):
 def test_a_kill_in_the_middle_loses_nothing(server):
     """A process is killed while it asks; its answers are whole, and the next asks for the rest alone."""
     server.reply = lambda question, _: time.sleep(0.02) or said((question.split()[-1], 1.0))
-    code = ("from lib import judges; "
-            "judges.ask_endpoint(judges.find_endpoint('m'), [f'question {i}' for i in range(100)], judges.NUMBERS)")
+    code = ("from lib import endpoint as api, judges; "
+            "api.ask(api.find('m'), [f'question {i}' for i in range(100)], judges.NUMBERS)")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         while len(kept(server)) < 20 and process.poll() is None:
@@ -514,7 +514,7 @@ def test_a_kill_in_the_middle_loses_nothing(server):
 def test_answers_are_kept_out_of_the_repository(monkeypatch):
     monkeypatch.delenv("JUDGE_CACHE", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    folder = judges.find_endpoint("m").cache
+    folder = api.find("m").cache
     assert folder == ROOT / "outputs" / "judge-cache"
     if (ROOT / ".git").exists():
         done = subprocess.run(["git", "check-ignore", "-q", str(folder / "ab" / "x.json")], cwd=ROOT)
