@@ -210,6 +210,8 @@ def main():
             agreed = work.units(out, identity, ["agreement"], agreement_unit, "03 judges")["agreement"]
             results["traits"]["agreement"] = agreed["found"]
             missing |= {f"traits.agreement.{key}": reason for key, reason in agreed["gaps"].items()}
+        else:
+            missing["traits.agreement"] = "the suite has no exact scorers to hold a judge against"
         missing |= gaps
     else:
         missing["traits"] = "no trait has a vector"

@@ -39,7 +39,8 @@ def entry(label, case, trait, prompts):
 
 
 def plain(text):
-    """A model's text as Markdown that shows it as it is, on one line."""
+    """A model's text as Markdown that shows it as it is, on one line; what cannot be shown by its code point."""
+    text = "".join(c if c.isprintable() or c == "\n" else f"[U+{ord(c):04X}]" for c in text)
     return re.sub(r"([\\`*_|#<>\[\]~{}])", r"\\\1", text.strip()).replace("\n", "<br>")
 
 
