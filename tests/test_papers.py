@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import threading
+import zlib
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data import papers
-from lib import artifacts, suite as suites
+from lib import artifacts, judges, suite as suites
 from lib.artifacts import ROOT, UserError
 from lib.models import load as load_model
 from tests import tiny
@@ -429,17 +430,26 @@ def test_the_suite_loads_and_its_twins_lie_in_the_evaluation_half(suite):
     assert few == ["sycophancy_test"] or not few, few
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+class Coin:
+    """Scores by a hash of what it is asked: no model that a test builds writes texts that a judge could score."""
+    name = "coin"
+
+    def scores(self, asked):
+        return [(float(95 * (zlib.crc32(f"{trait}{text}".encode()) % 2)), 90.0) for trait, _, text in asked]
+
+    def preferences(self, asked):
+        return [zlib.crc32(f"{trait}{text}".encode()) % 5 - 2 for trait, _, text in asked]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
 def test_the_study_runs_on_any_model_folder_and_random_models_are_a_control(real, architecture, tmp_path, monkeypatch, capsys):
-    """Stages 01, 02, 03 and 05 on the public behaviours with a random model: slopes near zero against the random
-    vectors. A suite may hold behaviours alone, so the folder is the converted one without the other parts."""
-    folder = tmp_path / "alone"
-    shutil.copytree(real[0] / "papers", folder / "papers")
-    for name in ("traits.json", "tasks.json", "templates.json", "values.json"):
-        (folder / "papers" / name).unlink()
-    shutil.rmtree(folder / "papers/relations")
+    """All stages on the public data with a random model: slopes near zero against the random vectors. On Llama a coin
+    judges, so that traits get vectors; the others judge themselves, which gives no usable score and no trait."""
+    if architecture == "llama":
+        monkeypatch.setattr(judges, "load", lambda *_: Coin())
+    folder = real[0]
     model = tiny.save(tmp_path / architecture, architecture, max_position_embeddings=4096)
-    for stage in ("01_extract", "02_tune", "03_transfer", "05_reliability"):
+    for stage in ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability"):
         monkeypatch.setattr(sys, "argv", [stage, "--model", str(model), "--suite", str(folder / "papers"), "--profile", "smoke",
                                           "--out", str(tmp_path / "outputs")])
         importlib.import_module(stage).main()
@@ -448,7 +458,24 @@ def test_the_study_runs_on_any_model_folder_and_random_models_are_a_control(real
     assert done["n"]["behaviours"] == 4 and "steerable_only" in done["not_testable"]
     assert "suite" in done["not_testable"]["planted.letter_bias"] and done["linearity"]["r2"]["value"] > 0.5
     grid = artifacts.load(out / "03_transfer").results
-    assert len(grid["behaviours"]["mean_steerability"]) == 25 and grid["not_testable"]["traits"] == "no trait has a vector"
+    assert len(grid["behaviours"]["mean_steerability"]) == 25
+    assert set(grid["relations"]["ways"]) == {"centred", "mean", "contrast", "heads", "patch"}
+    assert "antonym_gain" in grid["relations"] and {"shift", "bias", "window"} <= set(grid["values"])
+    first = artifacts.load(out / "01_extract").results["traits"]
+    composed = artifacts.load(out / "04_compose").results
+    if architecture == "llama":
+        assert first["n_extractable"] > 1 and grid["traits"]["n"]["traits"] == first["n_extractable"]
+        assert "scales" in grid["traits"] and composed["n"]["cases"] > 10
+        asked = {case["item"] for case in artifacts.load(out / "03_transfer").table("cases.jsonl")}
+        suite = suites.load(str(folder / "papers"), "smoke")
+        assert asked == {item["id"] for task, part in (("question", "evaluate"), ("question", "extract"), ("summary", "evaluate"),
+                                                       ("email", "evaluate")) for trait in suite.traits
+                         if trait["name"] not in first["not_extractable"]
+                         for item in suites.tasks(suite, task, part, trait["name"])[:2]}
+    else:
+        assert first["dropped"] == {"no usable score": first["n_asked"]}
+        assert grid["not_testable"]["traits"] == composed["not_testable"]["slope"].replace(
+            "no trait of a group", "no trait") == "no trait has a vector"
     monkeypatch.setattr(sys, "argv", ["plan", "--model", str(model), "--suite", str(folder / "papers"), "--profile", "smoke"])
     importlib.import_module("report.plan").main()
     assert "05_reliability" in capsys.readouterr().out
