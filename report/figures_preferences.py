@@ -479,7 +479,7 @@ FIGURES = (
     ),
     Figure(
         "quadrants",
-        "Expressed and coherent?",
+        "Expressed and coherent at once",
         "Each trait under its tuned vector on held-out questions, with 95 % intervals over prompts; dotted: the limits "
         "of arXiv 2607.01802.",
         quadrants_rows,

@@ -4,7 +4,6 @@ import hashlib
 import importlib
 import itertools
 import json
-import shutil
 import sys
 import threading
 import zlib
