@@ -107,13 +107,13 @@ def quadrants_draw(rows, names):
         for right in (0, 1):
             for upper in (0, 1):
                 n = sum((r["expression"] >= EXPRESSED) == right and (r["coherence"] >= COHERENT) == upper for r in mine)
-                axis.text(98 if right else 2, 5 if not upper else COHERENT + 3, f"{n} traits", color=GREY, fontsize=8,
+                axis.text(98 if right else 2, 5 if not upper else COHERENT + 3, f"{n} trait{'s' * (n != 1)}", color=GREY, fontsize=8,
                           ha="right" if right else "left")
         for row in mine:
             if row["expression"] > 0 and (row["expression"] < EXPRESSED or row["coherence"] < COHERENT):
                 axis.annotate(row["trait"], (row["expression"], row["coherence"]), fontsize=6, color=GREY,
                               xytext=(3, 3), textcoords="offset points")
-        axis.set(title=name, xlim=(-3, 103), ylim=(-3, 103), xlabel="expression under the vector (points of 100)")
+        axis.set(title=name, xlim=(-3, 108), ylim=(-3, 108), xlabel="expression under the vector (points of 100)")
     axes[0][0].set_ylabel("coherence (points of 100)")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
@@ -218,7 +218,11 @@ def composition_rows(names, found):
             "task": record["task"],
             "k": record["k"],
             **{key: record["expression"][key] for key in ("value", "low", "high", "n")},
-            **{what: record[what]["value"] for what in ("coherence", "usable")},
+            **{
+                f"{what}{end}": record[what][key]
+                for what in ("coherence", "usable")
+                for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+            },
         }
         for name in names
         for record in table(found[name, "04_compose"], "curves")
@@ -236,8 +240,9 @@ def composition_draw(rows, names):
             look = {"color": color, "marker": marker, "linestyle": style}
             spread = [[r["value"] - r["low"] for r in line], [r["high"] - r["value"] for r in line]]
             axes[0][column].errorbar(k, [r["value"] for r in line], yerr=spread, elinewidth=0.7, label=method, **look)
-            axes[1][column].plot(k, [r["usable"] for r in line], **look)
-            axes[2][column].plot(k, [r["coherence"] for r in line], **look)
+            for axis, what in ((axes[1][column], "usable"), (axes[2][column], "coherence")):
+                ends = [[abs(r[what] - r[f"{what}_{end}"]) for r in line] for end in ("low", "high")]
+                axis.errorbar(k, [r[what] for r in line], yerr=ends, elinewidth=0.7, **look)
         axes[0][column].set(title=name)
         axes[1][column].set_yscale("function", functions=(lambda y: y**0.5, lambda y: y**2))
         axes[1][column].set(ylim=(0, 103), yticks=(0, 1, 5, 10, 20, 40, 70, 100))
@@ -383,12 +388,16 @@ def order_draw(rows, names):
     return figure
 
 
+# The two published layers are two methods here, at their relative depths.
+UNIT_NORMS = {16: "unit_norm_mid", 20: "unit_norm_late"}
+
+
 def published_rows(names, found):
     rows = [
         {
             "who": f"{r['model']}, published",
             "model": r["model"],
-            "method": r["method"],
+            "method": UNIT_NORMS.get(r.get("layer"), r["method"]),
             "setting": f"layer {r['layer']}, alpha {r['alpha']}" if "layer" in r else "",
             **{
                 f"{what}{part}": r[what] + sign * NORMAL * r[f"{what}_sem"]
