@@ -53,6 +53,7 @@ SPECIAL = {
     "\u2016": r"$\|$",
     "|": r"\textbar{}",
 }
+KEPT = "\n\1"      # the second marks where `breakable` allows a break
 INLINE = re.compile(
     r"`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<bold>.+?)\*\*"
     r"|\*(?P<italic>[^\s*](?:`[^`]*`|[^*`])*)\*|(?P<br><br>)|\\(?P<escaped>[\\`*_|#<>\[\]~{}])"
@@ -76,7 +77,7 @@ PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 
 def escape(text):
     """Plain text as TeX. A letter that has no TeX here (a model's answers may hold any) is shown as its code point."""
-    return "".join(SPECIAL.get(letter, letter if letter == "\n" or 0x20 <= ord(letter) < 0x180 else f"[U+{ord(letter):04X}]") for letter in text)
+    return "".join(SPECIAL.get(letter, letter if letter in KEPT or 0x20 <= ord(letter) < 0x180 else f"[U+{ord(letter):04X}]") for letter in text)
 
 
 def breakable(text):
