@@ -1,7 +1,7 @@
 """Stage 03 - do tuned vectors hold in another task, under another prompt, in a longer context?
 
 Layer, coefficient and unit of every concept come from stage 02; nothing measured here was seen while they
-were chosen. A row adds coefficient * v[l] to the output of block l from the last prompt token on. Random
+were chosen, but for the one variant that shows what that would be worth. A row adds coefficient * v[l] to the output of block l from the last prompt token on. Random
 vectors have the norm of the row they control.
 
 traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and
@@ -42,11 +42,11 @@ reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, co
 writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all it serves),
                                output, scores
         prompts.jsonl          the task items that were used
-        traits.json            per trait and task: means of the arms, gain with interval
+        traits.json            per trait and task: arms and their paired differences, with intervals
         propensity.npy         float32 (input, pair, multiplier) nats; behaviour_items.jsonl, config.pairs
         propensity_unsteered.npy   float32 (input, setting) nats; config.settings
         slopes.npy             float32 (input, pair) nats per unit of the multiplier
-        behaviours.json, shifts.json   per behaviour; per behaviour and pair of settings
+        behaviours.json, shifts.json   per behaviour; per behaviour and pair of settings, with intervals
         relation_logp.npy      float32 (prompt, row) nats, prompts in relation_items.jsonl; rows: unsteered,
                                antonym, -antonym, synonym, unrelated, random ...
         relation_rank.npy      int32 (prompt, row): tokens above the antonym's first one; 0: it is the top token
@@ -62,8 +62,8 @@ writes  cases.jsonl            one line per text: task, item, arm, trait (null: 
         fact_steered.npy       uint8 (value, fact, setting, vector); fact_prompted.npy (value, fact, side)
         text_plain.npy, text_steered.npy   float32 (text,), (value, text, setting, vector) nats of neutral texts
         values.json            per value and setting
-claims  P1, P2, P3, P4, P8; R6, R7; A1 to A9
-cost    about 4 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+claims  P1, P2, P3, P4, P8, B1, B3; R6, R7; A1 to A9
+cost    about 4 min for the testbed and a 3 M-parameter model on one CPU core; seconds with --profile smoke
 
     python 03_transfer.py --model data/models/pico-llama
 """
@@ -77,7 +77,7 @@ from lib import (artifacts, cases, judges, metrics, models, propensity, relation
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
 TASKS = ("question", "summary", "email")      # the first is the one that vectors were made on
-N_PROMPTS = {"full": 12, "smoke": 2}          # per trait and task, the same prompts for every trait
+N_PROMPTS = {"full": 12, "smoke": 2}          # per trait and task; the first that are for the trait
 SEEN = "extraction question"                  # prompts that the vectors were made from, beside TASKS
 N_AGREE = {"full": 150, "smoke": 12}          # texts on which a second judge is held against exact scorers
 FIRST_TOKEN = True                            # False: the first generated token unsteered, as in one release

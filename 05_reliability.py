@@ -36,7 +36,7 @@ writes  items.jsonl                  one line per input, in row order of the arr
                                      float32 (input, vector), nats per unit
         behaviours.json              per behaviour: mean slope with interval, SD, shares, controls, biases
         05_across: pairs.json        per pair of models and behaviour: mean and SD of slopes on both
-claims  R1, R2, R3, R4; with --across R5
+claims  R1, R2, R3, R4, B2, B4, B5, B6; with --across R5
 cost    about a minute for 40 behaviours of 36 inputs, two free CPU cores and a 3 M-parameter model
 
     python 05_reliability.py --model data/models/pico-llama
