@@ -30,8 +30,9 @@ reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vecto
 writes  items.jsonl                  one line per input, in row order of the arrays
         propensity.npy               float32 (input, multiplier), matched strength, nats
         propensity_raw.npy           float32 (input, multiplier), raw multipliers, nats
-        propensity_sum.npy           float32 (input, multiplier), matched strength, the released definition
-        slopes.npy, slopes_raw.npy, slopes_sum.npy, r2.npy, monotonicity.npy      float32 (input,)
+        propensity_sum.npy, propensity_sum_raw.npy     the same two by the released definition
+        slopes.npy, slopes_raw.npy, slopes_sum.npy, slopes_sum_raw.npy, slopes_published.npy, r2.npy,
+        monotonicity.npy             float32 (input,)
         random_slopes.npy, shuffled_slopes.npy, orthogonal_slopes.npy, method_slopes.npy
                                      float32 (input, vector), nats per unit
         behaviours.json              per behaviour: mean slope with interval, SD, shares, controls, biases
@@ -172,9 +173,9 @@ def one_model(args, t0):
         items += [{"behaviour": name, **{key: item[key] for key in ("id", "positive", "yes", "contrary", "swap_of")}}
                   for item in mine]
         got |= {"propensity": done[name]["matched"], "propensity_raw": done[name]["raw"],
-                "propensity_sum": done[name]["sum"]}
-        for key in ("propensity", "propensity_raw", "propensity_sum", "slopes", "slopes_raw", "slopes_sum", "r2",
-                    "monotonicity", "random_slopes", "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
+                "propensity_sum": done[name]["sum"], "propensity_sum_raw": done[name]["sum_raw"]}
+        for key in ("propensity", "propensity_raw", "propensity_sum", "propensity_sum_raw", "slopes", "slopes_raw",
+                    "slopes_sum", "slopes_sum_raw", "slopes_published", "r2", "monotonicity", "random_slopes", "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
     results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
     results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
