@@ -175,7 +175,8 @@ def one_model(args, t0):
         got |= {"propensity": done[name]["matched"], "propensity_raw": done[name]["raw"],
                 "propensity_sum": done[name]["sum"], "propensity_sum_raw": done[name]["sum_raw"]}
         for key in ("propensity", "propensity_raw", "propensity_sum", "propensity_sum_raw", "slopes", "slopes_raw",
-                    "slopes_sum", "slopes_sum_raw", "slopes_published", "r2", "monotonicity", "random_slopes", "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
+                    "slopes_sum", "slopes_sum_raw", "slopes_published", "r2", "monotonicity", "random_slopes",
+                    "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
     results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
     results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
