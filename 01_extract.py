@@ -111,8 +111,8 @@ def extract_trait(lm, prompts, answers, address):
 
 
 def extract_behaviour(lm, suite, number):
-    """Vectors of one behaviour in the five settings; at BASE also statistics, shuffled-label vectors, the other methods'
-    directions, and the vector of the published split, which is made from the first half."""
+    """Vectors of one behaviour in the five settings; at BASE also statistics, shuffled-label vectors, the other
+    methods' directions, and the vector of the published split, which is made from the first half."""
     behaviour = suite.behaviours[number]
     items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
     vectors, found, n = [], {}, len(items)

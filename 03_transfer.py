@@ -1,8 +1,8 @@
 """Stage 03 - do tuned vectors hold in another task, under another prompt, in a longer context?
 
 Layer, coefficient and unit of every concept come from stage 02; nothing measured here was seen while they
-were chosen, but for the one variant that shows what that would be worth. A row adds coefficient * v[l] to the output of block l from the last prompt token on. Random
-vectors have the norm of the row they control.
+were chosen, but for the one variant that shows what that would be worth. A row adds coefficient * v[l] to the
+output of block l from the last prompt token on. Random vectors have the norm of the row they control.
 
 traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and
             emails, paired by prompt. Five arms: unsteered, prompted (an instruction as system message),
@@ -205,8 +205,8 @@ def main():
                      if case["arm"] in ("prompted", "steered") and case["task"] != SEEN]
             drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:N_AGREE[profile]]
             def agreement_unit(_):
-                own = judges.load("self", suite, lm)
-                return dict(zip(("found", "gaps"), judges.agreement([texts[i] for i in drawn], judge, own, [SEED, 14])))
+                both = judge, judges.load("self", suite, lm)
+                return dict(zip(("found", "gaps"), judges.agreement([texts[i] for i in drawn], *both, [SEED, 14])))
             agreed = work.units(out, identity, ["agreement"], agreement_unit, "03 judges")["agreement"]
             results["traits"]["agreement"] = agreed["found"]
             missing |= {f"traits.agreement.{key}": reason for key, reason in agreed["gaps"].items()}
@@ -234,8 +234,8 @@ def main():
                  for b in suite.behaviours
                  for item in suites.split(b["items"], "evaluate")]
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(
-            *([item[key] for item in items] for key in ("behaviour", "content")), slopes, curves, unsteered, likeness, PAIRS, SHIFTS,
-            SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
+            *([item[key] for item in items] for key in ("behaviour", "content")), slopes, curves, unsteered,
+            likeness, PAIRS, SHIFTS, SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
         tables |= {"behaviour_items.jsonl": items, "behaviours": rows, "shifts": moved}
         arrays |= {"propensity": (curves, ("input", "pair", "multiplier")),
                    "propensity_unsteered": (unsteered, ("input", "setting")),

@@ -25,8 +25,8 @@ Bias: share of the variance of s explained by the letter of the positive option,
 al. 2024, between inputs), beside the same under permuted labels; and, within pairs of inputs that differ only
 in the order of their options, what the swap alone does to s. A suite with planted truth is held against it.
 
-reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts; 02_tune: tuned
-        (layer, unit); the evaluation split, and for the leak all items from 5 % on
+reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts;
+        02_tune: tuned (layer, unit); the evaluation split, and for the leak all items from 5 % on
 writes  items.jsonl                  one line per input, in row order of the arrays
         propensity.npy               float32 (input, multiplier), matched strength, nats
         propensity_raw.npy           float32 (input, multiplier), raw multipliers, nats
@@ -78,8 +78,8 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
     tuned      {"layer", "unit"}: matched strength adds unit * vector (d,), raw strength the vector itself
     published  (d,) vector of the released split
     others     {"shuffled", "orthogonal", "method": (n, d)}: controls beside n_random random ones at `address`
-    returns    {"matched", "raw", "sum", "sum_raw", "published" (input, multiplier), "overlap" (trained-on item, multiplier),
-               and for "random" and each of `others` (input, vector, control)}"""
+    returns    {"matched", "raw", "sum", "sum_raw", "published" (input, multiplier), "overlap" (trained-on item,
+               multiplier), and for "random" and each of `others` (input, vector, control)}"""
     layer, unit = tuned["layer"], tuned["unit"]
     here = (unit * vector).astype(np.float32)
     norm = np.linalg.norm(here)
@@ -143,8 +143,9 @@ def one_model(args, t0):
         return
 
     # 2. every row of every behaviour; a unit is one behaviour
-    tuned, vectors, shuffled, published, method = (
-        tune.table("tuned"), *map(extract.array, ("vectors", "shuffled_vectors", "published_vectors", "method_vectors")))
+    tuned = tune.table("tuned")
+    vectors, shuffled, published, method = map(extract.array, (
+        "vectors", "shuffled_vectors", "published_vectors", "method_vectors"))
     concepts = {concept["key"]: (i, concept) for i, concept in enumerate(extract.table("concepts"))}
     numbers = {behaviour["name"]: i for i, behaviour in enumerate(suite.behaviours)}
 

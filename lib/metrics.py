@@ -75,7 +75,7 @@ def resampled_means(values, counts):
 
 
 def interval(draws):
-    """[low, high] of the 95 % percentile interval of draws (n_boot, ...) -> (2, ...); draws that are nan are left out."""
+    """[low, high] of the 95 % percentile interval of draws (n_boot, ...) -> (2, ...); nan draws are left out."""
     return np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
@@ -182,7 +182,7 @@ def variance_shares(slopes, letter, yes=None):
 
 def resampled_variance_shares(slopes, letter, yes, counts):
     """`variance_shares` of slopes (n,) in every resample counts (n_boot, n): {name: (n_boot,)}, nan where all drawn
-    slopes are equal. Least squares from weighted moments, so a resample costs a 3 x 3 system and no pass over the data."""
+    slopes are equal. Least squares from weighted moments: a resample costs a 3 x 3 system, no pass over the data."""
     s = _values(slopes, "slopes", least=2)
     s = s - s.mean()
     design = np.stack([np.ones(len(s)), np.asarray(letter, float), np.asarray(yes, float)], axis=1)

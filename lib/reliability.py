@@ -80,10 +80,10 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     """The record of one behaviour.
 
     got  arrays over its N inputs: slopes, slopes_raw, slopes_sum, slopes_sum_raw, slopes_published, control_slope, r2,
-         monotonicity, unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors); slopes_overlap,
-         of the published vector on test items that it was made from
+         monotonicity, unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors);
+         slopes_overlap, of the published vector on test items that it was made from
     methods  names of the columns of method_slopes
-    "intervals" holds [low, high] over contents: variance shares, and shares anti-steerable (raw, sum: of those slopes).
+    "intervals" holds [low, high] over contents: variance shares, and anti-steerable shares (raw, sum: of those slopes).
     A behaviour is steerable if its mean control_slope is above `quantile` of the random vectors' means."""
     slopes, (letter, yes, contrary), pairs = got["slopes"], signs(items), swap_pairs(items)
     clusters = np.arange(len(items))
@@ -236,7 +236,7 @@ def summary(records, predictors, quantile, address):
         results["steerable_only"] = {"spread": over(ratio[good], 16, np.median), "anti_steerable": over(anti[good], 17)}
         results["unsteerable"] = {"share": over(~good, 10)}
     else:
-        reason = f"{good.sum()} of {len(good)} behaviours steer more than random vectors do; up to {lucky} would by luck"
+        reason = f"{good.sum()} of {len(good)} behaviours beat random vectors; up to {lucky} would by luck"
         missing |= {"steerable_only": reason, "unsteerable": reason}
     correlate(results, "definition.spearman", means, each("sum", "mean"), [*address, 54])
     correlate(results, "definition.raw_spearman", each("raw", "mean"), each("sum_raw", "mean"), [*address, 57])
@@ -278,7 +278,8 @@ def beside(records, published, steers, address):
 
     published  data/published.json, "reliability". Theirs are slopes of the released definition against raw multipliers,
     so ours are too. steers: whether more behaviours steer than luck explains; without that an order of slopes near zero
-    would be compared, which the texts' form decides. A planted behaviour has the name of a published one and other statements: it is left out."""
+    would be compared, which the texts' form decides. A planted behaviour has the name of a published one and other
+    statements: it is left out."""
     mine, results = {r["name"]: r for r in records if not r["planted"]}, {"not_testable": {}}
 
     def key(model):                                          # a dot separates the parts of a key
@@ -289,14 +290,14 @@ def beside(records, published, steers, address):
     for model, rows in published["per_input"].items():
         columns[f"anti_steerable.{key(model)}"] = ({name: row["anti_steerable"] for name, row in rows.items()},
                                                    lambda r: r["sum_raw"]["anti_steerable"])
-        columns[f"explained.{key(model)}"] = ({name: row["letter"] + row["yes_marginal"] for name, row in rows.items()},
+        columns[f"explained.{key(model)}"] = ({b: row["letter"] + row["yes_marginal"] for b, row in rows.items()},
                                               lambda r: r["bias"]["letter"] + r["bias"]["yes_marginal"])
     for i, (name, (theirs, ours)) in enumerate(columns.items()):
         shared = sorted(set(mine) & set(theirs))
         if shared and not steers:
             results["not_testable"][name] = "no more behaviours steer than luck explains"
         elif shared:
-            correlate(results, name, [ours(mine[name]) for name in shared], [theirs[name] for name in shared], [*address, i])
+            correlate(results, name, [ours(mine[b]) for b in shared], [theirs[b] for b in shared], [*address, i])
         else:
             results["not_testable"][name] = "the suite has none of the published statements"
     return results, results.pop("not_testable")
@@ -315,16 +316,17 @@ def compare(names, tables, idle, address):
             pair = f"{first} / {names[j]}"
             both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
             mine = [{"pair": pair, "name": two[0]["name"], "mean": [r["slope"]["value"] for r in two],
-                     "sd": [r["sd"] for r in two], "anti_steerable": [r["anti_steerable"] for r in two]} for two in both]
+                     **{key: [r[key] for r in two] for key in ("sd", "anti_steerable")}} for two in both]
             rows += mine
             for what, column in columns.items():
                 correlate(results, f"{what}.{pair}", *([row[column][side] for row in mine] for side in (0, 1)),
                           [*address, i, j])
+    reason = f"no more behaviours steer than luck explains on {', '.join(idle)}"
     for what in columns:
         if results.get(what) and not idle:
             results[what]["spearman"] = min(results[what].values(), key=lambda estimate: estimate["value"])
         elif idle:
-            results["not_testable"][f"{what}.spearman"] = f"no more behaviours steer than luck explains on {', '.join(idle)}"
+            results["not_testable"][f"{what}.spearman"] = reason
         else:
             results["not_testable"][what] = "no two models share enough behaviours"
     return rows, results

@@ -44,7 +44,8 @@ def trait_rows(cases, traits, tasks, address):
                             for s, what in enumerate(("expression", "coherence"))},
                          **{f"{what}_interval": dict(zip(ARMS, limits[..., s].T.tolist()))
                             for s, what in enumerate(("expression", "coherence"))},
-                         **{name: metrics.bootstrap(arm[a] - arm[b], unit="prompts", seed_address=[*address, t, k, *tag])
+                         **{name: metrics.bootstrap(arm[a] - arm[b], unit="prompts",
+                                                    seed_address=[*address, t, k, *tag])
                             for name, a, b, tag in (("gain", "steered", "unsteered", ()),
                                                     ("steered_minus_random", "steered", "random", (2,)),
                                                     ("prompted_minus_steered", "prompted", "steered", (3,)),
@@ -98,9 +99,10 @@ def traits(cases, traits, tasks, seen, address):
         preference, steered = preference[told], expression["steered"][told]
         mixed = steered[:, 0] - (preference + 2) / 4 * 100
         same = steered[:, 0] - steered[:, 1:].mean(axis=1)
-        results["scales"] = {"preference": over(50, preference), "gap_mixed": over(51, mixed), "gap": over(52, same),
-                             "mixed_minus_one_scale": over(53, mixed - same),
-                             "traits_that_improve": {"mixed": int((mixed < 0).sum()), "one_scale": int((same < 0).sum())}}
+        results["scales"] = {
+            "preference": over(50, preference), "gap_mixed": over(51, mixed), "gap": over(52, same),
+            "mixed_minus_one_scale": over(53, mixed - same),
+            "traits_that_improve": {"mixed": int((mixed < 0).sum()), "one_scale": int((same < 0).sum())}}
     else:
         missing["traits.scales"] = "no preference scores"
     if scope.all() or not scope.any():
@@ -166,9 +168,9 @@ def behaviour_rows(names, contents, slopes, curves, unsteered, likeness, pairs, 
                    address):
     """(behaviours, shifts): one record per behaviour, one per behaviour and pair of settings.
 
-    names, contents (input,) the behaviour of each input, and what it shares with its swap; slopes (input, pair); curves (input, pair, multiplier);
-    unsteered (input, setting); propensities in nats. likeness (behaviour, setting, setting) cosines of the
-    vectors; pairs are (vector's, inputs') settings, shifts those of them that are "plotted". A shift's intervals
+    names, contents (input,) the behaviour of each input, and what it shares with its swap; slopes (input, pair);
+    curves (input, pair, multiplier); unsteered (input, setting); propensities in nats. likeness (behaviour, setting,
+    setting) cosines of the vectors; pairs are (vector's, inputs') settings, shifts those of them that are "plotted". A shift's intervals
     resample contents, the same for all pairs, so that numerator and denominator of "relative" stay together."""
     names, contents, behaviours, moved = np.asarray(names), np.asarray(contents), [], []
     first, second = (np.array([settings.index(pair[side]) for pair in pairs]) for side in (0, 1))

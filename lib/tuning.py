@@ -17,8 +17,8 @@ def layer_grid(n_layers, most):
 
 
 def grid(vector, norms, strengths, unit="relative", layers=None):
-    """[point] over all layers, or those given. vector (layer, d) raw; norms (layer,) of the residual stream; `unit` says
-    whether the strengths are relative ones or coefficients ("raw")."""
+    """[point] over all layers, or those given. vector (layer, d) raw; norms (layer,) of the residual stream; `unit`
+    says whether the strengths are relative ones or coefficients ("raw")."""
     points = []
     for l in range(len(vector)) if layers is None else layers:
         share = float(np.linalg.norm(vector[l]) / norms[l])              # relative strength of coefficient 1
