@@ -12,9 +12,8 @@ optimistic; stages 03 to 05 measure on the evaluation split.
               then REFINE times the best of them at its layer (of equals, the one before the steepest rise).
               Chosen: the highest mean expression among candidates with a mean coherence of at least COHERENT,
               ties to the weaker; if none has it, the most coherent one, flagged "coherent": false.
-              "narrow" is the search of
-              Subbiah et al. 2026 (arXiv 2607.01802) by the same rule: NARROW_DEPTHS, whole coefficients on
-              the raw vector, then steps of .1 around the best (stage 03 compares the two).
+              "narrow" is the search of Subbiah et al. 2026 (arXiv 2607.01802) by the same rule: NARROW_DEPTHS, whole
+              coefficients on the raw vector, then steps of .1 around the best (stage 03 compares the two).
   behaviours  one layer for all, as Tan et al. 2024 (arXiv 2407.12404): the highest mean slope of propensity
               against MULTIPLIERS over those of LAYER_SETS that the suite has (over all its sets if it has
               none), with multiplier 1 at r = UNIT. The curve of raw multipliers, as published, is kept
