@@ -83,6 +83,11 @@ def least(counts):
     return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
+def each(rows, names, what, of):
+    """`40 behaviours, 36 inputs each`: how many rows each model has, and the least n among them."""
+    return f"{counted(rows, names, what)}, {least([row['n'] for row in rows])} {of} each"
+
+
 def caption(names, found, stage, n):
     """`sources` of one stage of every model."""
     return sources(found, [(name, stage) for name in names], n)

@@ -17,6 +17,7 @@ from draw import (
     by_model,
     caption,
     counted,
+    each,
     least,
     number,
     panels,
@@ -46,12 +47,7 @@ def expression_rows(names, found):
                         "coherence": record["coherence"]["steered"],
                     }
                 )
-    return rows, rows and caption(
-        names,
-        found,
-        "03_transfer",
-        f"{counted(rows, names, 'traits')}, {least([r['n'] for r in rows])} held-out questions each",
-    )
+    return rows, rows and caption(names, found, "03_transfer", each(rows, names, "traits", "held-out questions"))
 
 
 def expression_draw(rows, names):
@@ -88,8 +84,7 @@ def quadrants_rows(names, found):
                     low, high = record[f"{what}_interval"]["steered"]
                     row |= {what: record[what]["steered"], f"{what}_low": low, f"{what}_high": high}
                 rows.append(row)
-    n = f"{counted(rows, names, 'traits')}, {least([r['n'] for r in rows])} held-out questions each" if rows else ""
-    return rows, rows and caption(names, found, "03_transfer", n)
+    return rows, rows and caption(names, found, "03_transfer", each(rows, names, "traits", "held-out questions"))
 
 
 def quadrants_draw(rows, names):

@@ -19,7 +19,7 @@ from draw import (
     by_model,
     caption,
     counted,
-    least,
+    each,
     number,
     panels,
     plt,
@@ -51,12 +51,7 @@ def steerability_rows(names, found):
                     "steerable": record["steerable"],
                 }
             )
-    return rows, rows and caption(
-        names,
-        found,
-        "05_reliability",
-        f"{counted(rows, names, 'behaviours')}, {least([r['n'] for r in rows])} inputs each",
-    )
+    return rows, rows and caption(names, found, "05_reliability", each(rows, names, "behaviours", "inputs"))
 
 
 def steerability_draw(rows, names):
@@ -111,12 +106,7 @@ def bias_rows(names, found):
                     "swap_flips_sign": record["swap"]["flips_sign"] if record["swap"] else "",
                 }
             )
-    return rows, rows and caption(
-        names,
-        found,
-        "05_reliability",
-        f"{counted(rows, names, 'behaviours')}, {least([r['n'] for r in rows])} inputs each",
-    )
+    return rows, rows and caption(names, found, "05_reliability", each(rows, names, "behaviours", "inputs"))
 
 
 def bias_draw(rows, names):
