@@ -18,7 +18,7 @@ alone:
              minus the mean of that state over all relations of the suite (mean-centring, arXiv 2312.03813):
              without it every relation shares the direction "this is a list". The function-vector papers do
              not subtract. A suite with one relation has nothing to subtract and keeps the plain mean. Three
-             other ways are kept beside it (lib.relations): the plain mean; the mean less that of the same lists with
+             other ways are kept beside it (lib.studies.relations): the plain mean; the mean less that of the same lists with
              shuffled answers; the sum of the N_HEADS heads with the largest average indirect effect over N_MEDIATION
              shuffled lists (Todd et al. 2024; all queries, not only those answered right), the same at every layer.
   value      two raw sentences; h_l at the last token.
@@ -51,13 +51,17 @@ cost    about 1 min for the testbed and a 3 M-parameter model on two CPU cores; 
 
     python 01_extract.py --model data/models/pico-llama
 """
-import time
-
 import numpy as np
 
-from lib import (artifacts, cases, directions, engine, judges, metrics, models, propensity, relations, suite as suites,
-                 values, work)
+from lib import stage
+
+CLI = stage.cli(__doc__)
+stage.begin(__name__, CLI)      # up to date? says so and ends, before torch is imported
+
+from lib import directions, engine, metrics, suite as suites, work
 from lib.artifacts import UserError
+from lib.judging import cases
+from lib.studies import propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 1
@@ -74,7 +78,7 @@ N_HEADS = 10                             # heads that are summed, as published
 
 
 def why_dropped(name, positive, negative):
-    """Reason for which two answers to one question (cases, see lib.cases) do not count as a pair, or None."""
+    """Reason for which two answers to one question (cases, see lib.judging.cases) do not count as a pair, or None."""
     if not positive["output"].strip() or not negative["output"].strip():
         return "empty answer"
     (high, low), coherence = ([c["expression"][name] for c in (positive, negative)],
@@ -89,7 +93,7 @@ def why_dropped(name, positive, negative):
 
 
 def ask(lm, suite, profile):
-    """Jobs (see lib.cases) of all traits; positive and negative answer of a pair stand side by side."""
+    """Jobs (see lib.judging.cases) of all traits; positive and negative answer of a pair stand side by side."""
     n, jobs = QUESTIONS[profile], []
     for trait in suite.traits:
         questions = suites.tasks(suite, "question", "extract", trait["name"])
@@ -141,7 +145,7 @@ def extract_behaviour(lm, suite, number):
 
 
 def extract_relation(lm, suite, profile, number):
-    """What one relation's lists give (lib.relations.extract); query and examples are drawn by address."""
+    """What one relation's lists give (lib.studies.relations.extract); query and examples are drawn by address."""
     relation, shots = suite.relations[number], SHOTS[profile]
     pairs = suites.relation_split(relation, "extract")
     if len(pairs) <= shots:
@@ -166,26 +170,23 @@ def residual_norms(lm, suite):
 
 
 def main():
-    args = artifacts.cli(__doc__).parse_args()
-    t0, out, profile = time.time(), artifacts.stage_paths(args) / "01_extract", args.profile
+    args = CLI.parse_args()
 
     # 1. model, suite, and what fixes the numbers
-    suite = suites.load(args.suite, profile)
-    lm = models.load(args.model)
-    judge = judges.load(args.judge, suite, lm)
+    at, profile = stage.open(args, __file__), args.profile
+    lm, suite = at.lm, at.suite
     no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
-    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+    config = at.config | {
               "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
               "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if way != "heads" or not no_heads]}
-    inputs = {"suite": suite.digest}
-    identity = {"stage": "01_extract", "config": config, "inputs": inputs}
+    identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
     jobs = ask(lm, suite, profile)
-    answers = cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, "01 answers") if jobs else []
+    answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
     kept = {}
     traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
     for i in range(0, len(jobs), 2):
@@ -223,7 +224,7 @@ def main():
             return values.extract(lm, suite.values[number], [SEED, 6, number])
         return extract_behaviour(lm, suite, number)
 
-    done = work.units(out, identity, ["norms-0", *(f"{kind}-{i}" for kind, i in order)], unit, "01 vectors")
+    done = work.units(at.out, identity, ["norms-0", *(f"{kind}-{i}" for kind, i in order)], unit, "01 vectors")
     if not work.is_main():
         return
     lists = [done[f"relation-{i}"] for i in range(len(names["relation"]))]
@@ -281,12 +282,9 @@ def main():
             arrays["head_effects"] = (np.stack([found["effects"] for found in lists]), ("relation", "layer", "head"))
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
-    saved = artifacts.save(out, stage="01_extract", config=config, inputs=inputs, arrays=arrays,
-                           tables=tables, results=results, t0=t0,
-                           sources=[__file__], data=suite.data)
-    print(f"01 extract  {len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait "
-          f"pairs kept  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+    at.save(config, f"{len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait pairs kept",
+            arrays=arrays, tables=tables, results=results)
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    stage.run(main)

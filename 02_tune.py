@@ -30,7 +30,7 @@ optimistic; stages 03 to 05 measure on the evaluation split.
               Chosen: the largest mean change among candidates that cost at most FACT_LOSS of the accuracy on
               facts, ties to the weaker; if all cost more, the one that costs least, flagged "facts_kept": false.
               Beside it "window": by the same rule what leaves the least bias, the mean size of the log-odds when
-              each probe is steered against its lean (lib.values), facts counted under both signs.
+              each probe is steered against its lean (lib.studies.values), facts counted under both signs.
 
 reads   01_extract: vectors, concepts, residual norms; the suite's tuning split
 writes  tuned.json         {key: {"layer", "coefficient", "relative_strength", "score", ...}} with, by kind,
@@ -51,13 +51,18 @@ cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; 
 
     python 02_tune.py --model data/models/pico-llama
 """
-import time
-
 import numpy as np
 
-from lib import (artifacts, cases, judges, metrics, models, propensity, relations, suite as suites, tuning, values,
-                 work)
+from lib import stage
+
+CLI = stage.cli(__doc__)
+AFTER = ("01_extract",)
+stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before torch is imported
+
+from lib import metrics, suite as suites, work
 from lib.artifacts import UserError
+from lib.judging import cases
+from lib.studies import propensity, relations, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
@@ -87,7 +92,7 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
     """Trait candidates: mean expression and coherence of each point on the tune questions, generated at once.
 
     points   [(key, layer, relative strength, coefficient)]; coefficient 0 is unsteered
-    returns  one candidate (see lib.tuning) per point, in order, with its answers ("outputs") and their scores
+    returns  one candidate (see lib.studies.tuning) per point, in order, with its answers ("outputs") and their scores
     A point of which the judge scored no answer has neither score and n = 0, and is not chosen."""
     names, jobs, where = {key: key.removeprefix("trait/") for key, *_ in points}, [], []
     asked = {key: suites.tasks(suite, "question", "tune", name)[:QUESTIONS[profile]] for key, name in names.items()}
@@ -173,28 +178,19 @@ def headline(results):
 
 
 def main():
-    args = artifacts.cli(__doc__).parse_args()
-    t0, root, profile = time.time(), artifacts.stage_paths(args), args.profile
-    out = root / "02_tune"
+    args = CLI.parse_args()
 
     # 1. model, suite, vectors, and what fixes the numbers
-    suite = suites.load(args.suite, profile)
-    extracted = artifacts.load(root / "01_extract", "01_extract")
-    lm = models.load(args.model)
-    judge = judges.load(args.judge, suite, lm)
-    if (extracted.config["model"], extracted.config["judge"]) != (lm.identity, judge.name) or \
-            extracted.manifest["inputs"]["suite"] != suite.digest:
-        raise UserError(f"{extracted.path}: made from another model, judge or suite; delete it and run 01 again")
-    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+    at, profile = stage.open(args, __file__, AFTER), args.profile
+    (extracted,), lm, suite = at.before, at.lm, at.suite
+    config = at.config | {
               "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
               "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],
               NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
               "fact_loss": FACT_LOSS}
-    inputs = {"suite": suite.digest, "01_extract": extracted.digest}
-    identity = {"stage": "02_tune", "config": config, "inputs": inputs}
-    vectors = dict(zip([c["key"] for c in extracted.table("concepts")], extracted.array("vectors")))
+    identity, vectors = at.identity(config), at.vectors()
     norms = {name: extracted.array(name) for name in ("residual_norm", "residual_norm_raw")
              if f"{name}.npy" in extracted.manifest["outputs"]}
     chat, raw = norms.get("residual_norm"), norms.get("residual_norm_raw")
@@ -203,7 +199,7 @@ def main():
 
     # 2. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
-    candidates, chosen, narrow = tune_traits(lm, suite, profile, judge, traits, chat, out, identity)
+    candidates, chosen, narrow = tune_traits(lm, suite, profile, at.judge, traits, chat, at.out, identity)
 
     # 3. behaviours, relations, values: every layer in one sweep per concept
     voting = [b for b in suite.behaviours if b["name"] in LAYER_SETS] or suite.behaviours
@@ -226,7 +222,7 @@ def main():
         pairs = suites.relation_split(concepts[key], "tune")
         return relations.sweep_layers(lm, pairs, suite.templates[0], points[key], vectors[key], by_way)
 
-    done = work.units(out, identity, list(concepts), unit, "02 sweeps") if concepts else {}
+    done = work.units(at.out, identity, list(concepts), unit, "02 sweeps") if concepts else {}
     if not work.is_main():
         return
 
@@ -255,11 +251,8 @@ def main():
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
                               for key, found in chosen.items() for item, output, e, c in zip(*(
                                   found[name] for name in ("items", "outputs", "expressions", "coherences")))]
-    saved = artifacts.save(out, stage="02_tune", config=config, inputs=inputs, results=results, t0=t0,
-                           tables={name: table for name, table in tables.items() if table},
-                           sources=[__file__])
-    print(f"02 tune  {headline(results)}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+    at.save(config, headline(results), results=results, tables={name: table for name, table in tables.items() if table})
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    stage.run(main)

@@ -23,7 +23,7 @@ behaviours  s(v_A, D_B): mean steerability (slope of propensity against the mult
 relations   antonym vector (made in template 0) on the queries of all templates, bare (level 0), behind 1, 3, 10
             neutral sentences (levels 1, 2, 3), behind DISTRACTORS synonym pairs or CONFLICT (level 4). Controls of the
             same norm at the same layer: random, minus, the synonym's vector, an unrelated relation's. All the ways
-            to make the vector (lib.relations), each at its own tuned layer, on bare queries of all templates, in all
+            to make the vector (lib.studies.relations), each at its own tuned layer, on bare queries of all templates, in all
             contexts of template 0, and at the end of lists with shuffled answers.
                 gain = log p(antonym) steered - unsteered, minus the mean of that over random vectors
 values      log-odds of the positive side, accuracy on unrelated facts, perplexity of neutral text, against relative
@@ -67,12 +67,17 @@ cost    about 4 min for the testbed and a 3 M-parameter model on one CPU core; s
 
     python 03_transfer.py --model data/models/pico-llama
 """
-import time
-
 import numpy as np
 
-from lib import (artifacts, cases, judges, metrics, models, propensity, relations, suite as suites, transfer, values,
-                 work)
+from lib import stage
+
+CLI = stage.cli(__doc__)
+AFTER = ("01_extract", "02_tune")
+stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before torch is imported
+
+from lib import metrics, suite as suites, work
+from lib.judging import cases, judges
+from lib.studies import propensity, relations, transfer, values
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -162,18 +167,12 @@ def measure_behaviour(lm, suite, behaviour, vectors, tuned):
 
 
 def main():
-    args, t0 = artifacts.cli(__doc__).parse_args(), time.time()
+    args = CLI.parse_args()
 
     # 1. data: vectors, what was tuned, and an evaluation split that no stage has seen yet
-    folder, profile = artifacts.stage_paths(args), args.profile
-    extract, tune = (artifacts.load(folder / stage, stage) for stage in ("01_extract", "02_tune"))
-    suite, lm = suites.load(args.suite, profile), models.load(args.model)
-    judge = judges.load(args.judge, suite, lm)
-    inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
-    if (tune.config["model"], tune.config["judge"]) != (lm.identity, judge.name) or \
-            not tune.manifest["inputs"].items() <= inputs.items():
-        raise artifacts.UserError(f"{tune.path}: made from another model, judge, suite or 01_extract; run it again")
-    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+    at, profile = stage.open(args, __file__, AFTER), args.profile
+    (extract, tune), lm, suite, judge = at.before, at.lm, at.suite, at.judge
+    config = at.config | {
               "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
               "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],
               "first_token": FIRST_TOKEN, "settings": SETTINGS,
@@ -182,8 +181,7 @@ def main():
               "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
               "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
               "ways": [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]}
-    out, identity = folder / "03_transfer", {**config, **inputs}
-    vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
+    out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, {}
 
     # 2. traits in other tasks
@@ -283,15 +281,12 @@ def main():
         return
 
     # 5. artifacts
-    saved = artifacts.save(
-        out, stage="03_transfer", config=config, inputs=inputs, arrays=arrays, tables=tables, t0=t0,
-        results={**results, "not_testable": missing}, sources=[__file__])
     heads = (("traits", "transfer_gap"), ("behaviours", "id_ood_spearman"), ("relations", "antonym_gain"),
              ("values", "shift"))
     shown = "  ".join(f"{key} {results[part][key]['value']:.2f}" for part, key in heads
                       if key in results.get(part, {}))
-    print(f"03 transfer  {lm.name}  {shown}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+    at.save(config, shown, arrays=arrays, tables=tables, results={**results, "not_testable": missing})
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    stage.run(main)

@@ -41,11 +41,17 @@ cost    about 4 min for the testbed and a 3 M-parameter model on one CPU core; s
 
     python 04_compose.py --model data/models/pico-llama
 """
-import time
-
 import numpy as np
 
-from lib import artifacts, cases, compose, judges, models, subsets, suite as suites, work
+from lib import stage
+
+CLI = stage.cli(__doc__)
+AFTER = ("01_extract", "02_tune")
+stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before torch is imported
+
+from lib import compose, suite as suites, work
+from lib.judging import cases
+from lib.studies import subsets
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 4
@@ -138,34 +144,25 @@ def evaluation_jobs(lm, suite, found, n, n_other, vectors, tuned, norms, chosen)
 
 
 def main():
-    args, t0 = artifacts.cli(__doc__).parse_args(), time.time()
+    args = CLI.parse_args()
 
     # 1. data: vectors, what was tuned for each trait alone, and the subsets
-    folder, profile = artifacts.stage_paths(args), args.profile
-    extract, tune = (artifacts.load(folder / stage, stage) for stage in ("01_extract", "02_tune"))
-    suite, lm = suites.load(args.suite, profile), models.load(args.model)
-    judge = judges.load(args.judge, suite, lm)
-    inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest}
-    if (tune.config["model"], tune.config["judge"]) != (lm.identity, judge.name) or \
-            not tune.manifest["inputs"].items() <= inputs.items():
-        raise artifacts.UserError(f"{tune.path}: made from another model, judge, suite or 01_extract; run it again")
+    at, profile = stage.open(args, __file__, AFTER), args.profile
+    (extract, tune), lm, suite, judge = at.before, at.lm, at.suite, at.judge
     length = suite.max_new_tokens
-    config = {"model": lm.identity, "suite": suite.name, "profile": profile, "judge": judge.name,
+    config = at.config | {
               "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
               "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,
               "bounds": BOUNDS, "scales": SCALES, "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
               "coherent": COHERENT, "max_new_tokens": length}
-    out, identity = folder / "04_compose", {**config, **inputs}
+    out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, norms = tune.table("tuned"), extract.array("residual_norm")
-    vectors = dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
-    save = {"stage": "04_compose", "config": config, "inputs": inputs, "t0": t0, "sources": [__file__]}
     if not found:
         if work.is_main():
             reason = "no trait of a group has a vector"
-            saved = artifacts.save(out, results={"n": {"left_out": left_out}, "not_testable": dict.fromkeys(
-                ("slope", "best_method_share", "solved_minus", "order"), reason)}, **save)
-            print(f"04 compose  {lm.name}  {reason}  {time.time() - t0:.0f} s  digest {saved.digest[:12]}")
+            at.save(config, reason, results={"n": {"left_out": left_out}, "not_testable": dict.fromkeys(
+                ("slope", "best_method_share", "solved_minus", "order"), reason)})
         return
 
     # 2. tune split: what every setting trades for every k, and which is used
@@ -203,11 +200,10 @@ def main():
     tables = {"cases.jsonl": told, "prompts.jsonl": prompts, "cells.jsonl": records, "curves": curves,
               "fronts": fronts, "traits": subsets.traits_apart(records, (*METHODS, *REFERENCES)),
               "orders": turns, "winners": winners}
-    saved = artifacts.save(out, tables={name: rows for name, rows in tables.items() if rows}, results=results, **save)
     slopes = "  ".join(f"{method} {s['value']:.1f}" for method, s in results.get("slope", {}).items())
-    print(f"04 compose  {lm.name}  slope: {slopes or 'not testable'}  {time.time() - t0:.0f} s  "
-          f"digest {saved.digest[:12]}")
+    at.save(config, f"slope: {slopes or 'not testable'}", results=results,
+            tables={name: rows for name, rows in tables.items() if rows})
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    stage.run(main)

@@ -43,12 +43,20 @@ cost    about a minute for 40 behaviours of 36 inputs, two free CPU cores and a 
     python 05_reliability.py --model data/models/pico-llama
     python 05_reliability.py --across --model data/models/pico-llama --model data/models/pico-gpt2
 """
-import time
-
 import numpy as np
 
-from lib import artifacts, metrics, models, propensity, reliability, suite as suites, work
+from lib import stage
+from lib.identity import ROOT, sha256
+
+CLI = stage.cli(__doc__, many=True)
+CLI.add_argument("--across", action="store_true", help="compare finished runs; loads no model")
+AFTER = ("01_extract", "02_tune")
+PUBLISHED = ROOT / "data" / "published.json"                # per-dataset values of three models
+stage.begin(__name__, CLI, AFTER, [PUBLISHED])              # up to date? says so and ends, before torch is imported
+
+from lib import artifacts, metrics, suite as suites, work
 from lib.artifacts import UserError
+from lib.studies import propensity, reliability
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 5
@@ -56,7 +64,6 @@ MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 CONTROLS = (-1.0, 1.0)               # two rows per control vector instead of six; see above
 N_RANDOM = {"full": 20, "smoke": 3}  # random directions per behaviour
 N_PERMUTATIONS = 200                 # label permutations for the share of variance that chance explains
-PUBLISHED = artifacts.ROOT / "data" / "published.json"      # per-dataset values of three models
 RANDOM_QUANTILE = 0.95               # a steerable behaviour beats this quantile of the random directions
 # ------------------------------------------------------------------------------------------------------------
 STEPS = [m for m in MULTIPLIERS if m]
@@ -107,7 +114,7 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
 
 
 def per_input(done):
-    """Slopes and fits of one behaviour from what `measure` found: what lib.reliability.record reads."""
+    """Slopes and fits of one behaviour from what `measure` found: what lib.studies.reliability.record reads."""
     low, high = (MULTIPLIERS.index(m) for m in CONTROLS)
     done, width = {name: value.astype(np.float64) for name, value in done.items()}, CONTROLS[1] - CONTROLS[0]
     got = {f"{name}_slopes": (done[name][..., 1] - done[name][..., 0]) / width
@@ -121,25 +128,19 @@ def per_input(done):
                      for name in ("raw", "sum", "sum_raw", "published", "overlap")}}
 
 
-def one_model(args, t0):
+def one_model(args):
     # 1. data: vectors and strengths of the stages before, inputs of the suite
-    root, n_random = artifacts.stage_paths(args), N_RANDOM[args.profile]
-    out = root / "05_reliability"
-    extract, tune = (artifacts.load(root / stage, stage) for stage in ("01_extract", "02_tune"))
-    suite, lm = suites.load(args.suite, args.profile), models.load(args.model)
-    config = {"model": lm.identity, "suite": suite.name, "profile": args.profile, "seed": SEED,
-              "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
+    at, n_random = stage.open(args, __file__, AFTER, judged=False), N_RANDOM[args.profile]
+    (extract, tune), lm, suite = at.before, at.lm, at.suite
+    at.inputs["published"] = sha256(PUBLISHED)
+    config = at.config | {
+              "seed": SEED, "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
               "n_permutations": N_PERMUTATIONS, "random_quantile": RANDOM_QUANTILE,
               "methods": extract.config.get("methods", [])}
-    inputs = {"suite": suite.digest, "01_extract": extract.digest, "02_tune": tune.digest,
-              "published": artifacts.sha256(PUBLISHED)}
-    save = {"stage": "05_reliability", "config": config, "inputs": inputs, "t0": t0,
-            "sources": [__file__]}
     if not suite.behaviours:
         if work.is_main():
             why = dict.fromkeys(reliability.GROUPS, "the suite has no behaviours")
-            artifacts.save(out, results={"not_testable": why}, **save)
-            print(f"05 reliability  {lm.name}  the suite has no behaviours")
+            at.save(config, "the suite has no behaviours", results={"not_testable": why})
         return
 
     # 2. every row of every behaviour; a unit is one behaviour
@@ -157,7 +158,7 @@ def one_model(args, t0):
         return measure(lm, suite, suite.behaviours[number], chosen, made[layer], published[number, layer], others,
                        [SEED, 1, number], n_random)
 
-    done = work.units(out, {**config, **inputs}, list(numbers), unit, "05 reliability")
+    done = work.units(at.out, at.identity(config), list(numbers), unit, "05 reliability")
     if not work.is_main():
         return
 
@@ -189,33 +190,31 @@ def one_model(args, t0):
         second = "multiplier" if key.startswith("propensity") else "vector" if key.endswith("_slopes") else None
         return ("input", second) if second else ("input",)
 
-    saved = artifacts.save(out, results=results, tables={"behaviours": records, "items.jsonl": items}, **save,
-                           arrays={key: (np.concatenate(parts), axes(key)) for key, parts in arrays.items()})
     share = results["anti_steerable"]["share"]
-    print(f"05 reliability  {lm.name}  {results['n']['steerable']} of {len(records)} behaviours steer, anti-steerable "
-          f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]  {time.time() - t0:.0f} s  "
-          f"digest {saved.digest[:12]}")
+    at.save(config, f"{results['n']['steerable']} of {len(records)} behaviours steer, anti-steerable "
+                    f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]", results=results,
+            tables={"behaviours": records, "items.jsonl": items},
+            arrays={key: (np.concatenate(parts), axes(key)) for key, parts in arrays.items()})
 
 
-def across(args, t0):
+def across(args):
     """Is steerability a property of the behaviour? Rank correlation over behaviours between every two models."""
-    names = [artifacts.model_name(model) for model in args.model]
+    names = [stage.model_name(model) for model in args.model]
     if len(set(names)) < max(2, len(names)):
         raise UserError("--across compares models: give --model at least twice, with different models")
-    stages = [artifacts.load(artifacts.stage_paths(args, model) / "05_reliability", "05_reliability")
-              for model in args.model]
-    digests = {stage.manifest["inputs"]["suite"] for stage in stages}
+    found = [artifacts.load(stage.paths(args, model) / "05_reliability", "05_reliability") for model in args.model]
+    digests = {artifact.manifest["inputs"]["suite"] for artifact in found}
     if len(digests) > 1:
-        raise UserError(f"{' and '.join(str(stage.path) for stage in stages)}: made from different suites")
-    tables = [{record["name"]: record for record in stage.table("behaviours")}
-              if "behaviours.json" in stage.manifest["outputs"] else {} for stage in stages]
-    idle = [name for name, stage in zip(names, stages) if not reliability.steers(stage.results)]
+        raise UserError(f"{' and '.join(str(artifact.path) for artifact in found)}: made from different suites")
+    tables = [{record["name"]: record for record in artifact.table("behaviours")}
+              if "behaviours.json" in artifact.manifest["outputs"] else {} for artifact in found]
+    idle = [name for name, artifact in zip(names, found) if not reliability.steers(artifact.results)]
     rows, results = reliability.compare(names, tables, idle, [SEED, 4])
     saved = artifacts.save(
-        artifacts.stage_paths(args, "+".join(names)) / "05_across", stage="05_across", results=results, t0=t0,
-        config={"models": names, "suite": stages[0].config["suite"], "profile": args.profile, "seed": SEED},
+        stage.target(args, "05_reliability"), stage="05_across", results=results,
+        config={"models": names, "suite": found[0].config["suite"], "profile": args.profile, "seed": SEED},
         inputs={"suite": digests.pop(),
-                **{f"{name}/05_reliability": stage.digest for name, stage in zip(names, stages)}},
+                **{f"{name}/05_reliability": artifact.digest for name, artifact in zip(names, found)}},
         tables={"pairs": rows} if rows else {},
         sources=[__file__])
     rho = results.get("steerability", {}).get("spearman")
@@ -224,17 +223,15 @@ def across(args, t0):
 
 
 def main():
-    parser = artifacts.cli(__doc__, many=True)
-    parser.add_argument("--across", action="store_true", help="compare finished runs; loads no model")
-    args, t0 = parser.parse_args(), time.time()
+    args = CLI.parse_args()
     if args.across:
-        across(args, t0)
+        across(args)
     elif len(args.model) != 1:
         raise UserError("--model: one model, or --across to compare several")
     else:
         args.model = args.model[0]
-        one_model(args, t0)
+        one_model(args)
 
 
 if __name__ == "__main__":
-    artifacts.run(main)
+    stage.run(main)

@@ -51,8 +51,8 @@ def traits(lm):
     one, two = {t: [] for t in TRAITS}, {p: [] for p in pairs}
     none, coherent, plain, facts = {t: [] for t in TRAITS}, [], [], []
     for (asked, item, _), text in zip(jobs, texts):
-        scores = [tb.expression(t, text, item) for t in asked]
-        c = tb.coherence(text, item)
+        scores = [tb.SCORER.expression(t, text, item) for t in asked]
+        c = tb.SCORER.coherence(text, item)
         if len(asked) == 1:
             one[asked[0]].append(scores[0])
             coherent.append(c)
@@ -61,9 +61,9 @@ def traits(lm):
         else:
             plain.append(c)
             for t in TRAITS:
-                none[t].append(tb.expression(t, text, item))
+                none[t].append(tb.SCORER.expression(t, text, item))
             if item["task"] != "question":
-                facts.append(100 * tb.facts_carried(text, item))
+                facts.append(100 * tb.SCORER.carried(item, tb.SCORER.parse(text, item["task"])[0]))
     return {"instructed": {t: float(np.mean(v)) for t, v in one.items()},
             "uninstructed": {t: float(np.mean(v)) for t, v in none.items()},
             "pairs": {"+".join(p): np.mean(v, axis=0).tolist() for p, v in two.items()},

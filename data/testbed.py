@@ -1,28 +1,25 @@
 """The grammar of the testbed: a small English world in which everything is planted and scored exactly.
 
     content (facts) -> neutral sentences -> traits -> text        render()
-    text -> traits removed -> sentences parsed -> facts           expression(), coherence()
+    text -> traits removed -> sentences parsed -> facts           SCORER (lib/judging/scorers.py)
 
 It writes the suite (`python -m data.testbed`, into data/suites/testbed) and, for
 `data/train_testbed.py`, an endless stream of training examples. The suite's contents are held
 out: a (activity, setting) or (person, event) combination, a behaviour statement, or a
 (word pair, template) combination whose hash falls into the held-out third never occurs in training.
-
-    expression  0-100: share of the places where a trait can show at which it does show
-    coherence   0-100: mean of (share of words in sentences that parse) and (share of facts carried)
 """
 import hashlib
 import json
 import math
 import re
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from data import lexicon as lex
 from data.styles import GROUPS, TRAITS, clash, instruction
+from lib.judging.scorers import Grammar
 
 # --- settings that change the numbers ----------------------------------------------------------
 SEED = 20261121
@@ -203,128 +200,15 @@ def render(rng, item, traits=()):
     return text
 
 
-# --- scoring: text -> traits removed -> sentences -> facts -----------------------------------------
-@cache
-def _pattern(trait):
-    """Regex that counts the forms of a phrase trait, any case."""
-    return re.compile("|".join(re.escape(f.lower()) for f in sorted(TRAITS[trait].forms, key=len, reverse=True)))
+# --- scoring ---------------------------------------------------------------------------------------
+def grammar():
+    """grammar.json of the suite: what lib/judging/scorers.py needs to score a text exactly."""
+    return {"sentences": SENTENCES, "ands": {task: 3 if task == "question" else 2 for task in TASK_ROLES}, "roles": TASK_ROLES,
+            "frames": FRAMES, "slots": SLOTS, "greetings": lex.GREETINGS, "closings": lex.CLOSINGS,
+            "traits": {t.name: {"kind": t.kind, "forms": t.forms, "closing": t.closing} for t in TRAITS.values()}}
 
 
-LINE = {"steps": r"(?:step |part )\d: |\d\. ", "headers": r"# (?:overview|details|outcome|background|notes)$",
-        "questionanswer": r"q: [^?\n]*\? a: ", "screenplay": r"(?:narrator|voice|hero): ", "bullets": r"[-*•] "}
-LINE = {k: re.compile("^(?:" + v + ")", re.M) for k, v in LINE.items()}
-MARKED = sorted({w.upper() for frames in FRAMES.values() for f in frames for w in re.findall(r"\*(\w+)\*", f)})
-
-
-def body(text, task):
-    """The part of an answer in which traits show: an email without its greeting and closing line."""
-    lines = text.strip().split("\n")
-    if task == "email":
-        if lines and lines[0] in lex.GREETINGS:
-            lines = lines[1:]
-        if lines and lines[-1] in lex.CLOSINGS:
-            lines = lines[:-1]
-    return "\n".join(lines)
-
-
-def shown(trait, text, task):
-    """(places at which `trait` shows, places at which it could) in `text`."""
-    t, raw = TRAITS[trait], body(text, task)
-    low = raw.lower()
-    ands = 3 if task == "question" else 2
-    if t.kind in ("prefix", "suffix"):
-        return len(_pattern(trait).findall(low)), SENTENCES
-    if t.kind == "after":
-        long = len(_pattern("longflowing").findall(low)) + len(_pattern("streamofconsciousness").findall(low))
-        return len(_pattern(trait).findall(low)), 1 if long >= SENTENCES - 1 else SENTENCES
-    if t.kind == "once":
-        return len(_pattern(trait).findall(low)), 1
-    if t.kind == "frame":
-        return (any(f.lower() in low for f in t.forms) + any(f.lower() in low for f in t.closing)), 2
-    if t.kind == "lines":
-        return len(LINE[trait].findall(low)), SENTENCES
-    if t.name == "shortpunchy":
-        return low.count(". and ") - low.count(". and now a word from our sponsor"), ands     # which is radio
-    if t.kind == "join":
-        return len(_pattern(trait).findall(low)), SENTENCES - 1
-    if t.name == "ampersands":
-        return len(re.findall(r"\s&\s", raw)), ands
-    if t.name == "allcaps":
-        return len(re.findall(r"\b(?:" + "|".join(MARKED) + r")\b", raw)), SENTENCES
-    best = max(sum(f in low for f in family) for family in t.forms)        # rhyming: the commonest ending
-    return (best if best > 1 else 0), SENTENCES
-
-
-def expression(trait, text, item):
-    """Trait expression 0-100: share of the places in `text` where `trait` can show and does.
-
-    KeyError for a trait that the testbed does not have.
-    """
-    hits, places = shown(trait, text, item["task"])
-    return 100.0 * min(hits, places) / places
-
-
-@cache
-def _phrases():
-    forms = [f for t in TRAITS.values() if t.kind in ("prefix", "suffix", "after", "once", "frame") for f in t.forms + t.closing]
-    forms += [f for family in TRAITS["rhyming"].forms for f in family]
-    return re.compile("|".join(r"(?:,? ?)" + re.escape(f.lower()) + r",?" for f in sorted(forms, key=len, reverse=True)))
-
-
-@cache
-def _sentence(role):
-    """Regexes of all neutral sentences of a role, with groups for the slots."""
-    alt = {k: "|".join(re.escape(v.lower()) for v in sorted(set(vs), key=len, reverse=True)) for k, vs in SLOTS[role].items()}
-    out = []
-    for frame in FRAMES[role]:
-        rx = re.escape(frame.replace("*", "")).replace(r"\{", "{").replace(r"\}", "}").replace(r"\ ", " ")
-        for slot in re.findall(r"{(\w+)}", rx):
-            rx = rx.replace("{" + slot + "}", f"(?P<{slot}>{alt.get(slot) or alt['xy']})")
-        out.append(re.compile(rx))
-    return out
-
-
-def parse(text, task):
-    """Undo every trait and parse what is left: ({role: slot values}, words parsed, words not parsed)."""
-    low = body(text, task).lower()
-    for rx in LINE.values():
-        low = rx.sub(" ", low)
-    low = low.replace("&", "and").replace(". and ", " and ")
-    for join in TRAITS["longflowing"].forms:
-        low = low.replace(join, ". ")
-    low = re.sub(r"\.\.\.(?: (?:hmm|wait|oh and) )?", ". ", low)
-    junk = 0
-    for t in TRAITS.values():               # a form repeated beyond its places is noise, not style
-        hits, places = shown(t.name, text, task) if t.kind in ("prefix", "suffix", "after", "once") else (0, 1)
-        junk += 2 * max(0, hits - max(places, SENTENCES if t.kind == "after" else places))
-    low = _phrases().sub(" ", low)
-    found, parsed = {}, 0
-    for part in re.split(r"[.!?\n]+", low):
-        words = " ".join(part.split()).strip(" ,;:")
-        if not words:
-            continue
-        for role in TASK_ROLES[task]:
-            m = next((m for rx in _sentence(role) if (m := rx.fullmatch(words))), None)
-            if m and role not in found:
-                found[role] = set(m.groupdict().values())
-                parsed += len(words.split())
-                break
-        else:
-            junk += len(words.split())
-    return found, parsed, junk
-
-
-def facts_carried(text, item):
-    """Share of the item's facts that stand in a parsed sentence of the right role."""
-    found, _, _ = parse(text, item["task"])
-    want = [(role, v.lower()) for role, vs in item["facts"].items() for v in vs]
-    return sum(v in found.get(role, ()) for role, v in want) / len(want)
-
-
-def coherence(text, item):
-    """Coherence 0-100: half for words that parse, half for facts of the item that are carried."""
-    _, parsed, junk = parse(text, item["task"])
-    return 50.0 * (parsed / (parsed + junk) if parsed else 0.0) + 50.0 * facts_carried(text, item)
+SCORER = Grammar(json.loads(json.dumps(grammar())))
 
 
 # --- behaviours --------------------------------------------------------------------------------
@@ -663,6 +547,7 @@ def suite():
         files[f"relations/{r}.json"] = {"name": r, "pairs": [[str(w), pairs[str(w)]] for w in rng.permutation(list(pairs))]}
     files["templates.json"] = [{"name": n, "pair": t, "query": t.split(" {y}")[0]} for n, t in TEMPLATES]
     files["values.json"] = suite_values()
+    files["grammar.json"] = grammar()
     return files
 
 

@@ -3,19 +3,12 @@
     <name>.npy, <name>.json, <name>.jsonl     one file per array or table
     manifest.json   identity: stage, config, digests of the inputs, hashes of the outputs, results, and
                     `digest`, the SHA-256 over all of these; the same inputs give the same bytes
-    run.json        circumstance: time, seconds, command, versions, machine, commit, hashes of the sources, and of
-                    the data files where a stage names them
+    run.json        circumstance: time, seconds, command, versions, machine, commit, the sources by meaning
+                    (lib.identity), and hashes of the data files
 
 A stage folder is written beside its place and renamed into it, so one that has a manifest is complete.
-
-    python -m lib.artifacts verify outputs           re-hash the stage folders below `outputs`, and what they came from
-    python -m lib.artifacts compare outputs again    hold the stage folders below `again` to those below `outputs`
-    python -m lib.artifacts trace R2                 from a claim, a figure or a key back to artifact, line and inputs
 """
-import argparse
-import ast
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
@@ -29,19 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
+from lib import identity
+from lib.identity import ROOT, sha256
+
 SCHEMA = 1
 DIGITS = 6                       # significant digits kept in `results`; arrays and tables are kept exactly
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class UserError(Exception):
     """Something the user can put right. Shown as one line, exit status 2 (see `run`)."""
-
-
-def sha256(path):
-    """Hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(value):
@@ -95,7 +84,7 @@ def save(out, *, stage, config, inputs, arrays=None, tables=None, results=None, 
     arrays  {name: (ndarray, axis names)} -> <name>.npy, C order
     tables  {name: JSON-able} -> <name>.json; a name that ends in .jsonl takes a list of rows
     inputs  {label: digest}; a label that names a stage folder beside `out` is followed by `verify`
-    sources files whose hashes go to run.json, with those of all project modules they import
+    sources scripts whose meaning (lib.identity) goes to run.json, with that of all project modules they import
     data    {"licence", "source", "files": {name: sha256}} of the suite, for run.json; t0 time.time() at the start
     UserError for an empty array or table, a non-finite number, or an `out` that is no stage folder."""
     out = Path(out)
@@ -158,37 +147,17 @@ def _circumstance(sources, data, t0):
             done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True)
             return done.stdout.strip() if done.returncode == 0 else None
     dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!outputs", ":!report")
-    loaded = [package for package in ("numpy", "torch", "transformers") if package in sys.modules]
-    cuda = "torch" in loaded and sys.modules["torch"].cuda.is_available()
+    cuda = "torch" in sys.modules and sys.modules["torch"].cuda.is_available()
     return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "wall_s": None if t0 is None else round(time.time() - t0, 1),
-            "versions": {"python": platform.python_version(),
-                         **{package: importlib.metadata.version(package) for package in loaded}},
+            "versions": identity.versions(),
             "machine": {"system": platform.system(), "cpu": platform.machine(), "cpus": os.cpu_count(),
                         "gpu": sys.modules["torch"].cuda.get_device_name() if cuda else None,
                         "ranks": int(os.environ.get("WORLD_SIZE", 1))},
             "commit": git("rev-parse", "HEAD"), "dirty": None if dirty is None else bool(dirty),
-            "sources": {os.path.relpath(path, ROOT): sha256(path) for path in closure(sources)},
+            "sources": identity.sources(sources),
             **({} if data is None else {"data": data})}
-
-
-def closure(paths):
-    """Sorted paths of the files `paths` and of the modules of lib and data that they import, at any depth."""
-    found, left = set(), {Path(path).resolve() for path in paths}
-    while left:
-        path = left.pop()
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.suffix == ".py" else ():
-            names = [alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)]
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or "", *(f"{node.module}.{name}" for name in names)]
-            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
-                names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-            files = {ROOT / (name.replace(".", "/") + ".py") for name in names
-                     if name.split(".")[0] in ("lib", "data") and name != "lib.audit"}     # which makes nothing
-            left |= {file for file in files if file.is_file()} - found
-    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -234,34 +203,6 @@ def load(path, stage=None):
     return Artifact(path, manifest)
 
 
-def model_name(model):
-    """Folder name for a model: the basename of a folder, or a hub id with "/" written as "--"."""
-    return Path(model).resolve().name if Path(model).is_dir() else str(model).strip("/").replace("/", "--")
-
-
-def stage_paths(args, model=None):
-    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke][-by-<judge>]."""
-    suite = Path(args.suite).resolve().name if Path(args.suite).is_dir() else args.suite
-    judge = getattr(args, "judge", None)
-    if judge and judge.partition(":")[0] not in ("rules", "self", "model", "api"):        # before anything is loaded
-        raise UserError(f"unknown judge {judge!r}; there are: rules, self, model:<id or folder>, api:<model>")
-    leaf = suite + ("-smoke" if args.profile == "smoke" else "") + (
-        "-by-" + judge.replace("/", "--").replace(":", "--") if judge else "")
-    return Path(args.out) / model_name(args.model if model is None else model) / leaf
-
-
-def cli(doc, many=False):
-    """Parser with the flags every stage shares; many=True: --model may be repeated and is a list."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, action="append" if many else "store",
-                        help="folder or Hugging Face id" + ("; repeat for several" if many else ""))
-    parser.add_argument("--suite", default="testbed", help="name of a folder in data/suites, or a folder")
-    parser.add_argument("--profile", choices=("full", "smoke"), default="full")
-    parser.add_argument("--judge", help="rules, self, model:<id> or api:<model>; default: the suite's")
-    parser.add_argument("--out", default="outputs", help="folder for all results")
-    return parser
-
-
 def run(main):
     """Call main(); a UserError becomes one line on stderr and exit status 2."""
     try:
@@ -269,10 +210,3 @@ def run(main):
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    # The commands live in a module of their own: editing them makes no artifact stale. Imported here as lib.artifacts,
-    # not as __main__, so that there is one UserError.
-    from lib import artifacts, audit
-    artifacts.run(audit.main)

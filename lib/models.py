@@ -12,7 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file, logging
 
-from lib.artifacts import UserError, digest_of, sha256
+from lib import identity
+from lib.artifacts import UserError, digest_of
 from lib.hooks import find_layers
 
 # A base model has no template. Plain labels are what such models meet in their training text; the line break
@@ -21,8 +22,6 @@ PLAIN_TEMPLATE = ("{% for m in messages %}{% if m.role == 'system' %}{{ m.conten
                   "User: {{ m.content }}\n{% endif %}{% endfor %}"
                   "{% if add_generation_prompt %}Assistant:\n{% endif %}")
 DATE = "26 Jul 2024"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                   "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja")
 
 
 @dataclass(eq=False)
@@ -132,7 +131,7 @@ def load(name_or_path, dtype="float32", device=None):
     if device != "auto":
         model.to(device)
     model.eval().requires_grad_(False)
-    folder = path if local else Path(cached_file(source, "config.json")).parent
+    files = identity.model_files(path if local else Path(cached_file(source, "config.json")).parent)
     own = bool(tokenizer.chat_template)
     if not own:
         tokenizer.chat_template = PLAIN_TEMPLATE
@@ -144,14 +143,13 @@ def load(name_or_path, dtype="float32", device=None):
     # Hub generation configs carry penalties and sampling settings that would change what greedy means.
     model.generation_config = GenerationConfig(eos_token_id=list(eos) or None, pad_token_id=pad)
     layers = find_layers(model)
-    weights = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
-    tokenizer_files = {name: sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
     name = path.resolve().name if local else source.replace("/", "--")
-    identity = {
+    found = {
         "id": name if local else source,
         "revision": None if local else getattr(model.config, "_commit_hash", None),
-        "weights": weights,
-        "tokenizer": digest_of(tokenizer_files),
+        "weights": {name: digest for name, digest in files.items() if ".safetensors" in name},
+        "config": {name: digest for name, digest in files.items() if name in identity.CONFIG_FILES},
+        "tokenizer": digest_of({name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}),
         "chat_template": {"sha256": digest_of(tokenizer.chat_template), "kind": "own" if own else "plain",
                           "system": "role" if _has_system_role(tokenizer) else "in user message"},
         "dtype": str(dtype),
@@ -159,7 +157,7 @@ def load(name_or_path, dtype="float32", device=None):
     }
     return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
               d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
-              identity=identity, eos=eos, max_tokens=getattr(config, "max_position_embeddings", None))
+              identity=found, eos=eos, max_tokens=getattr(config, "max_position_embeddings", None))
 
 
 def _render(tokenizer, system, user):

@@ -20,10 +20,12 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
-OBJECTS = ("suite", "relation", "values")          # kinds of which a file holds one, not a list
+OBJECTS = ("suite", "relation", "values", "grammar")          # kinds of which a file holds one, not a list
 OPTIONAL = (str, None)
 FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("relative", "raw"),
                     "max_new_tokens": int, "licence": str, "source": str},
+          "grammar": {"traits": dict, "frames": dict, "slots": dict, "roles": dict, "sentences": int, "ands": dict,
+                      "greetings": list, "closings": list},
           "trait": {"name": str, "group": OPTIONAL, "task": ("email", "summary", None), "preference": str,
                     "scope": ("global", "local"), "instructions": list},
           "sides": {"positive": str, "negative": str},
@@ -62,6 +64,7 @@ class Suite:
     facts: list
     neutral: list
     data: dict
+    grammar: dict                    # of exact scorers (lib.judging.scorers); {} where there are none
 
 
 def load(name, profile="full"):
@@ -79,7 +82,7 @@ def load(name, profile="full"):
         value = read_json(folder / file)
         return value if kind is None else _check(folder / file, kind, value)
 
-    head, traits = read("suite.json", "suite"), read("traits.json", "trait", [])
+    head, traits, grammar = read("suite.json", "suite"), read("traits.json", "trait", []), read("grammar.json", "grammar", {})
     behaviours = read("behaviours.json", "behaviour", [])
     for trait in traits:
         _check(f"{folder / 'traits.json'}, {trait['name']}.instructions", "sides", trait["instructions"])
@@ -117,7 +120,7 @@ def load(name, profile="full"):
     suite = Suite(head["name"], head["judge"], head["system"], head["strength"], head["max_new_tokens"], profile,
                   folder, digest_of(hashes), traits, tasks, behaviours, relations, templates, values["values"],
                   values["facts"], values["neutral"],
-                  {"licence": head["licence"], "source": head["source"], "files": hashes})
+                  {"licence": head["licence"], "source": head["source"], "files": hashes}, grammar)
     suite = _shrink(suite) if profile == "smoke" else suite
     for part in SPLITS:                                    # raises for the first part with an empty split
         for behaviour in suite.behaviours:
@@ -125,6 +128,14 @@ def load(name, profile="full"):
         for relation in suite.relations:
             relation_split(relation, part)
     return suite
+
+
+def judge_kind(name):
+    """(kind, model) of a judge's name (lib.judging.judges). UserError for one that is none."""
+    kind, _, which = name.partition(":")
+    if kind not in ("rules", "self", "model", "api") or bool(which) != (kind in ("model", "api")):
+        raise UserError(f"unknown judge {name!r}; there are: rules, self, model:<id or folder>, api:<model>")
+    return kind, which
 
 
 def _check(where, kind, value):
@@ -149,7 +160,7 @@ def _check(where, kind, value):
             elif allowed is int:
                 good, wanted = type(found) is int and found > 0, "a whole number above 0"
             else:
-                good, wanted = isinstance(found, allowed), {str: "text", list: "a list"}[allowed]
+                good, wanted = isinstance(found, allowed), {str: "text", list: "a list", dict: "an object"}[allowed]
             if not good:
                 raise UserError(f"{at}: {field!r} is {found!r}, expected {wanted}")
         name = record.get("id", record.get("name"))

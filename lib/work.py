@@ -2,8 +2,8 @@
 
 Each unit's result is a file, <out>.units/<identity>/<unit>.npz, written beside its place and renamed into it.
 A rerun skips the files that are there; `artifacts.save` deletes <out>.units when the stage is complete.
-<identity> is a hash over what the caller names and over the project's code, so units of other settings,
-inputs or code are never read.
+<identity> is a hash over what the caller names, over the meaning of the code and over versions (lib.identity), so units
+of other settings, inputs or code are never read.
 
 Under torchrun (RANK and WORLD_SIZE in the environment) rank r computes every WORLD_SIZE-th unit; the ranks
 meet through files on a shared file system and need no network of their own. A rank that fails leaves the
@@ -21,13 +21,13 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from lib.artifacts import ROOT, UserError, digest_of, plain, sha256
+from lib import identity as what_ran
+from lib.artifacts import ROOT, UserError, digest_of, plain
 
 POLL = 0.1                       # seconds between two looks at the folder
-MAIN = getattr(sys.modules["__main__"], "__file__", None)
-# Hashed once per process, at import: that is the code that runs, whatever is edited meanwhile.
-CODE = [sha256(path) for path in sorted((*ROOT.glob("lib/*.py"), *ROOT.glob("data/*.py")))]
-CODE += [sha256(MAIN)] if MAIN and os.path.isfile(MAIN) else []
+# Read once per process, at import: that is the code that runs, whatever is edited meanwhile.
+MAIN = Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve()
+CODE = [what_ran.sources([MAIN] if MAIN.parent == ROOT else ROOT.glob("lib/**/*.py")), what_ran.versions()]
 
 
 def ranks():

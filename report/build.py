@@ -20,13 +20,13 @@ Tokens of the template:
 reads   outputs/<model>/<suite>/<stage>/, outputs/<model>+<model>/<suite>/05_across/ (two models or more),
         report/claims.json, data/published.json, report/template.md
 writes  <to>/report.md, <to>/report.tex, <to>/figures/<name>.png, <to>/figures/<name>.csv
-        <to>/index.json     claims and figures with the artifacts they read, for `python -m lib.artifacts trace`
+        <to>/index.json     claims and figures with the artifacts they read, for `python -m report.audit trace`
         <to>/cases/<model>.md   prompts, answers and scores of three texts per trait
         <to>/report.pdf     where a TeX engine is installed; left alone if it is of this page already
         the block of --readme between its two marks: verdicts by model
 cost    seconds; no model is loaded
 
-    python report/build.py --model data/models/pico-llama --model data/models/pico-gpt2
+    python -m report.build --model data/models/pico-llama --model data/models/pico-gpt2
 """
 
 import ast
@@ -36,18 +36,13 @@ import io
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "report")]
-
-import draw  # noqa: E402
-import examples  # noqa: E402
-import figures  # noqa: E402
-import latex  # noqa: E402
-from lib import artifacts, audit, reliability, suite  # noqa: E402
-from lib.artifacts import UserError  # noqa: E402
+from lib import artifacts, suite
+from lib.artifacts import ROOT, UserError
+from lib.stage import cli, model_name, paths
+from lib.studies import reliability
+from report import audit, draw, examples, figures, latex
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 ACROSS = "05_across"
@@ -131,16 +126,16 @@ def load(args):
 
     UserError if a stage is missing, was edited, was made from another upstream, or from another suite or
     profile."""
-    names = [artifacts.model_name(model) for model in args.model]
+    names = [model_name(model) for model in args.model]
     if len(set(names)) < len(names):
         raise UserError(f"--model: {names} name the same output folder twice")
     found, suites = {}, {}
     for name, model in zip(names, args.model):
-        folder = artifacts.stage_paths(args, model)
+        folder = paths(args, model)
         for stage in STAGES:
             found[name, stage] = artifacts.load(folder / stage, stage)
     if len(names) > 1:
-        across = found["+", ACROSS] = artifacts.load(artifacts.stage_paths(args, "+".join(names)) / ACROSS, ACROSS)
+        across = found["+", ACROSS] = artifacts.load(paths(args, "+".join(names)) / ACROSS, ACROSS)
         for name in names:
             _same(across, f"{name}/05_reliability", found[name, "05_reliability"].digest)
     for (name, stage), artifact in found.items():
@@ -480,7 +475,7 @@ def trail(figure, number, rows, seen):
 
 
 def main():
-    parser = artifacts.cli(__doc__, many=True)
+    parser = cli(__doc__, many=True)
     parser.add_argument("--to", default=str(ROOT / "report"), help="folder for report.md and figures/")
     parser.add_argument("--readme", help="file whose marked block gets the verdicts by model")
     args = parser.parse_args()

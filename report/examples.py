@@ -5,7 +5,7 @@ last, the middle and the first are shown. All others are in 03_transfer/cases.js
 """
 import re
 
-from draw import number, table
+from report.draw import number, table
 
 ARMS = {"steered": "vector", "prompted": "instruction", "steered_prompted": "vector and instruction", "random": "random vector"}
 

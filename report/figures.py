@@ -2,10 +2,10 @@
 
 from matplotlib.patches import Patch, Rectangle
 
-from draw import BLUE, Figure, GREEN, GREY, PINK, RED, VERDICT, by_model, number, panels, plt, sources, table
-import figures_alignment
-import figures_preferences
-import figures_reliability
+from report.draw import BLUE, Figure, GREEN, GREY, PINK, RED, VERDICT, by_model, number, panels, plt, sources, table
+from report import figures_alignment
+from report import figures_preferences
+from report import figures_reliability
 
 
 # --- verdicts ---

@@ -1,6 +1,6 @@
 """Figures of the alignment study: antonyms across templates and contexts, values, facts and text."""
 
-from draw import (
+from report.draw import (
     BLACK,
     BLUE,
     Figure,

@@ -3,7 +3,7 @@
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from draw import (
+from report.draw import (
     BLACK,
     BLUE,
     Figure,

@@ -5,7 +5,7 @@ from matplotlib.patches import Patch
 
 from lib.artifacts import ROOT, read_json
 
-from draw import (
+from report.draw import (
     BLACK,
     BLUE,
     Figure,

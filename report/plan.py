@@ -16,7 +16,8 @@ import time
 import numpy as np
 import torch
 
-from lib import artifacts, engine, mediation, models, relations, subsets, suite as suites
+from lib import artifacts, engine, models, stage, suite as suites
+from lib.studies import mediation, relations, subsets
 
 PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
 
@@ -138,7 +139,7 @@ def probe(lm, suite, length):
 
 
 def main():
-    args = artifacts.cli(__doc__, many=True).parse_args()
+    args = stage.cli(__doc__, many=True).parse_args()
     suite = suites.load(args.suite, args.profile)
     for name in args.model:
         lm = models.load(name)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib import artifacts, engine, mediation, models, relations, suite as suites, values
+from lib import artifacts, engine, models, suite as suites
+from lib.studies import mediation, relations, values
 from lib.artifacts import UserError
 from lib.hooks import Place, patch, stack
 from tests import tiny

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import artifacts, audit
+from lib import artifacts
+from report import audit
 from lib.artifacts import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,8 +253,8 @@ def test_compare_takes_equal_bytes_or_estimates_inside_the_committed_interval(tm
 
 def test_sources_are_followed_through_imports():
     found = {str(path.relative_to(ROOT)) for path in artifacts.closure([ROOT / "02_tune.py"])}
-    assert {"02_tune.py", "lib/tuning.py", "lib/metrics.py", "lib/hooks.py", "data/testbed.py"} <= found
-    assert not found & {"lib/transfer.py", "lib/audit.py", "03_transfer.py"}
+    assert {"02_tune.py", "lib/studies/tuning.py", "lib/metrics.py", "lib/hooks.py", "data/testbed.py"} <= found
+    assert not found & {"lib/studies/transfer.py", "report/audit.py", "03_transfer.py"}
     assert artifacts.closure([ROOT / "lib/metrics.py"]) == [ROOT / "lib/artifacts.py", ROOT / "lib/metrics.py"]
 
 

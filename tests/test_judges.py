@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from lib import cases, endpoint as api, engine, judges, metrics, models
+from lib import engine, metrics, models
+from lib.judging import cases, endpoint as api, judges
 from lib.artifacts import ROOT, UserError, read_json
 from tests import tiny
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from data import papers
-from lib import artifacts, judges, suite as suites
+from lib import artifacts, suite as suites
+from lib.judging import judges
 from lib.artifacts import ROOT, UserError
 from lib.models import load as load_model
 from tests import tiny

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import artifacts, audit
+from lib import artifacts
+from report import audit
 from lib.artifacts import UserError
 from tests import tiny
 
@@ -179,11 +180,11 @@ def test_an_edit_is_found_by_name(clone, monkeypatch, stage, path, old, new, nam
 
 
 def test_a_gone_source_and_an_edited_result_are_found(clone, monkeypatch):
-    source, manifest = clone / "lib/cases.py", clone / f"outputs/{MODEL}/tea-smoke/02_tune/manifest.json"
+    source, manifest = clone / "lib/judging/cases.py", clone / f"outputs/{MODEL}/tea-smoke/02_tune/manifest.json"
     before = source.read_bytes()
     source.unlink()
     try:
-        assert any("lib/cases.py is gone" in fault for fault in faults(clone, monkeypatch, "02_tune"))
+        assert any("lib/judging/cases.py is gone" in fault for fault in faults(clone, monkeypatch, "02_tune"))
     finally:
         source.write_bytes(before)
     before = edit(manifest, b'"value": ', b'"value": 1')

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib import artifacts, directions, judges, relations, suite as suites, tuning
+from lib import artifacts, directions, suite as suites
+from lib.judging import judges
+from lib.studies import relations, tuning
 from tests import tiny
 
 ROOT = artifacts.ROOT

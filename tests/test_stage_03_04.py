@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import artifacts, audit, models, relations, subsets, suite as suites, transfer
+from lib import artifacts, models, suite as suites
+from lib.studies import relations, subsets, transfer
+from report import audit
 from tests import tiny
 
 ROOT = artifacts.ROOT

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import artifacts, metrics, reliability, suite as suites
+from lib import artifacts, metrics, suite as suites
+from lib.studies import reliability
 from tests import tiny
 
 stage = importlib.import_module("05_reliability")

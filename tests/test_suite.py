@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib import judges, suite as suites
+from lib import suite as suites
+from lib.judging import judges
 from lib.artifacts import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

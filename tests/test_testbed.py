@@ -28,17 +28,17 @@ def test_a_rendered_trait_scores_100_and_no_other_trait_shows(trait):
     rng, rows = items(1)
     for item in rows:
         text = tb.render(rng, item, [trait])
-        assert tb.expression(trait, text, item) == 100, text
-        assert tb.coherence(text, item) == 100, text
-        assert [t for t in TRAITS if t != trait and tb.expression(t, text, item)] == [], text
+        assert tb.SCORER.expression(trait, text, item) == 100, text
+        assert tb.SCORER.coherence(text, item) == 100, text
+        assert [t for t in TRAITS if t != trait and tb.SCORER.expression(t, text, item)] == [], text
 
 
 def test_neutral_text_shows_no_trait_and_is_coherent():
     rng, rows = items(2, 20)
     for item in rows:
         text = tb.render(rng, item)
-        assert tb.coherence(text, item) == 100
-        assert not any(tb.expression(t, text, item) for t in TRAITS)
+        assert tb.SCORER.coherence(text, item) == 100
+        assert not any(tb.SCORER.expression(t, text, item) for t in TRAITS)
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
@@ -50,8 +50,8 @@ def test_traits_of_a_group_show_together(k):
         assert not any(clash(a, b) for a, b in combinations(subset, 2))
         item = tb.task_item(rng, TRAITS[subset[0]].task, True)
         text = tb.render(rng, item, subset)
-        assert min(tb.expression(t, text, item) for t in subset) == 100, text
-        assert tb.coherence(text, item) >= 99, (text, tb.parse(text, item["task"]))
+        assert min(tb.SCORER.expression(t, text, item) for t in subset) == 100, text
+        assert tb.SCORER.coherence(text, item) >= 99, (text, tb.SCORER.parse(text, item["task"]))
 
 
 def test_coherence_falls_with_wrong_facts_noise_and_repetition():
@@ -59,22 +59,22 @@ def test_coherence_falls_with_wrong_facts_noise_and_repetition():
     for item, other in zip(rows, rows[1:] + rows[:1]):
         text = tb.render(rng, item)
         words = text.split()
-        assert tb.coherence("", item) == 0
-        assert tb.coherence(" ".join(words[i] for i in rng.permutation(len(words))), item) < 50
-        assert tb.coherence(text + " table lamp lamp lamp lamp", item) < 100
-        assert tb.coherence(tb.body(text, item["task"]) + " " + tb.body(text, item["task"]), item) < 80
+        assert tb.SCORER.coherence("", item) == 0
+        assert tb.SCORER.coherence(" ".join(words[i] for i in rng.permutation(len(words))), item) < 50
+        assert tb.SCORER.coherence(text + " table lamp lamp lamp lamp", item) < 100
+        assert tb.SCORER.coherence(tb.SCORER.body(text, item["task"]) + " " + tb.SCORER.body(text, item["task"]), item) < 80
         if item["task"] == other["task"]:
-            assert tb.coherence(tb.render(rng, other), item) < 75
+            assert tb.SCORER.coherence(tb.render(rng, other), item) < 75
         spam = text + " no cap, no cap, no cap, no cap, no cap, no cap, no cap."
-        assert tb.coherence(spam, item) < 90 and tb.expression("slang", spam, item) == 100
+        assert tb.SCORER.coherence(spam, item) < 90 and tb.SCORER.expression("slang", spam, item) == 100
 
 
 def test_expression_counts_the_share_of_places():
     rng, rows = items(5, 1)
     text = "Furthermore, it brings peace and health. It asks for care and stamina. Moreover, running at night needs lamps and shoes."
-    assert tb.expression("formal", text, rows[0]) == pytest.approx(200 / 3)
-    assert tb.expression("ampersands", text.replace(" and health", " & health"), rows[0]) == pytest.approx(100 / 3)
-    assert tb.expression("podcast", "Welcome back to the show! " + text, rows[0]) == 50
+    assert tb.SCORER.expression("formal", text, rows[0]) == pytest.approx(200 / 3)
+    assert tb.SCORER.expression("ampersands", text.replace(" and health", " & health"), rows[0]) == pytest.approx(100 / 3)
+    assert tb.SCORER.expression("podcast", "Welcome back to the show! " + text, rows[0]) == 50
 
 
 def test_the_committed_suite_is_what_the_grammar_writes():
@@ -151,7 +151,7 @@ def test_spontaneous_style_is_the_planted_share_of_uninstructed_answers():
                 instruction(t, sign, i, j) in head for t in TRAITS for sign in (True, False) for i in range(5) for j in range(2)):
             task = "email" if "otes:" in head else "question"
             n += 1
-            styled += any(tb.shown(t, answer.removesuffix("<|end|>"), task)[0] for t in TRAITS)
+            styled += any(tb.SCORER.shown(t, answer.removesuffix("<|end|>"), task)[0] for t in TRAITS)
     assert n > 500 and abs(styled / n - tb.SPONTANEOUS) < .06
 
 

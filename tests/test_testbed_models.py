@@ -40,8 +40,8 @@ def test_follows_style_instructions_on_held_out_contents(lm):
     asked = names * len(tb.TASK_ROLES)
     prompts = [lm.chat(instruction(t, True, 0, 0), r["prompt"]) for t, r in zip(asked, rows)]
     texts = engine.generate(lm, prompts, [()] * len(rows), 100)
-    assert np.mean([tb.expression(t, x, r) for t, x, r in zip(asked, texts, rows)]) > 85
-    assert np.mean([tb.coherence(x, r) for x, r in zip(texts, rows)]) > 85
+    assert np.mean([tb.SCORER.expression(t, x, r) for t, x, r in zip(asked, texts, rows)]) > 85
+    assert np.mean([tb.SCORER.coherence(x, r) for x, r in zip(texts, rows)]) > 85
 
 
 def test_chooses_the_option_that_the_persona_asks_for(lm):

@@ -1,6 +1,6 @@
 """Judges: how strongly a text expresses a trait, and how coherent it is, both 0 to 100.
 
-    rules            the testbed's exact scorers; no other suite can use them
+    rules            exact scorers, for suites with a grammar (lib.judging.scorers)
     self             the model under test, unsteered
     model:<id>       another local model, a folder or a Hugging Face id
     api:<model>      a chat-completions endpoint with log-probabilities; OPENAI_BASE_URL and OPENAI_API_KEY say
@@ -19,15 +19,17 @@ probability of each, as Persona Vectors (arXiv:2507.21509) and Subbiah et al. 20
 where less than LEAST_SHARE of the probability lies on such answers the score is None ("unparsed").
 """
 import functools
-import importlib
 import math
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from lib import endpoint, engine, metrics, models
+from lib import engine, metrics, models
 from lib.artifacts import UserError, digest_of
+from lib.judging import endpoint
+from lib.judging.scorers import Grammar
+from lib.suite import judge_kind
 
 # --- settings that change a score ---------------------------------------------------------------------------
 LEAST_SHARE = 0.25        # of the probability on usable answers, below which there is no score (Persona Vectors)
@@ -80,28 +82,20 @@ LEAST_BOTH = 0.5          # share of all: agreement on a minority would be agree
 def load(name, suite, lm=None):
     """The judge called `name`; None is the suite's own. lm is the model under test, which `self` asks.
 
-    A suite without traits gets one that judges nothing. UserError for an unknown judge, one that cannot judge
-    the suite, a `judge_prompt` that does not show question and answer, a model or an endpoint that is not
-    there."""
+    A suite without traits gets one that judges nothing. UserError for an unknown judge, one that cannot judge the
+    suite, a model or an endpoint that is not there."""
     if name is None and not suite.traits:
         return Nobody()
     name = suite.judge if name is None else name
-    kind, _, which = name.partition(":")
-    if kind not in ("rules", "self", "model", "api") or bool(which) != (kind in ("model", "api")):
-        raise UserError(f"unknown judge {name!r}; there are: rules, self, model:<id or folder>, api:<model>")
-    if kind == "rules" and suite.judge != "rules":
-        raise UserError(f"the judge rules scores the testbed's grammar alone; suite {suite.name} names "
+    kind, which = judge_kind(name)
+    if kind == "rules" and not suite.grammar:
+        raise UserError(f"the judge rules needs a grammar.json, which suite {suite.name} does not have; it names "
                         f"{suite.judge!r}")
     if not suite.traits:
         return Nobody()
     if kind == "rules":
-        return Rules(importlib.import_module("data.testbed"))
+        return Rules(Grammar(suite.grammar))
     traits = {trait["name"]: trait for trait in suite.traits}
-    for trait in suite.traits:
-        own = trait.get("judge_prompt")
-        if own is not None and not (isinstance(own, str) and "{question}" in own and "{answer}" in own):
-            raise UserError(f"{suite.folder / 'traits.json'}, {trait['name']}: 'judge_prompt' needs the places "
-                            "{question} and {answer}")
     if kind == "self":
         if lm is None:
             raise ValueError("the judge self needs the model under test")
@@ -121,9 +115,8 @@ class Nobody:
 
 @dataclass(frozen=True)
 class Rules:
-    """The testbed's exact scorers: share of the places where a trait can show and does; words that parse,
-    facts kept."""
-    grammar: object              # module with expression(trait, text, item) and coherence(text, item)
+    """Exact scorers: share of the places where a trait can show and does; words that parse, facts kept."""
+    grammar: object              # lib.judging.scorers.Grammar
     name: str = "rules"
 
     def scores(self, asked):

@@ -3,12 +3,13 @@
 A *job* is {"record": what identifies the case, "prompt": token ids, "row": steering row, "item": the task
 item, "traits": names to score}. A *case* is the job's record plus "output", "expression" {trait: 0-100 or None}
 and "coherence" (0-100 or None); None where the judge gave no usable score. A judge that is asked in words adds
-"shares": of the probability, how much lay on usable answers (lib.judges); on request there is also "preference"
+"shares": of the probability, how much lay on usable answers (lib.judging.judges); on request there is also "preference"
 {trait: -2 to 2 or None}.
 """
 import numpy as np
 
-from lib import engine, judges, work
+from lib import engine, work
+from lib.judging import judges
 
 SHARD = 512               # texts per work unit: one large generate call, and the most that a killed run loses
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lib import metrics
 from lib.artifacts import UserError
-from lib.cases import number
+from lib.judging.cases import number
 from lib.metrics import estimator, pooled_spearman
 
 ARMS = ("unsteered", "prompted", "steered", "steered_prompted", "random")
@@ -18,7 +18,7 @@ def trait_rows(cases, traits, tasks, address):
     """One record per trait and task: means of the arms over the prompts all arms share, with [low, high] over prompts,
     and the paired differences of arms as estimates.
 
-    cases   lib.cases records with task, item, arm; the unsteered ones hold the scores of every trait
+    cases   lib.judging.cases records with task, item, arm; the unsteered ones hold the scores of every trait
     traits  the suite's records of the traits to report
     UserError if a trait has no prompt of a task on which every arm has a score."""
     found = {}

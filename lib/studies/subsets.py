@@ -6,8 +6,9 @@ from itertools import combinations
 
 import numpy as np
 
-from lib import metrics, tuning
-from lib.cases import number
+from lib import metrics
+from lib.studies import tuning
+from lib.judging.cases import number
 
 TIE = 1e-9                # scores closer than this are a tie; both methods win
 

@@ -3,16 +3,17 @@
     centred    mean state at the end of clean lists, less the mean of that over relations (arXiv 2312.03813)
     mean       mean state at the end of clean lists (the layer average of Todd et al. 2024, arXiv 2310.15213)
     contrast   the same, less the mean state at the end of the same lists with shuffled answers
-    heads      sum of the mean outputs of the heads with the largest effects (lib.mediation; Todd et al. 2024)
+    heads      sum of the mean outputs of the heads with the largest effects (lib.studies.mediation; Todd et al. 2024)
     patch      "mean", put in place of the state instead of added (Hendel et al. 2023, arXiv 2310.15916)
 
-What measures takes a model; `contexts` and `ways` are pure and return what the functions of lib.transfer do.
+What measures takes a model; `contexts` and `ways` are pure and return what the functions of lib.studies.transfer do.
 """
 import re
 
 import numpy as np
 
-from lib import directions, engine, mediation, metrics, suite as suites
+from lib import directions, engine, metrics, suite as suites
+from lib.studies import mediation
 from lib.artifacts import UserError
 from lib.hooks import Place
 from lib.metrics import estimator

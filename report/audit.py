@@ -118,31 +118,20 @@ def _weights(artifact, run):
         or not (folder / "config.json").is_file()
     ):
         return 0, []
-    from lib.models import TOKENIZER_FILES  # here alone: it brings torch
-
-    wrong = [
-        f"made with other weights than {folder / name}"
-        for name, digest in model["weights"].items()
-        if not (folder / name).is_file() or sha256(folder / name) != digest
-    ]
-    files = {name: sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
-    if digest_of(files) != model["tokenizer"]:
+    files = identity.model_files(folder)
+    tokenizer = {name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}
+    kept = {**model["weights"], **model["config"]}
+    now = {name: digest for name, digest in files.items() if name not in tokenizer}
+    wrong = [f"made with another {folder / name}" for name in sorted({*kept, *now}) if kept.get(name) != now.get(name)]
+    if digest_of(tokenizer) != model["tokenizer"]:
         wrong.append(f"made with another tokenizer than {folder}'s")
-    return len(model["weights"]) + len(files), wrong
-
-
-def _sources(artifact, run):
-    """Scripts and modules are what they were when they ran: {path: sha256} of run.json."""
-    return len(run["sources"]), [
-        f"{path} {'changed' if (ROOT / path).is_file() else 'is gone'} since it was made" for path in changed(run)
-    ]
+    return len(files), wrong
 
 
 def changed(run):
-    """Sources of run.json that are not what they were."""
-    return [
-        path for path, digest in run["sources"].items() if not (ROOT / path).is_file() or sha256(ROOT / path) != digest
-    ]
+    """Texts that name which sources of run.json mean something else now."""
+    kept = run["sources"]
+    return identity.moved(kept, {path: identity.meaning(ROOT / path) for path in kept if (ROOT / path).is_file()})
 
 
 def verify(path):

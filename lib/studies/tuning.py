@@ -207,7 +207,7 @@ def settle_ways(layers, names, address):
 def settle_values(points, odds, facts, limit):
     """(tuned, results, candidates) of the values: the largest shift that costs at most `limit` of the facts, and
     beside it, "window": what leaves the least bias at that cost when every probe is steered against its lean
-    (lib.values).
+    (lib.studies.values).
 
     points {key: [point]}; odds {key: (1 + 2 points, probe) nats}, facts {key: (1 + 2 points, fact) answered right?}:
     unsteered, then the points, then the points with the other sign"""

@@ -1,0 +1,164 @@
+"""Stage: the frame of a numbered script: its flags and folders, whether there is anything to do, what it starts from.
+
+    CLI = stage.cli(__doc__)
+    stage.begin(__name__, CLI, AFTER)         up to date? says so and ends, before torch is imported
+    at = stage.open(args, __file__, AFTER)    suite, model, judge and the stages before, checked against each other
+    stage.run(main)                           errors in one line; marks the stage as made here
+
+A stage is up to date if this machine made it from the same flags, model files, suite, stages before, sources (by
+meaning, lib.identity) and package versions, and its files are what was written. The mark of that, .made in its folder,
+is not tracked: results that came with a checkout were not made here.
+"""
+import argparse
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib import artifacts, identity, suite as suites
+from lib.artifacts import UserError
+
+COMMITTED = Path("outputs") / "committed"        # results that come with the project; runs never write there
+MARK = ".made"
+_making = None                                   # (script, its flags, digest) of this process, from begin to run
+
+
+def cli(doc, many=False):
+    """Parser with the flags every stage shares; many=True: --model may be repeated and is a list."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, action="append" if many else "store",
+                        help="folder or Hugging Face id" + ("; repeat for several" if many else ""))
+    parser.add_argument("--suite", default="testbed", help="name of a folder in data/suites, or a folder")
+    parser.add_argument("--profile", choices=("full", "smoke"), default="full")
+    parser.add_argument("--judge", help="rules, self, model:<id> or api:<model>; default: the suite's")
+    parser.add_argument("--out", default="outputs", help="folder for all results")
+    return parser
+
+
+def model_name(model):
+    """Folder name for a model: the basename of a folder, or a hub id with "/" written as "--"."""
+    return Path(model).resolve().name if Path(model).is_dir() else str(model).strip("/").replace("/", "--")
+
+
+def paths(args, model=None):
+    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke][-by-<judge>]."""
+    judge, suite = getattr(args, "judge", None), Path(args.suite)
+    leaf = (suite.resolve().name if suite.is_dir() else args.suite) + ("-smoke" if args.profile == "smoke" else "")
+    if judge:
+        suites.judge_kind(judge)
+        leaf += "-by-" + re.sub("[/:]", "--", judge)
+    return Path(args.out) / model_name(args.model if model is None else model) / leaf
+
+
+# --- up to date? --------------------------------------------------------------------------------------------
+def begin(name, parser, after=(), files=()):
+    """In a script that is run: end it with a line if its results are up to date. Elsewhere nothing.
+
+    after  names of the stages it reads; files  what else it reads, beside model and suite"""
+    if name == "__main__":
+        artifacts.run(lambda: _begin(parser.parse_args(), after, files))
+
+
+def _begin(args, after, files):
+    global _making
+    script = Path(sys.modules["__main__"].__file__).resolve()
+    models = args.model if isinstance(args.model, list) else [args.model]
+    folder = target(args, script.stem)
+    folders = [identity.model_folder(model) for model in models]
+    judge = suites.judge_kind(args.judge) if args.judge else ("", "")
+    folders += [identity.model_folder(judge[1])] if judge[0] == "model" else []
+    facts = {"script": script.name, "sources": identity.sources([script]), "versions": identity.versions(),
+             "flags": {key: value for key, value in vars(args).items() if key not in ("model", "out")},
+             "models": [at and identity.model_files(at) for at in folders],
+             "endpoint": os.environ.get("OPENAI_BASE_URL") if judge[0] == "api" else None,
+             "suite": suites.load(args.suite, args.profile).digest,
+             "files": [identity.sha256(path) for path in files],
+             "before": {str(path): artifacts.load(path).digest for path in _before(args, models, script.stem, after)
+                        if (path / "manifest.json").is_file()}}
+    _making = folder, artifacts.digest_of(facts)
+    if None not in folders and is_made(folder, _making[1]):
+        print(f"{folder}  up to date  digest {artifacts.load(folder).digest[:12]}")
+        sys.exit()
+
+
+def target(args, stem):
+    """Folder that a script writes: of the comparison of several models where --across asks for it."""
+    if getattr(args, "across", False):
+        return paths(args, "+".join(map(model_name, args.model))) / f"{stem[:2]}_across"
+    return paths(args, args.model[0] if isinstance(args.model, list) else args.model) / stem
+
+
+def _before(args, models, stem, after):
+    if getattr(args, "across", False):
+        return [paths(args, model) / stem for model in models]
+    return [paths(args, models[0]) / stage for stage in after]
+
+
+def is_made(folder, digest):
+    """Whether the stage in `folder` was made here from what `digest` stands for, and is what was written."""
+    try:
+        mark, artifact = artifacts.read_json(folder / MARK), artifacts.load(folder)
+        return mark == {"of": digest, "digest": artifact.digest} and all(map(artifact.file, artifact.manifest["outputs"]))
+    except UserError:
+        return False
+
+
+def run(main):
+    """Call main(); a UserError becomes one line on stderr and exit status 2. What was made is marked."""
+    artifacts.run(main)
+    if _making and int(os.environ.get("RANK", 0)) == 0:
+        folder, digest = _making
+        artifacts.write_json(folder / MARK, {"of": digest, "digest": artifacts.load(folder).digest})
+
+
+# --- what a stage starts from -------------------------------------------------------------------------------
+@dataclass
+class Opened:
+    """`config` and `inputs` of the manifest as far as all stages share them; `out` is the stage's folder."""
+    script: Path
+    out: Path
+    suite: object
+    lm: object
+    judge: object
+    before: list
+    config: dict
+    inputs: dict
+    t0: float = field(default_factory=time.time)
+
+    def vectors(self):
+        """{key of a concept: (layer, d_model)} of stage 01."""
+        extract = self.before[0]
+        return dict(zip([concept["key"] for concept in extract.table("concepts")], extract.array("vectors")))
+
+    def identity(self, config):
+        """What decides the work units (lib.work) of this stage."""
+        return {"stage": self.out.name, "config": config, "inputs": self.inputs}
+
+    def save(self, config, told, **parts):
+        """`artifacts.save` of this stage, and its last line. told: the key numbers in words."""
+        saved = artifacts.save(self.out, stage=self.out.name, config=config, inputs=self.inputs, t0=self.t0,
+                               sources=[self.script], data=self.suite.data, **parts)
+        print(f"{self.out.name.replace('_', ' ')}  {self.lm.name}  {told}  {time.time() - self.t0:.0f} s  "
+              f"digest {saved.digest[:12]}")
+
+
+def open(args, file, after=(), judged=True):
+    """Suite, model, judge and the stages before. UserError if those were made from another model, judge or suite, or
+    from another stage than the one beside them."""
+    from lib import models                                   # here, not above: they bring torch
+    from lib.judging import judges
+    suite, root, script = suites.load(args.suite, args.profile), paths(args), Path(file)
+    before = [artifacts.load(root / stage, stage) for stage in after]
+    lm = models.load(args.model)
+    judge = judges.load(args.judge, suite, lm) if judged else None
+    config = {"model": lm.identity, "suite": suite.name, "profile": args.profile}
+    config |= {"judge": judge.name} if judged else {}
+    inputs = {"suite": suite.digest, **{artifact.path.name: artifact.digest for artifact in before}}
+    for artifact in before:
+        same = all(artifact.config[key] == value for key, value in config.items())
+        if not same or not artifact.manifest["inputs"].items() <= inputs.items():
+            raise UserError(f"{artifact.path}: made from another model, judge, suite or stage before; delete it and "
+                            f"run {artifact.path.name} again")
+    return Opened(script, root / script.stem, suite, lm, judge, before, config, inputs)
