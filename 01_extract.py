@@ -1,53 +1,35 @@
-"""Stage 01 - one steering vector per concept and layer, from contrastive data.
+"""Stage 01 - what separates texts for a concept from texts against it? One vector per concept and layer.
 
     v[l] = mean_i( h_l(positive_i) - h_l(negative_i) )
 
-h_l is the output of block l (layer 0 is the first block), so v[l] is added back at the output of block l: no
-embedding row, no normalisation. What a pair is depends on the concept; all come from the extraction split
-alone:
+h_l is the output of block l. Layer 0 is the first block, there is no row for the embeddings, and nothing is
+normalised. What a pair is, and where it is read:
+    trait      two answers of the model, asked for the trait and against it; mean over the answer's tokens
+    behaviour  one multiple-choice prompt, answered with either letter; at the letter
+    relation   the end of an in-context list (template 0), minus the mean of that over all relations
+    value      two raw sentences; at their last tokens
+A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
+coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs has no vector; later stages
+leave it out. Vectors come from the extraction split alone; only published_vectors, which repeats the released
+run, also takes the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
 
-  trait      two answers of the model itself to one question, under a system instruction for and against the
-             trait; h_l is the mean over the tokens of the answer. A pair counts if the judge gives the
-             positive answer an expression above 50, the negative one below 50, and both a coherence of at
-             least 50 (Persona Vectors, arXiv 2507.21509). Discarded pairs are counted by reason. A trait with
-             fewer than MIN_PAIRS pairs is not extractable: it has no vector, and later stages leave it out
-             and count it.
-  behaviour  one multiple-choice prompt, answered with either letter; h_l at the letter. Made in five prompt
-             settings: BASE, and with the persona sentence for or against it as system or user text.
-  relation   h_l at the last token of an in-context list of SHOTS examples and an open query (template 0),
-             minus the mean of that state over all relations of the suite (mean-centring, arXiv 2312.03813):
-             without it every relation shares the direction "this is a list". The function-vector papers do
-             not subtract. A suite with one relation has nothing to subtract and keeps the plain mean. Three
-             other ways are kept beside it (lib.studies.relations): the plain mean; the mean less that of the same lists with
-             shuffled answers; the sum of the N_HEADS heads with the largest average indirect effect over N_MEDIATION
-             shuffled lists (Todd et al. 2024; all queries, not only those answered right), the same at every layer.
-  value      two raw sentences; h_l at the last token.
-
-Per layer: cosine between the means of random halves of the pairs, norm, directional agreement (mean cosine of
-a pair's difference with v), d' of positive and negative states along v. Where there are no pairs (relations)
-the differences are h - centre, and the negative states are those of the other relations. Halves of a
-behaviour are balanced: one item with positive option A and one with B are drawn together.
-
-reads   the suite's extraction split
-writes  vectors.npy            float32 (concept, layer, d_model), rows in the order of concepts.json
-        concepts.json          key, kind, name, n_pairs, dropped {reason: n}, and the four numbers per layer
-        setting_vectors.npy    float32 (setting, behaviour, layer, d_model); settings as in SETTINGS
-        shuffled_vectors.npy   float32 (behaviour, draw, layer, d_model): BASE pairs with random signs
-        method_vectors.npy     float32 (method, behaviour, layer, d_model): first principal component, logistic
-                               regression, of the same BASE states (lib.directions), norm of the BASE vector
-        published_vectors.npy  float32 (behaviour, layer, d_model): BASE, from the first half of the items, as
-                               in the released run, whose test items then begin at 5 %
-        way_vectors.npy        float32 (way, relation, layer, d_model); ways: config.ways
-        head_effects.npy       float64 (relation, layer, head): change of the answer's probability; absent, with the
-                               reason in results.not_testable, if the model's heads cannot be reached
-        relations.json         per relation: share of its clean and shuffled lists answered right, heads summed
-        residual_norm.npy      float32 (layer,): mean ||h_l|| at the last token of chat prompts
-        residual_norm_raw.npy  float32 (layer,): the same of bare relation queries; units of relative strength
-        traits.json            one record per trait, extractable or not, with pairs asked, kept and dropped
-        responses.jsonl        every answer with its scores and the reason its pair was discarded for
+reads   the suite's extraction split; of behaviours also the tuning split, for published_vectors
+writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
+        concepts.json          the concepts, their pairs, and four statistics per layer
+        setting_vectors.npy    behaviours, made under each of five prompt settings
+        shuffled_vectors.npy   behaviours, pairs with random signs: a control
+        method_vectors.npy     behaviours, by principal component and by logistic regression
+        published_vectors.npy  behaviours, from the first half of the items as in the released run
+        way_vectors.npy        relations, made in other ways from the same lists
+        head_effects.npy       indirect effect of every attention head; absent where heads cannot be reached
+        relations.json         lists that are answered right, and the heads that were summed
+        residual_norm.npy      mean ||h_l|| at the end of chat prompts: the unit of relative strength
+        residual_norm_raw.npy  the same at the end of raw text, for relations and values
+        traits.json            pairs asked, kept and dropped, per trait
+        responses.jsonl        every answer, its scores, and why its pair was dropped
         layers.json            mean split-half cosine per kind and layer
-claims  feeds all of stages 02 to 05
-cost    about 1 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+claims  none; stages 02 to 05 start from these vectors
+cost    about a minute on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 01_extract.py --model data/models/pico-llama
 """

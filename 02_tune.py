@@ -2,52 +2,30 @@
 
     h_l <- h_l + coefficient * v[l]        relative strength r = coefficient * ||v[l]|| / mean ||h_l||
 
-r says by which share of its norm a vector moves the residual stream. Grids run over r, so concepts, layers
-and models are searched alike (a suite may ask for raw coefficients instead: "strength": "raw" in suite.json).
-The norm is that of chat prompts for traits and behaviours, of raw text for relations and values. Steering
-starts at the last prompt token. Only the tuning split is seen, so every score here is a winner's and
-optimistic; stages 03 to 05 measure on the evaluation split.
+Grids run over r, the share of its norm by which the residual stream moves. For traits a suite may ask for raw
+coefficients instead ("strength" in suite.json). The norm is that of chat prompts for traits and behaviours, of
+raw text for relations and values. Steering starts at the last prompt token, so the first token of an answer is
+steered too; a probe that is a whole sentence is steered from its first token on. Only the tuning split is seen:
+every score here is a winner's and optimistic. What is chosen:
+    trait      layer x STRENGTHS, then REFINE around the best: most expression with a mean coherence of
+               COHERENT; if none has it, the most coherent. "narrow" is the paper's search under the same rule
+    behaviour  one layer for all, where the mean slope over LAYER_SETS (or all sets, if the suite has none of
+               those) is largest; the coefficient is the multiplier's unit, r = UNIT
+    relation   the layer where log p of the answer gains most, zero-shot in template 0, at coefficient 1; the
+               best point of a grid over r is kept as "matched", the best layer of every way as "ways"
+    value      layer x VALUE_STRENGTHS: the largest shift that costs at most FACT_LOSS of the facts. "window":
+               what leaves the least bias at that cost, every probe steered against its lean
+Ties of traits and values go to the weaker setting. Reasons: report/methods.md. Fields: outputs/README.md.
 
-  traits      every layer (at most MOST_LAYERS) x STRENGTHS on the tune questions, greedy answers, judged;
-              then REFINE times the best of them at its layer (of equals, the one before the steepest rise).
-              Chosen: the highest mean expression among candidates with a mean coherence of at least COHERENT,
-              ties to the weaker; if none has it, the most coherent one, flagged "coherent": false.
-              "narrow" is the search of Subbiah et al. 2026 (arXiv 2607.01802) by the same rule: NARROW_DEPTHS, whole
-              coefficients on the raw vector, then steps of .1 around the best (stage 03 compares the two).
-  behaviours  one layer for all, as Tan et al. 2024 (arXiv 2407.12404): the highest mean slope of propensity
-              against MULTIPLIERS over those of LAYER_SETS that the suite has (over all its sets if it has
-              none), with multiplier 1 at r = UNIT. The curve of raw multipliers, as published, is kept
-              beside. A late layer may move the letter rather than the answer, so the letter's part of the
-              mean slope (half the difference between items with positive option A and B) and the mean slope
-              without it (the mean over swap pairs) are kept as curves too; the choice follows the paper.
-  relations   the layer with the highest mean gain in log p of the answer's first token, zero-shot in template
-              0, at coefficient 1: function vectors are added as they are. Best of the grid: "matched". The same
-              search for each of the other ways to make the vector, and for patching: "ways". No way is chosen
-              here: the one with the largest gain may carry the format of a list more than the relation, which
-              a gain cannot tell. Stage 03 shows all of them against a synonym's vector; "relation/<name>" stays
-              the centred one, from which the shared format is taken off.
-  values      every layer x VALUE_STRENGTHS on the tune probes, change of logit(positive) - logit(negative).
-              Chosen: the largest mean change among candidates that cost at most FACT_LOSS of the accuracy on
-              facts, ties to the weaker; if all cost more, the one that costs least, flagged "facts_kept": false.
-              Beside it "window": by the same rule what leaves the least bias, the mean size of the log-odds when
-              each probe is steered against its lean (lib.studies.values), facts counted under both signs.
-
-reads   01_extract: vectors, concepts, residual norms; the suite's tuning split
-writes  tuned.json         {key: {"layer", "coefficient", "relative_strength", "score", ...}} with, by kind,
-                           trait      coherence, coherent, n, unsteered, unsteered_coherence, narrow {...}
-                           behaviour  unit (= coefficient: multiplier 1 at r = UNIT), raw_relative_strength
-                                      (of the raw vector); score null without a vote on the layer
-                           relation   n, matched {layer, coefficient, relative_strength, n, score}, ways {way:
-                                      {layer, score, n}}
-                           value      n, fact_accuracy, unsteered_fact_accuracy, facts_kept, window {layer,
-                                      coefficient, relative_strength, n, bias_removed, fact_accuracy_both, facts_kept}
-        settings.json      behaviour {layer, unit}
-        candidates.jsonl   every candidate of every search with its values per input
-        chosen.jsonl       the answers of the tuned traits on the tune questions
-        slopes.jsonl       slope per tuning item of the voting behaviours and layer, matched and raw, nats
-        layers.json        the behaviours' curves over layers, with intervals over behaviours
-claims  P6 (traits.tradeoff)
-cost    about 2 min for the testbed and a 3 M-parameter model on two CPU cores; seconds with --profile smoke
+reads   01_extract: vectors, way_vectors, concepts, residual norms; the suite's tuning split
+writes  tuned.json        layer, coefficient, relative strength and score of every concept
+        settings.json     the behaviours' common layer, and r of their multiplier 1
+        candidates.jsonl  every setting tried for traits, relations and values, with its values per input
+        chosen.jsonl      answers of the tuned traits on the tuning questions
+        slopes.jsonl      slope per layer and tuning item of the behaviours that vote on the layer
+        layers.json       their mean slopes per layer, with intervals over behaviours
+claims  P6
+cost    about 2 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 02_tune.py --model data/models/pico-llama
 """
@@ -88,10 +66,11 @@ FACT_LOSS = 0.1                          # share of the facts that a value's set
 # ------------------------------------------------------------------------------------------------------------
 
 
-def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc):
+def steered_answers(lm, suite, profile, points, vectors, make):
     """Trait candidates: mean expression and coherence of each point on the tune questions, generated at once.
 
     points   [(key, layer, relative strength, coefficient)]; coefficient 0 is unsteered
+    make     function of jobs that gives their cases (lib.judging.cases)
     returns  one candidate (see lib.studies.tuning) per point, in order, with its answers ("outputs") and their scores
     A point of which the judge scored no answer has neither score and n = 0, and is not chosen."""
     names, jobs, where = {key: key.removeprefix("trait/") for key, *_ in points}, [], []
@@ -101,8 +80,7 @@ def steered_answers(lm, suite, profile, judge, points, vectors, out, identity, d
         where.append(len(jobs))
         jobs += [{"record": {}, "prompt": lm.chat(suite.system, item["prompt"]), "row": row, "item": item,
                   "traits": [names[key]]} for item in asked[key]]
-    answers = cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, desc)
-    candidates = []
+    answers, candidates = make(jobs), []
     for start, (key, *point) in zip(where, points):
         questions = asked[key]
         mine = answers[start:start + len(questions)]
@@ -125,7 +103,8 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
         return [], {}, {}
 
     def ask(points, desc):
-        return steered_answers(lm, suite, profile, judge, points, vectors, out, identity, desc)
+        return steered_answers(lm, suite, profile, points, vectors, lambda jobs: cases.run(
+            lm, judge, jobs, suite.max_new_tokens, out, identity, desc))
 
     def pick(rule, key, found):
         usable = [c for c in found if c["key"] == key and c["coefficient"] and c["n"]]

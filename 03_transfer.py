@@ -1,69 +1,36 @@
 """Stage 03 - do tuned vectors hold in another task, under another prompt, in a longer context?
 
-Layer, coefficient and unit of every concept come from stage 02; nothing measured here was seen while they
-were chosen, but for the one variant that shows what that would be worth. A row adds coefficient * v[l] to the
-output of block l from the last prompt token on. Random vectors have the norm of the row they control.
+    traits      gain  = expression steered - unsteered, same prompt, points of 100
+    behaviours  s(v_A, D_B) = mean slope of propensity against the multiplier, nats per unit
+                relative = s(v_A, D_B) / |s(v_B, D_B)|        distance = mean_i |m_i(A) - m_i(B)|, unsteered
+    relations   gain  = log p(antonym) steered - unsteered, minus the mean of that over random vectors, nats
+    values      shift = log-odds steered - unsteered, minus the mean of that over random vectors, nats
+                bias  = size of the log-odds when the probe is steered against its lean, nats
 
-traits      expression and coherence (0-100, one judge everywhere) on held-out questions, summaries and
-            emails, paired by prompt. Five arms: unsteered, prompted (an instruction as system message),
-            steered, both, random vector.
-                gain = steered - unsteered expression on the same prompt
-            What the release's choices were worth, on questions: the first token unsteered (the other
-            FIRST_TOKEN), the narrow search of stage 02, and evaluation on the extraction questions (SEEN).
-            Its transfer gap mixes two scales: 0-100 on questions, (p + 2) / 4 * 100 elsewhere, p the
-            five-point preference score (-2 to 2), by which an absent trait counts 0 here and 50 there.
-behaviours  s(v_A, D_B): mean steerability (slope of propensity against the multiplier) of the vector made
-            under prompt setting A on inputs under setting B; all vectors have the norm of the BASE vector.
-                in distribution        s(v_BASE, D_BASE)
-                relative steerability  s(v_A, D_B) / |s(v_B, D_B)|
-                propensity distance    mean_i |m_i(A) - m_i(B)|, unsteered, nats
-            Correlations leave out the pairs A = B, whose relative steerability is 1 at distance 0; what
-            counting them in, as the paper's figures do, would add stands beside. What the persona sentence
-            does alone, without a vector, is the prompting baseline.
-relations   antonym vector (made in template 0) on the queries of all templates, bare (level 0), behind 1, 3, 10
-            neutral sentences (levels 1, 2, 3), behind DISTRACTORS synonym pairs or CONFLICT (level 4). Controls of the
-            same norm at the same layer: random, minus, the synonym's vector, an unrelated relation's. All the ways
-            to make the vector (lib.studies.relations), each at its own tuned layer, on bare queries of all templates, in all
-            contexts of template 0, and at the end of lists with shuffled answers.
-                gain = log p(antonym) steered - unsteered, minus the mean of that over random vectors
-values      log-odds of the positive side, accuracy on unrelated facts, perplexity of neutral text, against relative
-            strength ||row|| / mean ||h_l||; at the tuned setting; and at the one of the window, where stage 02
-            found the least bias that the facts allow. Prompting, N_EXAMPLES probes of the tuning split written
-            out with the side that is asked for, is the baseline.
-                shift = log-odds steered - unsteered, minus the mean of that over random vectors
-                bias  = size of the log-odds when the probe is steered against its lean
-            A correction that ends further on the other side than the probe began on its own over-corrects. A
-            strength lies inside the window if the bias falls there and at most stage 02's FACT_LOSS of the facts
-            goes, both with their whole interval. Settings follow the building blocks of arXiv 2505.01162, whose own
-            could not be established.
+Layer and coefficient are those of stage 02. Steering starts at the last prompt token, in whole sentences at the
+first. A random vector has the layer and the norm of the row it controls. Inputs are the evaluation split; only
+the task SEEN asks the questions that made the vectors, to show what that is worth.
+Traits: one judge and one scale in all tasks. "narrow" and "steered_other_start" are what the release does.
+Behaviours: v_A is made under prompt setting A, D_B are inputs under B; all v_A have the norm of v_BASE.
+"relative" needs |s(v_B, D_B)| above MIN_STEERABILITY. Headline correlations pool the four SHIFTS.
+Relations: level 0 is a bare query, 1 to 3 have SENTENCES in front, 4 synonym pairs or an instruction.
+Values: a strength is inside the window if the bias falls and at most stage 02's FACT_LOSS of the facts goes,
+both with their whole interval. Derivations: report/methods.md. Fields, rows, units: outputs/README.md.
 
-reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned; the suite's
-        splits evaluate and, for examples in a prompt and "extraction question", extract and tune
-writes  cases.jsonl            one line per text: task, item, arm, trait (null: unsteered, scored for all it serves),
-                               output, scores
-        prompts.jsonl          the task items that were used
-        traits.json            per trait and task: arms and their paired differences, with intervals
-        propensity.npy         float32 (input, pair, multiplier) nats; behaviour_items.jsonl, config.pairs
-        propensity_unsteered.npy   float32 (input, setting) nats; config.settings
-        slopes.npy             float32 (input, pair) nats per unit of the multiplier
-        behaviours.json, shifts.json   per behaviour; per behaviour and pair of settings, with intervals
-        relation_logp.npy      float32 (prompt, row) nats, prompts in relation_items.jsonl; rows: unsteered,
-                               antonym, -antonym, synonym, unrelated, random ...
-        relation_rank.npy      int32 (prompt, row): tokens above the antonym's first one; 0: it is the top token
-        relations.json         gain per template and per context
-        way_logp.npy, way_rank.npy   the same for all ways, prompts in way_items.jsonl; rows: unsteered, then per way
-                               of config.ways: antonym, -antonym, synonym, unrelated, random ...
-        ways.json              gain per way, and template or context
-        probe_lean.npy         float64 (probe,) unsteered log-odds, nats, probes in value_items.jsonl
-        probe_steered.npy      float64 (probe, setting, vector); settings: config.strengths, the tuned one, the
-                               window's; vectors: value, -value, random ...
-        probe_prompted.npy     float64 (probe, side) log-odds, asked for the positive and for the negative side
-        fact_known.npy         uint8 (fact,): is the fact the top token, unsteered?
-        fact_steered.npy       uint8 (value, fact, setting, vector); fact_prompted.npy (value, fact, side)
-        text_plain.npy, text_steered.npy   float32 (text,), (value, text, setting, vector) nats of neutral texts
-        values.json            per value and setting
-claims  P1, P2, P3, P4, P8, B1, B3; R6, R7; A1 to A9
-cost    about 4 min for the testbed and a 3 M-parameter model on one CPU core; seconds with --profile smoke
+reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned;
+        the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt
+writes  cases.jsonl, prompts.jsonl           every text with its scores; the task items they answer
+        traits.json                          per trait and task: arms and their paired differences
+        propensity.npy, propensity_unsteered.npy, slopes.npy, behaviour_items.jsonl     per input and A, B
+        behaviours.json, shifts.json         per behaviour; per behaviour and pair A, B
+        relation_logp.npy, relation_rank.npy, relation_items.jsonl     the antonym vector, per prompt and row
+        way_logp.npy, way_rank.npy, way_items.jsonl                    all ways to make it, per prompt and row
+        relations.json, ways.json            gain per template and context, of the vector and of all ways
+        probe_lean.npy, probe_steered.npy, probe_prompted.npy, value_items.jsonl       log-odds per probe
+        fact_known.npy, fact_steered.npy, fact_prompted.npy, text_plain.npy, text_steered.npy      what breaks
+        values.json                          per value and strength
+claims  P1, P2, P3, P4, P8; R6, R7; A1 to A9; B1, B3
+cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 03_transfer.py --model data/models/pico-llama
 """
@@ -146,6 +113,16 @@ def trait_jobs(lm, suite, traits, vectors, tuned, n):
     return jobs
 
 
+def trait_runs(lm, suite, traits, vectors, tuned, n):
+    """[(jobs, what they are, first_token, prefer)]: the texts that are made together; cases.jsonl is in this order."""
+    jobs = trait_jobs(lm, suite, traits, vectors, tuned, n)
+    steered = [job for job in jobs if job["record"]["arm"] == "steered"]
+    other = [{**job, "record": {**job["record"], "arm": "steered_other_start"}} for job in steered
+             if job["record"]["task"] == TASKS[0]]
+    return [([job for job in jobs if job["record"]["arm"] != "steered"], "03 traits", FIRST_TOKEN, False),
+            (steered, "03 steered", FIRST_TOKEN, True), (other, "03 other start", not FIRST_TOKEN, False)]
+
+
 def measure_behaviour(lm, suite, behaviour, vectors, tuned):
     """Propensities of one behaviour, nats: curves (input, pair, multiplier), unsteered (input, setting).
 
@@ -187,16 +164,11 @@ def main():
     # 2. traits in other tasks
     traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], N_PROMPTS[profile]
     if traits:
-        jobs = trait_jobs(lm, suite, traits, vectors, tuned, n)
-        steered = [job for job in jobs if job["record"]["arm"] == "steered"]
-        other = [{**job, "record": {**job["record"], "arm": "steered_other_start"}} for job in steered
-                 if job["record"]["task"] == TASKS[0]]
-        told = [case for part, desc, start, prefer in (
-            ([job for job in jobs if job["record"]["arm"] != "steered"], "03 traits", FIRST_TOKEN, False),
-            (steered, "03 steered", FIRST_TOKEN, True), (other, "03 other start", not FIRST_TOKEN, False))
-            for case in cases.run(lm, judge, part, suite.max_new_tokens, out, identity, desc, start, prefer=prefer)]
+        runs = trait_runs(lm, suite, traits, vectors, tuned, n)
+        told = [case for jobs, desc, start, prefer in runs
+                for case in cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, desc, start, prefer)]
         tables["traits"], results["traits"], gaps = transfer.traits(told, traits, TASKS, SEEN, [SEED, 10])
-        prompts = {job["item"]["id"]: job["item"] for job in jobs}
+        prompts = {job["item"]["id"]: job["item"] for jobs, *_ in runs for job in jobs}
         tables |= {"cases.jsonl": told, "prompts.jsonl": list(prompts.values())}
         if judge.name == "rules":                          # the truth is known: how far would a model's own scores go?
             texts = [(case["trait"], prompts[case["item"]], case["output"]) for case in told

@@ -1,43 +1,34 @@
 """Stage 04 - do several steering vectors hold at once?
 
-All subsets of one to four traits inside each group of the suite, each trait with the layer l_i and
-coefficient a_i that stage 02 tuned for it alone (Subbiah et al. 2026, arXiv 2607.01802).
-
-    different_layers   a_i v_i at l_i; of several at one layer the later ones move to the layers below
-    orthogonalised     Gram-Schmidt over all of them whatever their layer, then a_i at l_i
+    different_layers   a_i v_i at l_i; if l_i is taken, at the nearest free layer below it, else above
+    orthogonalised     Gram-Schmidt over all v_i whatever their layer, not renormalised; then a_i at l_i
     tuned_mean         the mean of a_i v_i where layers coincide
-    unit_norm_mid      (alpha_k / k) * sum_i v_i / ||v_i|| at the first of the two published depths
-    unit_norm_late     the same at the second; alpha_k is chosen here per layer and k
+    unit_norm_mid, unit_norm_late     (alpha_k / k) * sum_i v_i / ||v_i|| at one of two fixed depths
     plain_sum          a_i v_i at l_i, added up
-    solved             not published: coefficients solved for jointly, so that each trait moves the stream along
-                       its own direction as far as alone, within a bound on the total relative strength that is
-                       chosen here per k (lib.compose.solved has the equations)
-    *_scaled           the first three and the plain sum, all coefficients times one scale that is chosen here
-                       per method and k; own task only
-    prompting          the k instructions joined into one system message; unsteered: the plain prompt
+    solved             ours: relative strengths x of least |G x - r|^2 with x' B x <= bound^2 (lib/compose.py)
+    *_scaled           the first three and the plain sum, all coefficients times one scale; own task only
+    prompting, unsteered    the k instructions joined into one system message; the plain prompt
 
-Whatever is chosen here is chosen on the tune split by the rule of stage 02: most expression with a mean
-coherence of at least COHERENT. Expression is the mean over the subset's traits, 0-100; slope is its
-least-squares slope against k over subsets, on the group's own task (emails or summaries). A combination of k
-and task is won by the method with the highest usable expression: that of a text counts 0 if its coherence is
-below COHERENT. Traits come in alphabetical order, as published; the first two methods depend on the order and
-also run in the turns of it (abc, bca, cab), in which each trait is in every place once. Texts of all subsets,
-methods, layers and coefficients are rows of the same batches, and equal rows share one text.
+Subsets are all sets of one to LARGEST traits inside a group of the suite, in alphabetical order as published.
+Layer l_i and coefficient a_i are those that stage 02 tuned for the trait alone. alpha_k, bound and scale are
+chosen here on the tuning split, per method and k, by the rule of stage 02: most expression with a mean
+coherence of COHERENT. Expression is the mean over the subset's traits. "usable" counts it as 0 in a text whose
+coherence is below COHERENT; by it the best method of a k and task is found. "slope" is the least-squares slope
+of expression against k, over subsets, on the group's own task (emails or summaries). The first two methods
+depend on the order of traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn".
+Equal prompts under equal vectors share one text. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned; the suite's splits tune and evaluate
-writes  cases.jsonl     one line per text: subset, group, k, task, own, item, method, output, scores;
-                        method "name@t": turn t of the alphabetical order
-        prompts.jsonl   the task items that were used
-        cells.jsonl     per subset, task and method: expression per trait and mean, coherence, usable
-                        expression
-        curves.json     per method and k, own task: expression, coherence and usable expression with intervals
-        winners.json    per k and task: mean of every method, who wins
-        fronts.json     tune split, per method and k: expression and coherence at every setting (scale on all
-                        coefficients, relative strength of unit norm, bound of solved), and which was chosen
-        traits.json     per trait, method and k: expression alone, in company, and the drop
-        orders.json     per subset and order-dependent method: first and last place, SD over orders
-claims  P5 (slope), P7 (best_method_share), P9, P10 (solved_minus), P11 (order.first_minus_last)
-cost    about 4 min for the testbed and a 3 M-parameter model on one CPU core; seconds with --profile smoke
+writes  cases.jsonl    every text of the evaluation split with its scores
+        prompts.jsonl  the task items that were used
+        cells.jsonl    means per subset, task and method
+        curves.json    means per method and k, own task, with intervals
+        winners.json   per k and task: mean of every method, and who wins
+        fronts.json    tuning split: what every setting gives, and which was chosen
+        traits.json    per trait, method and k: expression alone, in company, and the drop
+        orders.json    per subset and order-dependent method: first place, last place, SD over orders
+claims  P5, P7, P9, P10, P11
+cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 04_compose.py --model data/models/pico-llama
 """

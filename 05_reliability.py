@@ -4,41 +4,29 @@
     s_i         = least-squares slope of m_i against lambda            steerability of input i, nats per unit
     anti-steerable: s_i <= 0
 
-Inputs are the evaluation split under the BASE prompt. lambda runs over the seven published multipliers, once
-at matched relative strength (lambda = 1 moves the residual stream by the same share of its norm for every
-behaviour, layer and model: comparable) and once on raw vectors (as published). Layer l is the output of block
-l; steering starts at the last prompt token, so the opening bracket of "(A" is steered too. The released code
-sums the raw logits of all tokens of "(A)": that adds logit(")" after the positive letter) - logit(")" after the
-negative one), both steered; the slopes of this sum stand beside ("sum").
-
-Controls have the norm of the vector: random directions, vectors of shuffled labels, and those made orthogonal
-to the vector. With the directions of other methods (lib.directions) they run at lambda = -1 and 1, where the
-least-squares slope is (m(1) - m(-1)) / 2; the vector meets them through the same slope.
-
-Leak: the released run made vectors from the first half of the items and tested from item 50 of 1,000 on, so 47 %
-of its test items had been trained on. That variant ("published") runs beside the clean split.
-
-Beside the published values of three other models (data/published.json) stand rank correlations over the behaviours
-whose statements are the paper's.
-
-Bias: share of the variance of s explained by the letter of the positive option, then by Yes/No on top (Tan et
-al. 2024, between inputs), beside the same under permuted labels; and, within pairs of inputs that differ only
-in the order of their options, what the swap alone does to s. A suite with planted truth is held against it.
+Inputs are the evaluation split under the BASE prompt. Steering starts at the last prompt token, so the opening
+bracket of "(A" is steered too. lambda runs over MULTIPLIERS twice: matched, where 1 is the same relative
+strength (UNIT of stage 02) for every behaviour and model; and raw, on the vector as it is. "sum" is the
+propensity of the released code, which adds the logits of the closing bracket.
+Controls have the norm of the vector: random, shuffled labels, the same made orthogonal to it, and directions
+of other methods. They run at lambda = CONTROLS alone, where the slope is (m(1) - m(-1)) / 2; the vector meets
+them through the same slope. A behaviour is steerable if its mean is above RANDOM_QUANTILE of the random means,
+each counted with both signs. "published" repeats the released split: 47 % of its test items made the vector.
+Bias is the share of Var(s_i) that the letter explains, and Yes/No on top; a swap changes the order of options
+alone. Derivations: report/methods.md. Fields and units: outputs/README.md.
 
 reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts;
-        02_tune: tuned (layer, unit); the evaluation split, and for the leak all items from 5 % on
-writes  items.jsonl                  one line per input, in row order of the arrays
-        propensity.npy               float32 (input, multiplier), matched strength, nats
-        propensity_raw.npy           float32 (input, multiplier), raw multipliers, nats
-        propensity_sum.npy, propensity_sum_raw.npy     the same two by the released definition
-        slopes.npy, slopes_raw.npy, slopes_sum.npy, slopes_sum_raw.npy, slopes_published.npy, r2.npy,
-        monotonicity.npy             float32 (input,)
-        random_slopes.npy, shuffled_slopes.npy, orthogonal_slopes.npy, method_slopes.npy
-                                     float32 (input, vector), nats per unit
-        behaviours.json              per behaviour: mean slope with interval, SD, shares, controls, biases
-        05_across: pairs.json        per pair of models and behaviour: mean and SD of slopes on both
-claims  R1, R2, R3, R4, B2, B4, B5, B6; with --across R5
-cost    about a minute for 40 behaviours of 36 inputs, two free CPU cores and a 3 M-parameter model
+        02_tune: tuned; the suite's split evaluate, and all items from 5 % on for "published"
+writes  items.jsonl                                 the inputs, in row order of the arrays
+        propensity.npy, propensity_raw.npy          per input and multiplier
+        propensity_sum.npy, propensity_sum_raw.npy  the same by the released definition
+        slopes.npy, slopes_raw.npy, slopes_sum.npy, slopes_sum_raw.npy, slopes_published.npy     per input
+        r2.npy, monotonicity.npy                    per input: how straight and how rising its curve is
+        random_slopes.npy, shuffled_slopes.npy, orthogonal_slopes.npy, method_slopes.npy     per input, control
+        behaviours.json                             everything per behaviour, with intervals over its inputs
+        pairs.json                                  with --across, in 05_across: two models side by side
+claims  R1, R2, R3, R4; B2, B4, B5, B6; with --across R5
+cost    about a minute on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 05_reliability.py --model data/models/pico-llama
     python 05_reliability.py --across --model data/models/pico-llama --model data/models/pico-gpt2
@@ -113,6 +101,15 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
     return {name: value.astype(np.float32) for name, value in out.items()}
 
 
+def measure_one(lm, suite, number, chosen, vector, extract, n_random):
+    """`measure` of one behaviour with the vectors that stage 01 (`extract`) made of it; vector (layer, d)."""
+    layer, others = chosen["layer"], extract.array("shuffled_vectors")[number, :, chosen["layer"]]
+    others = {"shuffled": others, "method": extract.array("method_vectors")[:, number, layer],
+              "orthogonal": metrics.orthogonal_to(others, vector[layer])}
+    return measure(lm, suite, suite.behaviours[number], chosen, vector[layer],
+                   extract.array("published_vectors")[number, layer], others, [SEED, 1, number], n_random)
+
+
 def per_input(done):
     """Slopes and fits of one behaviour from what `measure` found: what lib.studies.reliability.record reads."""
     low, high = (MULTIPLIERS.index(m) for m in CONTROLS)
@@ -145,18 +142,12 @@ def one_model(args):
 
     # 2. every row of every behaviour; a unit is one behaviour
     tuned = tune.table("tuned")
-    vectors, shuffled, published, method = map(extract.array, (
-        "vectors", "shuffled_vectors", "published_vectors", "method_vectors"))
-    concepts = {concept["key"]: (i, concept) for i, concept in enumerate(extract.table("concepts"))}
+    vectors, concepts = at.vectors(), {concept["key"]: concept for concept in extract.table("concepts")}
     numbers = {behaviour["name"]: i for i, behaviour in enumerate(suite.behaviours)}
 
     def unit(name):
-        number, chosen = numbers[name], tuned[f"behaviour/{name}"]
-        layer, made = chosen["layer"], vectors[concepts[f"behaviour/{name}"][0]]
-        others = {"shuffled": shuffled[number, :, layer], "method": method[:, number, layer],
-                  "orthogonal": metrics.orthogonal_to(shuffled[number, :, layer], made[layer])}
-        return measure(lm, suite, suite.behaviours[number], chosen, made[layer], published[number, layer], others,
-                       [SEED, 1, number], n_random)
+        key = f"behaviour/{name}"
+        return measure_one(lm, suite, numbers[name], tuned[key], vectors[key], extract, n_random)
 
     done = work.units(at.out, at.identity(config), list(numbers), unit, "05 reliability")
     if not work.is_main():
@@ -169,7 +160,7 @@ def one_model(args):
         got = per_input(done[name])
         records.append(reliability.record(behaviour, mine, got, config["methods"], RANDOM_QUANTILE, N_PERMUTATIONS,
                                           [SEED, 2, number]))
-        layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"][1]
+        layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
         predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS}
                           | {"baseline": records[-1]["unsteered"]["mean"]})
         items += [{"behaviour": name, **{key: item[key] for key in ("id", "positive", "yes", "contrary", "swap_of")}}

@@ -2,13 +2,14 @@
 # `make help` lists the targets.
 #
 #   make all                              everything for the two embedded models, in a .venv of its own
-#   make all MODEL="Qwen/Qwen2.5-0.5B-Instruct" PYTHON=python3      another model, in the environment one is in
-#   make report FROZEN=1                  the report from the artifacts that are there, without a model, in seconds
+#   make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3        another model, in the environment one is in
+#   make report FROZEN=1                  the committed page from the committed results, without a model, in seconds
 #   make smoke                            the whole chain on a handful of items, under a minute
 #
-# Whatever changes a number is in the path of an output (model, suite, profile) or among its prerequisites.
+# Nothing here looks at file times. Each stage decides by content whether it is up to date (lib/stage.py). Runs write to
+# outputs/<model>/, which is not tracked; outputs/committed/ holds what the project stands for.
 
-# Folders or Hugging Face ids, one or several:
+# Folders or Hugging Face ids; several are separated by spaces, one with spaces in its name stands in quotes:
 MODEL ?= data/models/pico-llama data/models/pico-gpt2
 # A folder in data/suites, or a folder:
 SUITE ?= testbed
@@ -20,16 +21,11 @@ PROFILE ?= full
 PYTHON ?= .venv/bin/python
 # Processes that share a stage's work (torchrun):
 NPROC ?= 1
-# FROZEN=1: no stage runs, a missing artifact is an error.
+# FROZEN=1: the report from the committed results; no stage runs.
 FROZEN ?=
-
-# The embedded models run on one thread, so their bits do not depend on the number of cores, and side by side.
-ifeq ($(patsubst %/,%,$(MODEL)),data/models/pico-llama data/models/pico-gpt2)
-export OMP_NUM_THREADS := 1
-MAKEFLAGS += -j2
-BESIDE := &
-endif
-BESIDE ?=
+# Results that verify and spot look at, and work units per stage that spot draws:
+AT ?= outputs/committed
+SPOT ?= 10
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -37,125 +33,82 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+export MODEL SUITE JUDGE PROFILE
 
-# --- where things are --------------------------------------------------------------------------------------------
-EMBEDDED  := data/models/pico-llama data/models/pico-gpt2
-MODELS    := $(patsubst %/,%,$(MODEL))
-name       = $(if $(wildcard $(1)/.),$(notdir $(1)),$(subst /,--,$(1)))
-NAMES     := $(foreach m,$(MODELS),$(call name,$(m)))
-ifneq ($(words $(NAMES)),$(words $(sort $(NAMES))))
-$(error MODEL names the same output folder twice: $(NAMES))
-endif
-ifeq ($(filter $(PROFILE),full smoke),)
-$(error PROFILE is full or smoke, not "$(PROFILE)")
-endif
-empty     :=
-SET       := $(subst $(empty) $(empty),+,$(NAMES))
-SUITE_AT  := $(patsubst %/,%,$(if $(wildcard $(SUITE)/suite.json),$(SUITE),data/suites/$(SUITE)))
-LEAF      := $(notdir $(SUITE_AT))$(if $(filter smoke,$(PROFILE)),-smoke)$(if $(JUDGE),-by-$(subst :,--,$(subst /,--,$(JUDGE))))
-ACROSS    := $(if $(filter-out 1,$(words $(NAMES))),outputs/$(SET)/$(LEAF)/05_across/manifest.json)
-# What decides a model folder's numbers; its card and its training log do not.
-weights    = $(wildcard $(1)/*.safetensors $(1)/*config.json $(1)/tokenizer* $(1)/*.jinja)
-manifests  = $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)/$(1)/manifest.json)
-# The committed report is the embedded models' own; any other run gets a folder beside its results.
-REPORT_TO := outputs/$(SET)/$(LEAF)/report
-ifeq ($(LEAF):$(MODELS),testbed:$(EMBEDDED))
-REPORT_TO := report
-endif
+ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
+# What is downloaded once:
+DATA  := $(ENV) $(if $(filter papers data/suites/papers data/suites/papers/,$(SUITE)),data/suites/papers/suite.json)
+RUN    = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m torch.distributed.run --standalone --nproc-per-node=$(NPROC))
+# MODEL as a bash array, and the flags every script takes. xargs reads quotes and runs nothing.
+TAKE  := if [ -d "$$MODEL" ]; then models=("$$MODEL"); else mapfile -t models < <(xargs -n1 printf '%s\n' <<< "$$MODEL"); fi; \
+         flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
+         for model in "$${models[@]}"; do all+=(--model "$$model"); done
+# One script for every model. The embedded models run on one thread, so their bits do not depend on the number of
+# cores, and side by side.
+EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m -- "$$model")" in \
+         $(CURDIR)/data/models/pico-*) OMP_NUM_THREADS=1 $(RUN) $(1) --model "$$model" "$${flags[@]}" & jobs+=($$!);; \
+         *) $(RUN) $(1) --model "$$model" "$${flags[@]}";; esac; done; \
+         failed=0; for job in "$${jobs[@]}"; do wait "$$job" || failed=$$?; done; exit $$failed
+AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-ENV       := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
-RUN        = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m torch.distributed.run --standalone --nproc-per-node=$(NPROC))
-FLAGS      = --suite $(SUITE) --profile $(PROFILE)$(if $(JUDGE), --judge $(JUDGE))
-model_flags = $(foreach m,$(MODELS),--model $(m))
-
-# --- what each stage is made of: the lib and data modules it imports, and those that these import ------------------
-LIB_01 := lib/artifacts.py lib/cases.py lib/directions.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
-          lib/metrics.py lib/models.py lib/propensity.py lib/relations.py lib/suite.py lib/values.py \
-          data/lexicon.py data/styles.py data/testbed.py
-LIB_02 := lib/artifacts.py lib/cases.py lib/directions.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
-          lib/metrics.py lib/models.py lib/propensity.py lib/relations.py lib/suite.py lib/tuning.py lib/values.py \
-          data/lexicon.py data/styles.py data/testbed.py
-LIB_03 := lib/artifacts.py lib/cases.py lib/directions.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py lib/mediation.py \
-          lib/metrics.py lib/models.py lib/propensity.py lib/relations.py lib/suite.py lib/transfer.py lib/values.py \
-          data/lexicon.py data/styles.py data/testbed.py
-LIB_04 := lib/artifacts.py lib/cases.py lib/compose.py lib/endpoint.py lib/engine.py lib/hooks.py lib/judges.py \
-          lib/metrics.py lib/models.py lib/subsets.py lib/suite.py lib/tuning.py data/lexicon.py \
-          data/styles.py data/testbed.py
-LIB_05 := lib/artifacts.py lib/engine.py lib/hooks.py lib/metrics.py lib/models.py lib/propensity.py lib/reliability.py \
-          lib/suite.py
-SUITE_FILES := $(wildcard $(SUITE_AT)/*.json $(SUITE_AT)/*/*.json $(SUITE_AT)/*/*.jsonl)
-
-.PHONY: all data plan extract tune transfer compose reliability report smoke test verify compare testbed testbed-check \
-        bench clean help
+.PHONY: all data plan extract tune transfer compose reliability report smoke test verify spot compare publish testbed \
+        testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
+	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
 
-# What is downloaded once; an empty list for the suites that are there.
-PAPERS := $(if $(filter data/suites/papers,$(SUITE_AT)),data/suites/papers/suite.json)
-data: $(ENV) $(PAPERS)          ## SUITE=papers: download and convert the public data; any suite: check it and count
-	$(PYTHON) -m lib.suite $(SUITE)
+data: $(DATA)                   ## SUITE=papers: download and convert the public data; any suite: check it and count
+	$(PYTHON) -m lib.suite "$$SUITE"
 
-plan: $(ENV) $(PAPERS)          ## tokens, memory and minutes that a run will take, from a short probe; runs nothing
-	$(PYTHON) -m report.plan $(model_flags) --suite $(SUITE) --profile $(PROFILE)
+plan: $(DATA)                   ## tokens, memory and minutes that a run will take, from a short probe; runs nothing
+	@$(TAKE); $(PYTHON) -m report.plan "$${all[@]}" "$${flags[@]}"
 
 data/suites/papers/suite.json: data/papers.py data/public.json | $(ENV)
 	$(PYTHON) -m data.papers
 
-extract:     $(call manifests,01_extract)                 ## 01  contrastive data -> one vector per concept and layer
-tune:        $(call manifests,02_tune)                    ## 02  vectors -> layer and strength per concept
-transfer:    $(call manifests,03_transfer)                ## 03  do they hold in another task, prompt or context?
-compose:     $(call manifests,04_compose)                 ## 04  do several hold at once?
-reliability: $(call manifests,03_transfer) $(call manifests,05_reliability) $(ACROSS)   ## 03, 05  per input, against controls, under other prompts, across models
-
-# --- the chain, once per model -----------------------------------------------------------------------------------
-define CHAIN
-$(2)/01_extract/manifest.json: 01_extract.py $(LIB_01) $(SUITE_FILES) $(PAPERS) $(call weights,$(1)) | $(ENV)
-	$$(RUN) $$< --model $(1) $$(FLAGS)
-
-$(2)/02_tune/manifest.json: 02_tune.py $(LIB_02) $(2)/01_extract/manifest.json | $(ENV)
-	$$(RUN) $$< --model $(1) $$(FLAGS)
-
-$(2)/03_transfer/manifest.json: 03_transfer.py $(LIB_03) $(2)/02_tune/manifest.json | $(ENV)
-	$$(RUN) $$< --model $(1) $$(FLAGS)
-
-$(2)/04_compose/manifest.json: 04_compose.py $(LIB_04) $(2)/02_tune/manifest.json | $(ENV)
-	$$(RUN) $$< --model $(1) $$(FLAGS)
-
-$(2)/05_reliability/manifest.json: 05_reliability.py $(LIB_05) data/published.json $(2)/02_tune/manifest.json | $(ENV)
-	$$(RUN) $$< --model $(1) $$(FLAGS)
-
-endef
-
+# --- the chain: a stage is run for every model; what is up to date says so in a second ---------------------------
 ifeq ($(FROZEN),)
-$(foreach m,$(MODELS),$(eval $(call CHAIN,$(m),outputs/$(call name,$(m))/$(LEAF))))
+extract: $(DATA)                ## 01  contrastive data -> one vector per concept and layer
+	@$(TAKE); $(PYTHON) -m lib.stage "$${all[@]}" "$${flags[@]}"
+	@$(call EACH,01_extract.py)
 
-outputs/$(SET)/$(LEAF)/05_across/manifest.json: 05_reliability.py $(LIB_05) $(call manifests,05_reliability) | $(ENV)
-	$(PYTHON) $< --across $(model_flags) $(FLAGS)
+tune: extract                   ## 02  vectors -> layer and strength per concept
+	@$(call EACH,02_tune.py)
+
+transfer: tune                  ## 03  do they hold in another task, prompt or context?
+	@$(call EACH,03_transfer.py)
+
+compose: tune                   ## 04  do several hold at once?
+	@$(call EACH,04_compose.py)
+
+reliability: transfer           ## 03, 05  per input, against controls, under other prompts, across models
+	@$(call EACH,05_reliability.py)
+	@$(TAKE); [ $${#models[@]} -lt 2 ] || $(PYTHON) 05_reliability.py --across "$${all[@]}" "$${flags[@]}"
+else
+extract tune transfer compose reliability:
 endif
 
-# Seconds, so it always runs: a checkout's file times must not decide whether the page is current.
-REPORT_IN := $(foreach s,01_extract 02_tune 03_transfer 04_compose 05_reliability,$(call manifests,$(s))) $(ACROSS)
-report: $(REPORT_IN) | $(ENV)   ## the page and its figures, every number read from a manifest
-	$(PYTHON) report/build.py $(model_flags) $(FLAGS) --to $(REPORT_TO)$(if \
-	  $(filter report,$(REPORT_TO)), --readme README.md)
-	@echo "the report is at $(REPORT_TO)/report.md"
+report: $(DATA) compose reliability   ## the page and its figures, every number read from a manifest
+	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
 
 smoke:                          ## the whole chain on a handful of items, under a minute
-	$(MAKE) --no-print-directory all PROFILE=smoke FROZEN=
+	@$(MAKE) --no-print-directory all PROFILE=smoke FROZEN=
 
 test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
 
-verify: $(ENV)                  ## re-hash the artifacts of MODEL and SUITE, and the data, weights and sources they came from
-	$(PYTHON) -m lib.artifacts verify $(foreach n,$(NAMES),outputs/$(n)/$(LEAF)) $(if $(ACROSS),outputs/$(SET)/$(LEAF))
+# --- the audit: of what is committed, unless AT=outputs says what ran here ---------------------------------------
+verify: $(ENV)                  ## re-hash results, and the data and weights they came from; sources by meaning
+	@$(call AUDIT,verify) --out $(AT)
 
-# The stages run again into a folder of their own, whatever is there, and are held to the committed results. A stage that
-# fails is missing there, which the comparison says.
-compare: $(ENV)                 ## run everything again, elsewhere, and compare with the results that are there
-	again=$$(mktemp -d); trap 'rm -rf "$$again"' EXIT; \
-	for model in $(MODELS); do (for stage in 01_extract 02_tune 03_transfer 04_compose 05_reliability; do \
-	  $(RUN) $$stage.py --model $$model --out "$$again" $(FLAGS); done) $(or $(BESIDE),;) done; wait; \
-	$(if $(ACROSS),$(PYTHON) 05_reliability.py --across $(model_flags) --out "$$again" $(FLAGS) ||:;) \
-	$(PYTHON) -m lib.artifacts compare outputs "$$again"
+spot: $(ENV)                    ## SPOT work units per stage, drawn at random, computed again and compared
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}; export OMP_NUM_THREADS; $(call AUDIT,spot) --out $(AT) --n $(SPOT)
+
+compare: all                    ## run what is not up to date, and hold every result to the committed ones, at length
+	@$(call AUDIT,compare)
+
+publish: all                    ## what ran here becomes what is committed, and the committed page is built again
+	@$(call AUDIT,publish)
+	@$(MAKE) --no-print-directory report FROZEN=1
 
 testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (an hour)
 	$(PYTHON) -m data.testbed
@@ -165,7 +118,7 @@ testbed: $(ENV)                 ## write the testbed suite again and train both 
 testbed-check: $(ENV)           ## compare the committed suite with the grammar's, measure both models, write their cards
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; $(PYTHON) -m data.testbed "$$dir"; \
 	diff -r "$$dir" data/suites/testbed; echo "the suite is what the grammar writes"
-	$(PYTHON) -m data.check_testbed $(EMBEDDED)
+	$(PYTHON) -m data.check_testbed data/models/pico-llama data/models/pico-gpt2
 
 # The peer's own requirements name transformers 4; it runs with 5. Nothing of it is installed into the environment.
 bench: $(ENV)                   ## the engine against steering-vectors and the papers' way, timed (minutes)
@@ -173,13 +126,12 @@ bench: $(ENV)                   ## the engine against steering-vectors and the p
 		steering-vectors==0.12.2 scikit-learn==1.9.1 scipy joblib cloudpickle threadpoolctl narwhals
 	PYTHONPATH=. OMP_NUM_THREADS=2 $(PYTHON) tests/bench_engine.py
 
-clean:                          ## delete the outputs of MODEL at SUITE and PROFILE, and unfinished units
-	rm -rf $(foreach n,$(NAMES) $(if $(ACROSS),$(SET)),outputs/$(n)/$(LEAF))
-	find outputs -depth -type d \( -name '*.units' -o -name '*.tmp-*' \) -exec rm -rf {} + 2>/dev/null || true
+clean: $(ENV)                   ## delete what ran here of MODEL at SUITE and PROFILE, and unfinished units
+	@$(call AUDIT,clean)
 
 help:                           ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
-	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|smoke PYTHON= NPROC= FROZEN=1: see the head of the Makefile"
+	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|smoke PYTHON= NPROC= FROZEN=1 AT= SPOT=: see the head of the Makefile"
 
 .venv/requirements.stamp: requirements.txt
 	python3 -m venv .venv

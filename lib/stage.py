@@ -52,6 +52,15 @@ def paths(args, model=None):
     return Path(args.out) / model_name(args.model if model is None else model) / leaf
 
 
+def check(args):
+    """UserError if two models would write one folder, or one is neither a folder nor could be a hub id."""
+    names = [model_name(model) for model in args.model]
+    twice = sorted({name for name in names if names.count(name) > 1} | ({COMMITTED.name} & set(names)))
+    if twice:
+        raise UserError(f"--model: {', '.join(twice)} names the same output folder twice, or the committed results")
+    paths(args, args.model[0])
+
+
 # --- up to date? --------------------------------------------------------------------------------------------
 def begin(name, parser, after=(), files=()):
     """In a script that is run: end it with a line if its results are up to date. Elsewhere nothing.
@@ -162,3 +171,7 @@ def open(args, file, after=(), judged=True):
             raise UserError(f"{artifact.path}: made from another model, judge, suite or stage before; delete it and "
                             f"run {artifact.path.name} again")
     return Opened(script, root / script.stem, suite, lm, judge, before, config, inputs)
+
+
+if __name__ == "__main__":
+    artifacts.run(lambda: check(cli(__doc__, many=True).parse_args()))

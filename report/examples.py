@@ -5,9 +5,10 @@ last, the middle and the first are shown. All others are in 03_transfer/cases.js
 """
 import re
 
-from report.draw import number, table
+from report.draw import number, series, table
 
-ARMS = {"steered": "vector", "prompted": "instruction", "steered_prompted": "vector and instruction", "random": "random vector"}
+ARMS = {"steered": "vector", "prompted": "instruction", "steered_prompted": "vector and instruction",
+        "random": "random vector"}
 
 
 def _score(value):
@@ -32,7 +33,7 @@ def picked(mine):
 
 def entry(label, case, trait, prompts):
     """One case as Markdown: what was asked, what came, and its scores."""
-    asked, told = (plain(text) for text in (prompts[case["item"]]["prompt"], case["output"] or "(empty)"))
+    asked, told = (plain(text) for text in (prompts[case["item"]], case["output"] or "(empty)"))
     return (f"**{label}**, {case['task']} `{case['item']}`, {ARMS[case['arm']]}: expression "
             f"{_score(case['expression'][trait])}, coherence {_score(case['coherence'])}\n\n"
             f"> **asked** {asked}\n>\n> **answer** {told}")
@@ -44,21 +45,22 @@ def plain(text):
     return re.sub(r"([\\`*_|#<>\[\]~{}])", r"\\\1", text.strip()).replace("\n", "<br>")
 
 
-def short(text, limit=600):
-    return text if len(text) <= limit else text[:limit] + " ..."
+def opened(artifact, limit):
+    """(cases, {item: prompt, cut at `limit` letters}, records of the traits in the first task) of stage 03."""
+    cases, prompts = table(artifact, "cases"), {}
+    for item in table(artifact, "prompts"):
+        prompts[item["id"]] = item["prompt"] if len(item["prompt"]) <= limit else item["prompt"][:limit] + " ..."
+    return cases, prompts, series(table(artifact, "traits"), task=artifact.config["tasks"][0])
 
 
 def page(name, artifact):
     """Every trait of one model: three steered cases, and one under the instruction beside them."""
-    cases, prompts = table(artifact, "cases"), {item["id"]: item for item in table(artifact, "prompts")}
-    prompts = {key: item | {"prompt": short(item["prompt"])} for key, item in prompts.items()}
-    tasks = artifact.config["tasks"]
+    (cases, prompts, traits), tasks = opened(artifact, 600), artifact.config["tasks"]
     blocks = [f"# Single cases: {name}\n\n" + __doc__.split("\n\n", 1)[1].strip().replace("\n", " ")
               + f"\n\nStage 03_transfer, digest {artifact.digest[:12]}."]
-    for record in [r for r in table(artifact, "traits") if r["task"] == tasks[0]]:
+    for record in traits:
         trait = record["trait"]
-        mine = ordered(cases, trait, "steered", tasks)
-        asked = ordered(cases, trait, "prompted", tasks)
+        mine, asked = (ordered(cases, trait, arm, tasks) for arm in ("steered", "prompted"))
         blocks.append(f"## {trait}\n\n{record['scope']}, {len(mine)} steered texts")
         blocks += [entry(label, case, trait, prompts) for label, case in picked(mine)]
         blocks += [entry("for comparison, median", asked[len(asked) // 2], trait, prompts)] if asked else []
@@ -71,15 +73,10 @@ def digest(names, found):
     blocks = []
     for name in names:
         artifact = found[name, "03_transfer"]
-        cases, prompts = table(artifact, "cases"), {item["id"]: item for item in table(artifact, "prompts")}
-        if not cases:
-            continue
-        prompts = {key: item | {"prompt": short(item["prompt"], 300)} for key, item in prompts.items()}
-        tasks = artifact.config["tasks"]
-        rows = sorted((r for r in table(artifact, "traits") if r["task"] == tasks[0]),
-                      key=lambda r: (r["expression"]["steered"], r["trait"]))
-        for record in (rows[-1], rows[len(rows) // 2], rows[0]):
-            mine = ordered(cases, record["trait"], "steered", tasks[:1])
+        cases, prompts, traits = opened(artifact, 300)
+        rows = sorted(traits, key=lambda r: (r["expression"]["steered"], r["trait"]))
+        for record in (rows[-1], rows[len(rows) // 2], rows[0]) if cases else ():
+            mine = ordered(cases, record["trait"], "steered", artifact.config["tasks"][:1])
             if mine:
                 blocks.append(entry(f"{name}, {record['trait']}", mine[len(mine) // 2], record["trait"], prompts))
     return "\n\n".join(blocks) or "*No trait has a vector here.*"

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from lib import artifacts, engine, models, stage, suite as suites
+from lib import artifacts, engine, models, passes, stage, suite as suites
 from lib.studies import mediation, relations, subsets
 
 PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
@@ -141,20 +141,20 @@ def probe(lm, suite, length):
 def main():
     args = stage.cli(__doc__, many=True).parse_args()
     suite = suites.load(args.suite, args.profile)
-    for name in args.model:
-        lm = models.load(name)
+    for model in args.model:
+        lm = models.load(model)
         counts = count(lm, suite, args.profile)
         costs = probe(lm, suite, np.mean([n for n in mean_length(lm, suite, suite.behaviours).values() if n] or [64]))
         weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
-        work = engine.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
+        work = passes.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
         print(f"{lm.name} on {suite.name}, {args.profile}, {lm.device}; {lm.n_layers} layers x {lm.d_model}")
         print(f"memory   weights {weights / 2**30:.2f} GiB, batches at most {work / 2**30:.1f} GiB")
         print(f"{'stage':16s}{'prompt tokens':>16s}{'steered tokens':>16s}{'written tokens':>16s}{'minutes':>9s}")
         total = 0.0
-        for stage, numbers in counts.items():
+        for name, numbers in counts.items():
             minutes = sum(n * cost for n, cost in zip(numbers, costs)) / 60
             total += minutes
-            print(f"{stage:16s}" + "".join(f"{n:16,.0f}" for n in numbers) + f"{minutes:9.1f}")
+            print(f"{name:16s}" + "".join(f"{n:16,.0f}" for n in numbers) + f"{minutes:9.1f}")
         heads, lists = heads_planned(lm, suite, args.profile)
         print(f"of these head mediation in 01_extract: {heads} heads x {lists} lists = {heads * lists:,} steered tokens")
         print(f"{'all':16s}" + "".join(f"{sum(c[i] for c in counts.values()):16,.0f}" for i in range(3)) + f"{total:9.1f}")

@@ -1,20 +1,12 @@
 """Artifacts: the same inputs give the same bytes, nothing half-written stays, and a changed file is refused
 by name."""
-import argparse
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib import artifacts
-from report import audit
 from lib.artifacts import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def write(out, **changes):
@@ -41,7 +33,7 @@ def test_round_trip(tmp_path):
     assert got.manifest["outputs"]["vectors.npy"] == {
         "sha256": artifacts.sha256(tmp_path / "s" / "01_extract" / "vectors.npy"),
         "shape": [2, 3], "axes": ["concept", "d"], "dtype": "float32"}
-    assert got.run["sources"]["tests/test_artifacts.py"] == artifacts.sha256(__file__) and got.run["wall_s"] > 0
+    assert "test_round_trip" in got.run["sources"]["tests/test_artifacts.py"] and got.run["wall_s"] > 0
 
 
 def test_bytes_do_not_depend_on_order_time_or_memory_layout(tmp_path):
@@ -166,43 +158,6 @@ def test_json_lines_keep_odd_line_separators_and_name_the_bad_line(tmp_path):
         artifacts.read_json(tmp_path / "none.json")
 
 
-def verify_command(*folders):
-    return subprocess.run([sys.executable, "-m", "lib.artifacts", "verify", *map(str, folders)], cwd=ROOT,
-                          capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-def test_verify_command(tmp_path):
-    first = write(tmp_path / "m" / "01_extract", inputs={})      # names no data, so none is looked for
-    write(tmp_path / "m" / "02_tune", stage="02_tune", inputs={"01_extract": first.digest})
-    done = verify_command(tmp_path)
-    assert done.returncode == 0 and done.stdout.count("ok  ") == 2 and first.digest[:12] in done.stdout
-    write(tmp_path / "m" / "01_extract", inputs={}, config={"seed": 2})           # 02 is now stale
-    done = verify_command(tmp_path)
-    assert done.returncode == 2 and "02_tune: made from another 01_extract" in done.stdout
-    assert done.stderr == "error: 1 of 2 stage folders are not as they were written\n"
-    done = verify_command(tmp_path / "nothing")
-    assert done.returncode == 2 and done.stderr.startswith("error:") and "Traceback" not in done.stderr
-
-
-def test_verify_finds_files_the_manifest_does_not_know(tmp_path):
-    write(tmp_path / "a")
-    (tmp_path / "a" / "extra.npy").write_bytes(b"")
-    with pytest.raises(UserError, match="extra.npy: not in the manifest"):
-        audit.verify(tmp_path / "a")
-
-
-def test_paths_and_flags(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models" / "tiny").mkdir(parents=True)
-    (tmp_path / "mine").mkdir()
-    args = artifacts.cli("Stage.\n\nhead").parse_args(["--model", "models/tiny/"])
-    assert artifacts.stage_paths(args) == Path("outputs/tiny/testbed")
-    args = artifacts.cli("x", many=True).parse_args("--model org/a --model b --suite ./mine --profile smoke".split())
-    assert args.model == ["org/a", "b"]
-    assert artifacts.stage_paths(args, args.model[0]) == Path("outputs/org--a/mine-smoke")
-    assert isinstance(args, argparse.Namespace) and args.judge is None
-
-
 def test_run_turns_a_user_error_into_one_line(capsys):
     def fail():
         raise UserError("file.json:\n  bad")
@@ -213,91 +168,7 @@ def test_run_turns_a_user_error_into_one_line(capsys):
         artifacts.run(lambda: 1 / 0)
 
 
-def estimate(value, low, high):
-    return {"value": value, "low": low, "high": high, "n": 9, "unit": "things", "method": "none"}
-
-
-def test_compare_takes_equal_bytes_or_estimates_inside_the_committed_interval(tmp_path, monkeypatch, capsys):
-    def stage(folder, value, **more):
-        artifacts.save(tmp_path / folder / "m" / "05_x", stage="05_x", config={}, inputs={},
-                       results={"a": {"b": estimate(value, 1.0, 2.0)}, **more})
-
-    def command(*folders):
-        monkeypatch.setattr(sys, "argv", ["artifacts", "compare", *(str(tmp_path / f) for f in folders)])
-        audit.main()
-
-    stage("old", 1.5)
-    for folder, value, more, told in (("same", 1.5, {}, "the same"),
-                                      ("near", 1.9, {}, "a.b 1.5 -> 1.9, inside [1, 2]"),
-                                      ("far", 2.1, {}, "a.b 1.5 -> 2.1, outside [1, 2]"),
-                                      ("new", 1.5, {"c": estimate(0, 0, 0)}, "c on one side")):
-        stage(folder, value, **more)
-        good, said = audit.compare(tmp_path / "old/m/05_x", tmp_path / folder / "m/05_x")
-        assert good == (folder in ("same", "near")) and any(told in line for line in said)
-    command("old", "near")
-    assert "ok " in capsys.readouterr().out
-    with pytest.raises(UserError, match="1 of 1"):
-        command("old", "far")
-    with pytest.raises(SystemExit):
-        command("old")
-    # a stage that was not made again, and settings that are not the committed ones
-    artifacts.save(tmp_path / "old" / "m" / "06_x", stage="06_x", config={}, inputs={}, results={"n": 1})
-    with pytest.raises(UserError, match="1 of 2"):
-        command("old", "same")
-    assert "06_x  not made again" in capsys.readouterr().out
-    artifacts.save(tmp_path / "same" / "m" / "06_x", stage="06_x", config={"seed": 2}, inputs={}, results={"n": 1})
-    with pytest.raises(UserError, match="1 of 2"):
-        command("old", "same")
-    assert "config.seed differs" in capsys.readouterr().out
-
-
-def test_sources_are_followed_through_imports():
-    found = {str(path.relative_to(ROOT)) for path in artifacts.closure([ROOT / "02_tune.py"])}
-    assert {"02_tune.py", "lib/studies/tuning.py", "lib/metrics.py", "lib/hooks.py", "data/testbed.py"} <= found
-    assert not found & {"lib/studies/transfer.py", "report/audit.py", "03_transfer.py"}
-    assert artifacts.closure([ROOT / "lib/metrics.py"]) == [ROOT / "lib/artifacts.py", ROOT / "lib/metrics.py"]
-
-
 def test_data_files_stand_beside_the_artifact_not_in_its_digest(tmp_path):
     data = {"licence": "MIT", "source": "here", "files": {"suite.json": "ab" * 32}}
     a, b = write(tmp_path / "a"), write(tmp_path / "b", data=data)
     assert a.digest == b.digest and "data" not in a.run and b.run["data"] == data
-
-
-def test_flags_of_a_kept_command_line():
-    run = {"argv": ["05.py", "--model", "a", "--suite=x/y", "--model", "b"]}
-    assert audit.given(run, "--model") == ["a", "b"] and audit.given(run, "--suite", "testbed") == ["x/y"]
-    assert audit.given(run, "--profile", "full") == ["full"]
-
-
-def test_inputs_of_a_model_set_are_the_stages_of_its_models(tmp_path):
-    def one(name, config):
-        return artifacts.save(tmp_path / name / "s" / "05_x", stage="05_x", config=config, inputs={}, results={"n": 1})
-
-    saved = {name: one(name, {"name": name}) for name in ("a", "b")}
-    both = tmp_path / "a+b" / "s" / "05_y"
-    inputs = {f"{name}/05_x": made.digest for name, made in saved.items()}
-    artifacts.save(both, stage="05_y", config={}, inputs=inputs, results={"n": 2})
-    assert audit.inspect(both) == ([], {"files": 0, "inputs": 2, "data": 0, "weights": 0, "sources": 0})
-    one("b", {"name": "c"})
-    assert ["another b/05_x" in fault for fault in audit.inspect(both)[0]] == [True]
-
-
-def test_line_of_a_key(tmp_path):
-    saved = artifacts.save(tmp_path / "x", stage="x", config={"a": {"b": 1}}, inputs={},
-                           results={"a": {"ab": 0, "b": {"c": 1}}, "b": 3})
-    lines = (tmp_path / "x/manifest.json").read_text().splitlines()
-    at = [lines[audit.line_of(saved.path / "manifest.json", key) - 1].strip() for key in ("a.b.c", "b", "a.ab", "a.b")]
-    assert at == ['"c": 1', '"b": 3', '"ab": 0,', '"b": {']
-
-
-@pytest.mark.parametrize("text, line", [
-    ('def f():\n    return {"share": g(1), "rest": 2}\n', 2),
-    ('def f(r):\n    missing = {"share": "none"}\n    r["share"] = g(missing)\n', 3),          # not the reason
-    ('def f(r):\n    show("share")\n\n\ndef g(r):\n    r["bias"] = {"share": h(2)}\n', 6),    # not where it is shown
-    ('def f(r):\n    a = {"share": h(1)}\n    r["bias"] = {"share": h(2)}\n', 3)])        # below its parent
-def test_place_of_a_key(tmp_path, monkeypatch, text, line):
-    monkeypatch.setattr(audit, "ROOT", tmp_path)
-    (tmp_path / "one.py").write_text(text)
-    assert audit.place(["one.py"], "bias.share")[:2] == ("one.py", line)
-    assert audit.place(["one.py"], "bias.nothing") == (None, 0, "")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from lib import engine
+from lib import engine, passes
 from lib.artifacts import UserError
 from tests import tiny
 
@@ -140,9 +140,9 @@ def test_sweep(lm, suffix):
 def test_sweep_in_many_small_passes(lm, monkeypatch):
     prompts, rows = some(), some_rows()
     want = engine.sweep(lm, prompts, rows, [5, 6], suffix=2)
-    monkeypatch.setattr(engine, "BRANCH_TOKENS", 4)
-    monkeypatch.setattr(engine, "CPU_TOKENS", 60)
-    monkeypatch.setattr(engine._Growing, "room", 1)
+    monkeypatch.setattr(passes, "BRANCH_TOKENS", 4)
+    monkeypatch.setattr(passes, "CPU_TOKENS", 60)
+    monkeypatch.setattr(passes.Growing, "room", 1)
     found = engine.sweep(lm, prompts, rows, [5, 6], suffix=2)
     for key in ("logits", "logsumexp"):
         np.testing.assert_allclose(found[key], want[key], atol=1e-4)
@@ -206,11 +206,11 @@ def test_a_batch_goes_on_without_the_rows_that_have_ended(lm, monkeypatch):
     monkeypatch.setattr(lm, "eos", tuple(common))
     monkeypatch.setattr(lm.model.generation_config, "eos_token_id", common)
     monkeypatch.setattr(engine, "LEAST_ENDED", 1)
-    monkeypatch.setattr(engine, "SPREAD", 0)
+    monkeypatch.setattr(passes, "SPREAD", 0)
     monkeypatch.setattr(lm.model, "generate", lambda **k: sizes.append(len(k["input_ids"])) or real(**k))
     ends = [next((k for k, token in enumerate(ids) if token in common), 20) for ids in free]
     assert engine.generate_ids(lm, prompts, rows, 20) == [ids[:end] for ids, end in zip(free, ends)]
-    shared = engine._new_cache(lm) is not None          # other models keep a state that cannot be selected
+    shared = passes.new_cache(lm) is not None          # other models keep a state that cannot be selected
     assert len(set(ends)) > 3 and sizes[0] == 12 and (sizes[1:] and sizes[1] <= 6 if shared else sizes == [12])
 
 
@@ -224,7 +224,7 @@ def test_a_pad_that_looks_like_a_token(llama, monkeypatch):
 
 def test_growing_cache_holds_what_a_plain_one_holds():
     torch.manual_seed(0)
-    plain, growing = DynamicLayer(), engine._Growing()
+    plain, growing = DynamicLayer(), passes.Growing()
     growing.room = 2
     steps = [("update", 3), ("update", 1), ("update", 1), ("select", [1, 0]), ("update", 1), ("crop", -2),
              ("update", 1), ("select", [0, 0, 1]), ("update", 4), ("crop", -9), ("update", 2)]
@@ -258,20 +258,20 @@ def test_out_of_memory_halves_the_batch(llama, monkeypatch, message):
     prompts, rows = some(), some_rows()
     calls = (lambda: engine.read(llama, prompts), lambda: engine.sweep(llama, prompts, rows, [5])["logits"],
              lambda: engine.read_pairs(llama, prompts, prompts, prompts))
-    whole, sizes, real = [call() for call in calls], [], engine._right_padded
+    whole, sizes, real = [call() for call in calls], [], passes.right_padded
 
     def tight(lm, sequences, width=None):
         sizes.append(len(sequences))
         if len(sequences) > 2:
             raise RuntimeError(message) if message else torch.OutOfMemoryError("simulated")
         return real(lm, sequences, width)
-    monkeypatch.setattr(engine, "_right_padded", tight)
+    monkeypatch.setattr(passes, "right_padded", tight)
     for call, want in zip(calls, whole):
         np.testing.assert_allclose(call(), want, atol=1e-4)
     assert max(sizes) > 2
     for error, expected, text in ((torch.OutOfMemoryError(), UserError, "single prompt"),
                                   (RuntimeError("another reason"), RuntimeError, "another reason")):
-        monkeypatch.setattr(engine, "_right_padded", Mock(side_effect=error))
+        monkeypatch.setattr(passes, "right_padded", Mock(side_effect=error))
         with pytest.raises(expected, match=text):
             engine.read(llama, prompts)
 

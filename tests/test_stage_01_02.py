@@ -61,7 +61,7 @@ def call(module, monkeypatch, *argv):
 
 
 def files(path):
-    return {p.name: p.read_bytes() for p in path.iterdir() if p.name != "run.json"}
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.name not in ("run.json", ".made")}
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +427,7 @@ def test_rerun_in_place_gives_the_same_bytes(steered, monkeypatch):
     (lambda f, o: ["--suite", f / "nowhere"], "no folder with a suite.json"),
     (lambda f, o: ["--judge", "oracle"], "unknown judge"),
     (lambda f, o: ["--out", f / "empty"], "run 01_extract first"),
-    (lambda f, o: ["--model", f / "other" / "tiny"], "made from another model, judge or suite"),
+    (lambda f, o: ["--model", f / "other" / "tiny"], "made from another model, judge, suite or stage before"),
     (lambda f, o: (o / "01_extract" / "vectors.npy").write_bytes(b"x") and [], "01_extract/vectors.npy: ")])
 def test_wrong_input_is_one_line_and_status_2(change, says, folder, plain, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "out" / LEAF / "01_extract"

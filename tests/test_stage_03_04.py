@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import artifacts, models, suite as suites
+from lib import artifacts, models, stage as frame, suite as suites
 from lib.studies import relations, subsets, transfer
 from report import audit
 from tests import tiny
@@ -318,7 +318,7 @@ def plant_upstream(world):
     size, norms = (lm.n_layers, lm.d_model), (np.full(lm.n_layers, 6, np.float32), ("layer",))
     config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "judge": "rules", "ways": ["mean", "contrast", "heads"],
               "fact_loss": 0.1}
-    folder = artifacts.stage_paths(SimpleNamespace(
+    folder = frame.paths(SimpleNamespace(
         model=str(world / "tiny"), suite="testbed", profile="smoke", out=world / "outputs"))
     first = artifacts.save(
         folder / "01_extract", stage="01_extract", config=config, inputs={"suite": suite.digest},
@@ -364,7 +364,7 @@ def here(world, stage, capsys, monkeypatch):
 
 
 def contents(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "run.json"}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in ("run.json", ".made")}
 
 
 @pytest.fixture(scope="module")

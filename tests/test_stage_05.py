@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import artifacts, metrics, suite as suites
+from lib import artifacts, metrics, models, suite as suites
 from lib.studies import reliability
 from tests import tiny
 
@@ -82,11 +82,12 @@ def world(tmp_path_factory):
             "".join(json.dumps(i) + "\n" for i in item_list(name))
         )
     for m, model in enumerate(("one", "two")):
-        plant_upstream(folder / "outputs" / model / "mini", suite, np.random.default_rng([9, m]))
+        plant_upstream(folder / "outputs" / model / "mini", suite, np.random.default_rng([9, m]), folder / model)
     return folder
 
 
-def plant_upstream(out, suite, rng):
+def plant_upstream(out, suite, rng, model):
+    made = {"model": models.load(str(model)).identity, "suite": "mini", "profile": "full"}
     vectors = rng.normal(size=(len(NAMES), LAYERS, WIDTH)).astype(np.float32)
     concepts = [
         {
@@ -104,7 +105,7 @@ def plant_upstream(out, suite, rng):
     first = artifacts.save(
         out / "01_extract",
         stage="01_extract",
-        config={"methods": ["one way", "another"]},
+        config=made | {"methods": ["one way", "another"]},
         inputs=inputs,
         tables={"concepts": concepts},
         arrays={
@@ -123,7 +124,7 @@ def plant_upstream(out, suite, rng):
     artifacts.save(
         out / "02_tune",
         stage="02_tune",
-        config={},
+        config=made,
         inputs={**inputs, "01_extract": first.digest},
         tables={"tuned": {f"behaviour/{n}": {"layer": 1, "unit": 0.5} for n in NAMES}},
     )
@@ -153,8 +154,7 @@ def finished(world):
                 suite=str(world / "mini"),
                 profile="full",
                 out=str(world / "outputs"),
-            ),
-            time.time(),
+            )
         )
     return world / "outputs"
 

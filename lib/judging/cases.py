@@ -20,32 +20,42 @@ def signature(job):
     return tuple(job["prompt"]), row
 
 
-def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True, prefer=False):
-    """Cases of all jobs, in job order; jobs with equal signatures share one text.
-
-    max_new_tokens int; out, identity, desc as in lib.work.units; first_token as in lib.engine.generate;
-    prefer=True: cases carry the five-point scores too."""
-    sharing = {}
+def shared(jobs):
+    """[[index of a job, ...], ...]: jobs with equal signatures, which share one text."""
+    groups = {}
     for index, job in enumerate(jobs):
-        sharing.setdefault(signature(job), []).append(index)
-    texts = list(sharing.values())        # indices of the jobs that share each text
+        groups.setdefault(signature(job), []).append(index)
+    return list(groups.values())
+
+
+def make(lm, judge, jobs, max_new_tokens, first_token=True, prefer=False):
+    """Outputs and scores of all jobs, in job order.
+
+    max_new_tokens int; first_token as in lib.engine.generate; prefer=True: they carry the five-point scores too"""
+    groups, texts = shared(jobs), [None] * len(jobs)
+    first = [jobs[indices[0]] for indices in groups]
+    found = engine.generate(lm, [job["prompt"] for job in first], [job["row"] for job in first], max_new_tokens,
+                            first_token=first_token)
+    for indices, text in zip(groups, found):
+        for i in indices:
+            texts[i] = text
+    return score(judge, jobs, texts, prefer)
+
+
+def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True, prefer=False):
+    """Cases of all jobs, in job order, made in work units of SHARD texts; out, identity, desc as in lib.work.units, the
+    rest as in `make`."""
+    groups, cases = shared(jobs), [None] * len(jobs)
     kind = f"{desc} with preferences" if prefer else desc
-    shards = {f"{kind} {start}": texts[start:start + SHARD] for start in range(0, len(texts), SHARD)}
+    shards = {f"{kind} {start}": sum(groups[start:start + SHARD], []) for start in range(0, len(groups), SHARD)}
 
     def unit(key):
-        first = [jobs[indices[0]] for indices in shards[key]]
-        found = engine.generate(lm, [job["prompt"] for job in first], [job["row"] for job in first],
-                                max_new_tokens, first_token=first_token)
-        told = [(jobs[i], text) for indices, text in zip(shards[key], found) for i in indices]
-        scored = iter(score(judge, [job for job, _ in told], [text for _, text in told], prefer))
-        return {"cases": [[next(scored) for _ in indices] for indices in shards[key]]}
+        return {"cases": make(lm, judge, [jobs[i] for i in shards[key]], max_new_tokens, first_token, prefer)}
 
     done = work.units(out, identity, list(shards), unit, desc)
-    cases = [None] * len(jobs)
-    for key, part in shards.items():
-        for indices, found in zip(part, done[key]["cases"]):
-            for i, case in zip(indices, found):
-                cases[i] = {**jobs[i]["record"], **case}
+    for key, indices in shards.items():
+        for i, case in zip(indices, done[key]["cases"]):
+            cases[i] = {**jobs[i]["record"], **case}
     return cases
 
 

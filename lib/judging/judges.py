@@ -89,8 +89,8 @@ def load(name, suite, lm=None):
     name = suite.judge if name is None else name
     kind, which = judge_kind(name)
     if kind == "rules" and not suite.grammar:
-        raise UserError(f"the judge rules needs a grammar.json, which suite {suite.name} does not have; it names "
-                        f"{suite.judge!r}")
+        raise UserError(f"the judge rules scores what a grammar.json describes; suite {suite.name} has none and "
+                        f"names {suite.judge!r}")
     if not suite.traits:
         return Nobody()
     if kind == "rules":

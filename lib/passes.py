@@ -1,0 +1,327 @@
+"""Passes: how prompts and rows become calls of a model: caches, branches of one prefix, batches that fit the memory.
+
+Rows that share a prefix are branches: copies of the suffix side by side at the *same* position ids, under a mask that
+lets each copy see the prefix and itself only (`side_by_side`). Models whose attention cannot take such a mask (sliding
+windows, ALiBi, recurrent layers) get copies of the cache as rows of a batch (`as_batch`): slower, the same numbers.
+"""
+import copy
+import inspect
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from lib.artifacts import UserError
+from lib.hooks import checked, patch, stack, steer
+
+CPU_BUDGET = 1.5 * 2**30     # bytes of working memory per batch on a CPU; on a GPU half of what is free
+CPU_TOKENS = 2048            # tokens per pass on a CPU: more only falls out of its caches
+SPREAD = 0.7                 # shortest over longest prompt of a batch: a shorter one would be mostly padding
+BRANCH_TOKENS = 256          # suffix tokens side by side in one pass: their mask grows with the square
+
+
+# --- branches of a shared prefix ------------------------------------------------------------
+
+
+def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=None):
+    """Run every suffix under every row and fill the arrays `outs` (prompt, row, ...).
+
+    measure(batch, logits) gets prompt indices and float32 logits (len(batch), row, position, vocabulary) at
+    the last `keep_last` suffix positions, for some of the rows, and returns a (len(batch), row, ...) tensor
+    per array.
+    """
+    if not len(rows):
+        raise UserError("no rows to sweep over")
+    check_rows(lm, rows, place)
+    distinct, which = distinct_rows(rows, keep_zeros=place is not None)
+    fast = can_branch(lm)
+    lengths = [len(prefix) for prefix in prefixes]
+    by_shape = {}
+    for i, suffix in enumerate(suffixes):
+        by_shape.setdefault((len(suffix), None if fast else lengths[i]), []).append(i)
+    for (m, _), members in sorted(by_shape.items(), key=lambda item: item[0][0]):
+        width = max(1, min(len(distinct), BRANCH_TOKENS // m))     # rows per pass
+        order = sorted(members, key=lambda i: -lengths[i])
+
+        def work(batch, m=m, width=width):
+            before, after = [prefixes[i] for i in batch], [suffixes[i] for i in batch]
+            passes = side_by_side if fast else as_batch
+            for start, logits in passes(lm, before, after, distinct, width, min(keep_last, m), place):
+                places = np.flatnonzero((which >= start) & (which < start + logits.shape[1]))
+                for out, values in zip(outs, measure(batch, logits)):
+                    out[np.ix_(batch, places)] = values.cpu().numpy()[:, which[places] - start]
+
+        def need(longest, m=m, width=width):
+            tokens = longest + width * m if fast else width * (longest + m)
+            return tokens, longest + width * m, width * min(keep_last, m)
+
+        each(batches(lm, lengths, need, order), work)
+
+
+def side_by_side(lm, prefixes, suffixes, rows, width, keep_last, place=None):
+    """Yields (first row, logits (B, rows, keep_last, V)): all rows as branches of one sequence."""
+    m = len(suffixes[0])
+    cache, seen = prefill(lm, prefixes)
+    ids = torch.tensor([list(suffix) for suffix in suffixes], device=lm.device)
+    for start in range(0, len(rows), width):
+        chunk = rows[start:start + width]
+        n = len(chunk)
+        added = {layer: matrix.repeat_interleave(m, 0) for layer, matrix in stacked(lm, chunk, place).items()}
+        wanted = torch.arange(n * m, device=lm.device).view(n, m)[:, m - keep_last:].flatten()
+        with acting(lm, added, place):
+            logits = lm.model(input_ids=ids.repeat(1, n), past_key_values=cache, use_cache=True,
+                              logits_to_keep=wanted, **branched(lm, seen, n, m)).logits
+        cache.crop(-n * m)
+        yield start, logits.float().view(len(ids), n, keep_last, -1)
+
+
+def as_batch(lm, prefixes, suffixes, rows, width, keep_last, place=None):
+    """The same for any model: rows as copies of the cache along the batch. The prefixes have one length, so
+    that no pad stands between a token and those before it and any notion of position is right as it is.
+    Models without a cache of keys and values run the whole prompt for each row."""
+    m = len(suffixes[0])
+    cache, _ = prefill(lm, prefixes)
+    whole = [list(prefix) + list(suffix) for prefix, suffix in zip(prefixes, suffixes)]
+    ids = torch.tensor(whole, device=lm.device)
+    for start in range(0, len(rows), width):
+        chunk = rows[start:start + width]
+        n = len(chunk)
+        repeated = ids.repeat_interleave(n, 0)
+        given = {"attention_mask": torch.ones_like(repeated), "input_ids": repeated}
+        if cache is not None:
+            branch = copy.deepcopy(cache)
+            branch.batch_repeat_interleave(n)
+            given |= {"input_ids": repeated[:, -m:], "past_key_values": branch}
+        added = {layer: matrix.repeat(len(ids), 1) for layer, matrix in stacked(lm, chunk, place).items()}
+        with acting(lm, added, place, last=m):
+            logits = lm.model(use_cache=cache is not None, **given).logits[:, -keep_last:]
+        yield start, logits.float().view(len(ids), n, keep_last, -1)
+
+
+def prefill(lm, prefixes):
+    """(cache or None, (B,) lengths) of prefixes padded on the right; `branched` hides these pads."""
+    cache = new_cache(lm)
+    seen = torch.tensor([len(prefix) for prefix in prefixes], device=lm.device)
+    if cache is not None and seen.max() > 0:
+        right_padded_pass(lm, right_padded(lm, prefixes), past_key_values=cache, use_cache=True)
+    return cache, seen
+
+
+def right_padded_pass(lm, ids, **cache):
+    """The model without its head. Under causal attention no token sees the pads on its right, so every token
+    counts as one: positions are right by default and attention keeps its fast path without a mask."""
+    lm.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), **cache)
+
+
+class Growing(DynamicLayer):
+    """Keys and values with spare room behind them. transformers' own layer copies everything for each new
+    token, which takes four fifths of the time of a small model's generation."""
+    room, buffers = 64, None
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            return super().update(key_states, value_states, *args, **kwargs)
+        old = self.keys.shape[-2]
+        new = old + key_states.shape[-2]
+        fits = self.buffers is not None and self.buffers[0].shape[-2] >= new
+        # After a selection of rows `keys` is a tensor of its own, after a crop it still lies in the buffer.
+        if not fits or self.keys.data_ptr() != self.buffers[0].data_ptr():
+            held = self.keys, self.values
+            self.buffers = [t.new_empty(*t.shape[:2], new + self.room, t.shape[3]) for t in held]
+            for buffer, kept in zip(self.buffers, held):
+                buffer[:, :, :old] = kept
+        for buffer, added in zip(self.buffers, (key_states, value_states)):
+            buffer[:, :, old:new] = added
+        self.keys, self.values = (buffer[:, :, :new] for buffer in self.buffers)
+        return self.keys, self.values
+
+
+def new_cache(lm):
+    """An empty cache, or None for a model with layers that keep something else than keys and values."""
+    cache = DynamicCache(config=lm.model.config)
+    if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
+        return None
+    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def branched(lm, seen, n, m):
+    """Mask and positions for n branches of m tokens each after cached prefixes of `seen` (B,) tokens."""
+    device, longest = seen.device, int(seen.max())
+    branch = torch.arange(n, device=device).repeat_interleave(m)
+    offset = torch.arange(m, device=device).repeat(n)
+    own = (branch[:, None] == branch) & (offset[:, None] >= offset)                            # (query, key)
+    before = torch.arange(longest, device=device) < seen[:, None]                              # (B, key)
+    sees = torch.cat([before[:, None].expand(-1, n * m, -1), own.expand(len(seen), -1, -1)], dim=2)
+    mask = torch.zeros(sees.shape, dtype=lm.model.dtype, device=device)
+    mask = mask.masked_fill_(~sees, torch.finfo(mask.dtype).min)[:, None]
+    positions = seen[:, None] + offset
+    return {"attention_mask": mask, "position_ids": positions.clamp(max=(lm.max_tokens or 2**31) - 1)}
+
+
+def can_branch(lm):
+    """Whether the model takes branches of one sequence; found out once per model.
+
+    Excluded by declaration: layers that do not keep plain keys and values of all tokens (sliding, chunked,
+    recurrent), and position schemes that go by index and not by position ids. Anything left is tried on a
+    small example.
+    """
+    if lm.branches is None:
+        config = lm.model.config.get_text_config(decoder=True)
+        takes = inspect.signature(lm.model.forward).parameters
+        plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=lm.model.config).layers)
+        lm.branches = (plain and {"position_ids", "logits_to_keep"} <= set(takes)
+                       and config._attn_implementation in ("sdpa", "eager")
+                       and not any(getattr(config, key, None) for key in ("alibi", "attention_layers"))
+                       and branches_agree(lm))
+    return lm.branches
+
+
+def branches_agree(lm):
+    """Both ways on two short prefixes of random token ids: equal up to rounding?"""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(lm.model.get_input_embeddings().num_embeddings, size=(2, 7)).tolist()
+    rows = [(), ((0, rng.standard_normal(lm.d_model)),)]
+    prefixes, suffixes = [ids[0][:5], ids[1][:3]], [ids[0][5:], ids[1][3:5]]
+    try:
+        (_, fast), = side_by_side(lm, prefixes, suffixes, rows, 2, 1)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+        return False      # the mask or the positions were refused
+    slow = torch.cat([next(as_batch(lm, [a], [b], rows, 2, 1))[1] for a, b in zip(prefixes, suffixes)])
+    rounding = {torch.float32: 1e-4, torch.float16: 2e-2}.get(lm.model.dtype, 1e-1)
+    return bool((fast - slow).abs().max() <= rounding * slow.abs().max())
+
+
+def stacked(lm, rows, place=None):
+    return stack(rows, *shape(lm, place))
+
+
+def check_rows(lm, rows, place=None):
+    """Raises what `stacked` would, without a matrix of all rows for every layer."""
+    for _ in checked(rows, *shape(lm, place)):
+        pass
+
+
+def shape(lm, place):
+    return (lm.n_layers, lm.d_model) if place is None else (len(place.modules), place.width, np.nan)
+
+
+def acting(lm, added, place, last=0):
+    """The context in which stacked rows act: added to block outputs, or put in their place."""
+    return steer(lm.layers, added, last) if place is None else patch(place, added, last)
+
+
+def distinct_rows(rows, keep_zeros=False):
+    """(rows without repetition and zero vectors, (S,) index into them of each of the S rows given).
+
+    A grid of layers and multipliers holds the unsteered model once per layer; it is run once. Zeros that are put
+    in the place of something do act: keep_zeros.
+    """
+    kept, which = {}, []
+    for row in rows:
+        row = tuple((int(layer), np.asarray(vector, dtype=np.float32)) for layer, vector in row)
+        row = tuple((layer, vector) for layer, vector in row if keep_zeros or vector.any())
+        key = tuple((layer, vector.tobytes()) for layer, vector in row)
+        which.append(kept.setdefault(key, (len(kept), row))[0])
+    return [row for _, row in kept.values()], np.array(which)
+
+
+# --- batches --------------------------------------------------------------------------------
+
+
+def batches(lm, lengths, need, order=None, most=None):
+    """Batches of indices, longest first, so that the largest need of memory comes at once.
+
+    need(longest)  (query tokens, key tokens, positions with logits) of one item
+    order          indices by falling length; None: all of them
+    most           most items per batch; None: as many as memory allows, on a CPU CPU_TOKENS query tokens
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i]) if order is None else order
+    on_gpu = lm.device.type == "cuda"
+    budget = 0.5 * torch.cuda.mem_get_info(lm.device)[0] if on_gpu else CPU_BUDGET
+    batches, start = [], 0
+    while start < len(order):
+        longest = lengths[order[start]]
+        queries, keys, heads = need(longest)
+        size = budget // memory(lm, queries, keys, heads)
+        limit = min(len(order), start + min(size, most or (size if on_gpu else CPU_TOKENS // queries)))
+        stop = start + 1
+        while stop < limit and lengths[order[stop]] >= SPREAD * longest:
+            stop += 1
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def each(batches, work):
+    """work(batch) for every batch; out of memory halves a batch. UserError if a single item is too large."""
+    todo = list(reversed(batches))
+    while todo:
+        batch, failed = todo.pop(), False
+        try:
+            work(batch)
+        except RuntimeError as error:     # a CPU allocator has no exception type of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            failed = True
+        if failed:                        # outside the handler: the traceback held the tensors
+            if len(batch) == 1:
+                raise UserError("out of memory with a single prompt: use shorter prompts or another device")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            half = len(batch) // 2
+            todo += [batch[half:], batch[:half]]
+
+
+def memory(lm, queries, keys, heads):
+    """Rough working memory of one item: activations, attention scores, cache (twice: it is copied when it
+    grows) and logits (three times: as they come, in float32, and in the reduction)."""
+    config = lm.model.config.get_text_config(decoder=True)
+    size = lm.model.dtype.itemsize
+    inner = getattr(config, "intermediate_size", None) or 4 * lm.d_model
+    activations = queries * (8 * lm.d_model + 3 * inner) * size
+    scores = getattr(config, "num_attention_heads", 1) * queries * keys * 4
+    return activations + scores + 4 * lm.n_layers * keys * lm.d_model * size + heads * config.vocab_size * 12
+
+
+def lengths_of(lm, prompts, room=0):
+    """Length of every prompt. UserError if there is none, one is empty, or one is too long for the model."""
+    if not len(prompts):
+        raise UserError("no prompts")
+    lengths = [len(prompt) for prompt in prompts]
+    for i, length in enumerate(lengths):
+        if length == 0:
+            raise UserError(f"prompt {i} is empty")
+        if lm.max_tokens and length + room > lm.max_tokens:
+            raise UserError(f"prompt {i}: {length} + {room} tokens, {lm.name} takes {lm.max_tokens} at most")
+    return lengths
+
+
+def counts_of(value, lengths, name):
+    """One int or one per prompt as a list, each between 1 and its prompt's length."""
+    counts = np.broadcast_to(np.asarray(value), (len(lengths),)).tolist()
+    for i, (count, length) in enumerate(zip(counts, lengths)):
+        if not 1 <= count <= length:
+            raise UserError(f"prompt {i}: {name} {count}, but the prompt has {length} tokens")
+    return counts
+
+
+def right_padded(lm, sequences, width=None):
+    """(B, T) token ids; the pad id is any valid one, its outputs are never looked at."""
+    width = width or max(map(len, sequences))
+    return torch.tensor([list(ids) + [0] * (width - len(ids)) for ids in sequences], device=lm.device)
+
+
+def left_padded(lm, sequences):
+    """(B, T) token ids and the mask that hides the pads."""
+    width = max(map(len, sequences))
+    pad = lm.model.generation_config.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(s)) + list(s) for s in sequences], device=lm.device)
+    mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=lm.device)
+    return ids, mask
+
+
+def to_numpy(kept):
+    """Captured layers as one (entries, layer, d_model) float32 array."""
+    return torch.stack([layer.cpu() for layer in kept], dim=1).numpy()

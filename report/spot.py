@@ -1,0 +1,279 @@
+"""Spot: work units drawn at random, computed again by today's code from the committed inputs, and held to what is
+committed, item by item.
+
+A unit is what one concept, or a hundredth of a stage's texts, comes to. Those that were not yet checked against these
+results are drawn first, so a few calls check everything. Numbers may differ by TOLERANCE, and of texts the share
+TEXTS: another machine adds in another order, and a nearly tied token flips. What was checked is kept in spot.json beside
+the stages; `verify` and the report say it.
+
+    python -m report.audit spot --n 10 --model data/models/pico-llama
+"""
+import importlib
+import subprocess
+import time
+
+import numpy as np
+
+from lib import artifacts, identity, metrics, stage, suite as suites
+from lib.artifacts import ROOT, UserError
+from lib.judging import cases
+from lib.studies import propensity, relations, subsets, values
+from report import compare
+
+SHARES = 100                     # into which the texts of a stage are cut
+TOLERANCE = 1e-3                 # |a - b| / (1 + |a|) of one number; a solver makes ten times as much of the last bits
+TEXTS = 0.05                     # share of a unit's texts that may differ
+
+
+# --- the units of each stage: {name: function that gives [(file, place, committed, again)]} ------------------
+def extract_units(at, one, kept):
+    """Stage 01: answers and vector of a trait; vectors of a behaviour, relation or value; the residual norms."""
+    lm, suite, profile, vectors = at.lm, at.suite, at.config["profile"], kept.array("vectors")
+    concepts = kept.table("concepts")
+    row = {concept["key"]: i for i, concept in enumerate(concepts)}
+    found = {"norms": lambda: [(name, "", kept.array(name), norm) for name, norm in one.residual_norms(lm, suite).items()]}
+    jobs = one.ask(lm, suite, profile)
+    answers = kept.table("responses.jsonl") if jobs else []
+
+    def described(key, again):
+        stats = {name: concepts[row[key]][name] for name in again["stats"]}
+        return [("vectors.npy", f"[{row[key]}]", vectors[row[key]], again["vector"]),
+                ("concepts.json", key, stats, again["stats"])]
+
+    def trait(name):
+        mine = [i for i, job in enumerate(jobs) if job["traits"] == [name]]
+        made = cases.make(lm, at.judge, [jobs[i] for i in mine], suite.max_new_tokens)
+        told = texts("responses.jsonl", [answers[i] for i in mine], made)
+        good = [i for i in mine if answers[i]["dropped"] is None]
+        key = f"trait/{name}"
+        if key not in row:
+            return told
+        number = [c["name"] for c in concepts if c["kind"] == "trait"].index(name)
+        return told + described(key, one.extract_trait(lm, [jobs[i]["prompt"] for i in good],
+                                                       [lm.tokens(answers[i]["output"]) for i in good], [one.SEED, 1, number]))
+
+    def behaviour(i, name):
+        again = one.extract_behaviour(lm, suite, i)
+        pairs = (("setting_vectors", np.s_[:, i], "settings"), ("shuffled_vectors", i, "shuffled"),
+                 ("method_vectors", np.s_[:, i], "methods"), ("published_vectors", i, "published"))
+        return described(f"behaviour/{name}", again) + [
+            (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs]
+
+    def relation(i, name):
+        again, ways = one.extract_relation(lm, suite, profile, i), kept.config["ways"]
+        made = kept.array("way_vectors")
+        told = [("way_vectors.npy", f"{way} {name}", made[w, i], np.broadcast_to(again[way], made[w, i].shape))
+                for w, way in enumerate(ways)]
+        centre = made[ways.index("mean")].mean(axis=0) if made.shape[1] > 1 else 0
+        told.append(("vectors.npy", f"[{row[f'relation/{name}']}]", vectors[row[f"relation/{name}"]], again["mean"] - centre))
+        right = dict(zip(("clean", "shuffled"), again["list_right"].mean(axis=0).tolist()))
+        told.append(("relations.json", name, kept.table("relations")[i]["right"], right))
+        return told + ([("head_effects.npy", name, kept.array("head_effects")[i], again["effects"])] if "heads" in ways else [])
+
+    found |= {f"trait {t['name']}": lambda t=t: trait(t["name"]) for t in suite.traits}
+    found |= {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b["name"]) for i, b in enumerate(suite.behaviours)}
+    found |= {f"relation {r['name']}": lambda i=i, r=r: relation(i, r["name"]) for i, r in enumerate(suite.relations)}
+    return found | {f"value {v['name']}": lambda i=i, v=v: described(
+        f"value/{v['name']}", values.extract(lm, v, [one.SEED, 6, i])) for i, v in enumerate(suite.values)}
+
+
+def tune_units(at, two, kept):
+    """Stage 02: texts of some candidates; the sweep of a behaviour, relation or value."""
+    lm, suite, vectors, (extract, *_) = at.lm, at.suite, at.vectors(), at.before
+    profile, rows = kept.config["profile"], kept.table("candidates.jsonl")
+    norms = {name: extract.array(name) for name in ("residual_norm", "residual_norm_raw") if f"{name}.npy" in extract.manifest["outputs"]}
+    ways = [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]
+
+    def candidates(mine):
+        again = two.steered_answers(lm, suite, profile, [(c["key"], c["layer"], c["relative_strength"], c["coefficient"]) for c in mine],
+                                    vectors, lambda jobs: cases.make(lm, at.judge, jobs, suite.max_new_tokens))
+        return [("candidates.jsonl", f"{c['key']} layer {c['layer']} x {c['coefficient']:.3g}", {part: c[part] for part in (
+            "expressions", "coherences", "expression", "coherence")}, a) for c, a in zip(mine, again)]
+
+    def behaviour(b, key):
+        again = two.sweep_behaviour(lm, suite, b, vectors[key], norms["residual_norm"])["slopes"]
+        mine = [row for row in kept.table("slopes.jsonl") if row["key"] == key]
+        return [("slopes.jsonl", f"{key} {scale}", np.array([row[scale] for row in mine]).T, again[s])
+                for s, scale in enumerate(("matched", "raw"))]
+
+    def relation(r, key):
+        mine = [c for c in rows if c["key"] == key]
+        points = [(c["layer"], c["relative_strength"], c["coefficient"]) for c in mine if "way" not in c]
+        by_way = relations.vectors_of(vectors, extract.array("way_vectors"), [x["name"] for x in suite.relations], r["name"], ways)
+        again = relations.sweep_layers(lm, suites.relation_split(r, "tune"), suite.templates[0], points, vectors[key], by_way)
+        return [("candidates.jsonl", key, np.array([c["values"] for c in mine if "way" not in c]), again["gains"]),
+                ("candidates.jsonl", f"{key} ways", np.array([c["values"] for c in mine if "way" in c]),
+                 again["ways"].reshape(-1, again["ways"].shape[-1]))]
+
+    def value(v, key):
+        mine = [c for c in rows if c["key"] == key]
+        points = [(c["layer"], c["relative_strength"], c["coefficient"]) for c in mine]
+        again = values.sweep_tuning(lm, suite, v, points, vectors[key])
+        odds, right = again["odds"][1:1 + len(points)] - again["odds"][:1], again["facts"].mean(axis=1)[1:1 + len(points)]
+        return [("candidates.jsonl", key, np.array([c["values"] for c in mine]), odds),
+                ("candidates.jsonl", f"{key} facts", np.array([c["fact_accuracy"] for c in mine]), right)]
+
+    texted = [c for c in rows if c["key"].startswith("trait/")]
+    found = {name: lambda mine=mine: candidates(mine) for name, mine in shares("candidates", texted)}
+    voting = [b for b in suite.behaviours if f"behaviour/{b['name']}" in kept.results["behaviours"].get("voting", [])]
+    for kind, work, these in (("behaviour", behaviour, voting), ("relation", relation, suite.relations),
+                              ("value", value, suite.values)):
+        found |= {f"{kind} {c['name']}": lambda work=work, c=c, kind=kind: work(c, f"{kind}/{c['name']}") for c in these}
+    return found
+
+
+def transfer_units(at, three, kept):
+    """Stage 03: some texts; the propensities of a behaviour; relations; the odds, facts and texts of a value."""
+    lm, suite, vectors, (extract, tune) = at.lm, at.suite, at.vectors(), at.before
+    config, tuned, found = kept.config, tune.table("tuned"), {}
+    traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
+    if traits:
+        told, start = kept.table("cases.jsonl"), 0
+        for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, three.N_PROMPTS[config["profile"]]):
+            both = list(zip(jobs, told[start:start + len(jobs)]))
+            start += len(jobs)
+            found |= {name: lambda mine=mine, first=first, prefer=prefer: texts("cases.jsonl", [case for _, case in mine], cases.make(
+                lm, at.judge, [job for job, _ in mine], suite.max_new_tokens, first, prefer)) for name, mine in shares(desc, both)}
+
+    def behaviour(i, b):
+        again = three.measure_behaviour(lm, suite, b, extract.array("setting_vectors")[:, i], tuned[f"behaviour/{b['name']}"])
+        mine = where(kept.table("behaviour_items.jsonl"), "behaviour", b["name"])
+        pairs = (("propensity", again["curves"]), ("propensity_unsteered", again["unsteered"]),
+                 ("slopes", metrics.slopes(three.MULTIPLIERS, again["curves"]).astype(np.float32)))
+        return [(f"{file}.npy", b["name"], kept.array(file)[mine], now) for file, now in pairs]
+
+    def relation(name, measure):
+        again = measure()
+        return [(f"{name}_{part}.npy", "", kept.array(f"{name}_{part}"), again[part]) for part in ("logp", "rank")]
+
+    def value(i, v):
+        again = values.measure(lm, suite, i, vectors[f"value/{v['name']}"], tuned[f"value/{v['name']}"],
+                               extract.array("residual_norm_raw"), config, [three.SEED, 4])
+        mine = where(kept.table("value_items.jsonl"), "value", v["name"])
+        place = {"probe": mine, "value": slice(i, i + 1)}
+        return [(f"{file}.npy", v["name"], kept.array(file)[place.get(axes[0], slice(None))], now)
+                for file, (now, axes) in values.arrays([again]).items()]
+
+    found |= {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b) for i, b in enumerate(suite.behaviours)}
+    if "relation_logp.npy" in kept.manifest["outputs"]:
+        made = extract.array("way_vectors")
+        found |= {"relation contexts": lambda: relation("relation", lambda: relations.measure_contexts(
+            lm, suite, vectors, tuned, config, three.SEED)), "relation ways": lambda: relation("way", lambda: relations.measure_ways(
+                lm, suite, vectors, made, tuned, config, three.SEED))}
+    return found | {f"value {v['name']}": lambda i=i, v=v: value(i, v) for i, v in enumerate(suite.values)}
+
+
+def compose_units(at, four, kept):
+    """Stage 04: some texts of the evaluation split; the cells that follow from all texts."""
+    lm, suite, (extract, tune), profile = at.lm, at.suite, at.before, kept.config["profile"]
+    if "cases.jsonl" not in kept.manifest["outputs"]:
+        return {}
+    tuned, told = tune.table("tuned"), kept.table("cases.jsonl")
+    found, _ = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], four.LARGEST)
+    chosen = {int(k): settings for k, settings in kept.results["chosen"].items()}
+    jobs = four.evaluation_jobs(lm, suite, found, four.N_PROMPTS[profile], four.N_OTHER[profile], at.vectors(), tuned,
+                                extract.array("residual_norm"), chosen)
+    units = {name: lambda mine=mine: texts("cases.jsonl", [case for _, case in mine], cases.make(
+        lm, at.judge, [job for job, _ in mine], suite.max_new_tokens)) for name, mine in shares("subsets", list(zip(jobs, told)))}
+    return units | {"cells": lambda: [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]}
+
+
+def reliability_units(at, five, kept):
+    """Stage 05: all curves and slopes of a behaviour."""
+    lm, suite, (extract, tune), tuned = at.lm, at.suite, at.before, at.before[1].table("tuned")
+    vectors, items = at.vectors(), kept.table("items.jsonl") if suite.behaviours else []
+    columns = {"propensity": "matched", "propensity_raw": "raw", "propensity_sum": "sum", "propensity_sum_raw": "sum_raw"}
+
+    def behaviour(i, b):
+        chosen, key = tuned[f"behaviour/{b['name']}"], f"behaviour/{b['name']}"
+        done = five.measure_one(lm, suite, i, chosen, vectors[key], extract, kept.config["n_random"])
+        mine = where(items, "behaviour", b["name"])
+        got = five.per_input(done) | {name: done[part] for name, part in columns.items()}
+        # Ranks and shares of a curve jump where values are nearly tied, so they are held to the committed curve.
+        got |= {name: getattr(metrics, name)(five.MULTIPLIERS, kept.array("propensity")[mine].astype(np.float64))
+                for name in ("r2", "monotonicity")}
+        return [(name, b["name"], kept.array(name.removesuffix(".npy"))[mine], np.asarray(got[name.removesuffix(".npy")], np.float32))
+                for name in kept.manifest["outputs"] if name.endswith(".npy")]
+
+    return {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b) for i, b in enumerate(suite.behaviours)}
+
+
+UNITS = {"01_extract": extract_units, "02_tune": tune_units, "03_transfer": transfer_units, "04_compose": compose_units,
+         "05_reliability": reliability_units}
+
+
+def shares(name, rows):
+    """[(name of the unit, its rows)]: the rows cut into SHARES parts at most."""
+    size = max(1, -(-len(rows) // SHARES))
+    return [(f"{name} {start}-{min(start + size, len(rows)) - 1}", rows[start:start + size]) for start in range(0, len(rows), size)]
+
+
+def where(rows, key, name):
+    """Indices of the rows that have `name` at `key`."""
+    return np.flatnonzero([row[key] == name for row in rows])
+
+
+def texts(file, committed, again):
+    """What to compare of texts and their scores: all fields that were made again."""
+    return [(file, f"text {i}", {key: case.get(key) for key in now}, now) for i, (case, now) in enumerate(zip(committed, again))]
+
+
+# --- drawing and judging ------------------------------------------------------------------------------------
+def judged(parts):
+    """(bad, what to say) of what a unit gave: [(file, place, committed, again)]."""
+    flipped, gaps, n = 0, [], 0
+    for file, place, committed, again in parts:
+        text = isinstance(again, dict) and "output" in again
+        n += text
+        if text and committed["output"] != again["output"]:
+            flipped += 1
+            continue
+        keys = set(committed) & set(again) if isinstance(again, dict) else None
+        pair = ({key: x[key] for key in keys} for x in (committed, again)) if keys else (committed, again)
+        gaps += [(size, f"{file} {place}{where}") for where, size in compare.gaps(*map(_values, pair))]
+    worst = max(gaps, default=(0.0, ""))
+    bad = worst[0] > TOLERANCE or flipped > TEXTS * n
+    told = [f"largest difference {worst[0]:.2g} at {worst[1]}"] if gaps else []
+    told += [f"{flipped} of {n} texts differ"] if flipped else []
+    return bad, "; ".join(told) or "equal"
+
+
+def _values(value):
+    return np.asarray(value) if isinstance(value, np.ndarray) else artifacts.plain(value)
+
+
+def check(args, folders, name_of_book):
+    """Draw `args.n` units of every stage below the folders, compute them again, print what came out and keep it
+    in a JSON file beside the stages.
+
+    UserError if a unit differs by more than the tolerance."""
+    seed = args.seed if args.seed is not None else int(time.time())
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    print(f"seed {seed}, {args.n} units per stage")
+    bad = total = 0
+    for model in args.model:
+        mine = type(args)(**{**vars(args), "model": model})
+        book, opened = stage.paths(mine) / name_of_book, None
+        kept_book = artifacts.read_json(book) if book.is_file() else {}
+        for name in [folder.name for folder in folders if folder.parent == stage.paths(mine)]:
+            kept, script = artifacts.load(stage.paths(mine) / name, name), importlib.import_module(name)
+            opened = opened or stage.open(mine, script.__file__)
+            opened.before = [artifacts.load(stage.paths(mine) / before, before) for before in getattr(script, "AFTER", ())]
+            units = UNITS[name](opened, script, kept)
+            last = kept_book.get(name, {})
+            done = last.get("units", {}) if last.get("digest") == kept.digest else {}
+            done = {} if set(done) >= set(units) else done                       # all were checked: begin anew
+            rng = np.random.default_rng([seed, int(name[:2])])
+            order = sorted(units, key=dict(zip(units, rng.permutation(len(units)).tolist())).get)
+            for key in sorted(order, key=lambda unit: unit in done)[:args.n]:
+                fault, told = judged(units[key]())
+                print(f"{'BAD ' if fault else 'ok  '} {kept.path}  {key}: {told}")
+                bad, total, done = bad + fault, total + 1, done | {key: told}
+                last = {"digest": kept.digest, "seed": seed, "commit": commit, "of": len(units), "units": done,
+                        "bad": last.get("bad", 0) * (len(done) > 1) + fault, "time": time.strftime("%Y-%m-%d", time.gmtime()),
+                        "versions": identity.versions()}
+            kept_book[name] = last
+        artifacts.write_json(book, kept_book)
+    print(f"{total - bad} of {total} units are what is committed")
+    if bad:
+        raise UserError(f"{bad} of {total} units differ from what is committed, seed {seed}")
