@@ -91,7 +91,7 @@ def _data(artifact, run):
     """The suite of the command line, if it is here, has the digest that went in; else the files that differ."""
     name = given(run, "--suite", "testbed")[0]
     folder = next((f for f in (ROOT / name, ROOT / "data" / "suites" / name) if (f / "suite.json").is_file()), None)
-    if folder is None:
+    if folder is None or "suite" not in artifact.manifest["inputs"]:
         return 0, []
     shown, kept = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder, (run.get("data") or {}).get("files", {})
     try:

@@ -1,9 +1,9 @@
 """Report - tables, figures and prose, read from manifests; computes no science. What is claimed: report/claims.py.
 
-Every number on the page is a key of a stage's results, and every figure draws rows of a stage's tables. These stop the
-build, and leave the page of the last one as it was: a key no manifest knows, a number typed into the template, a file
-that is not what its stage wrote, a stage made from another upstream than the one beside it, a stage of another suite, a
-stage that nothing on the page reads.
+Every number on the page is a key of a stage's results, and every figure draws rows of a stage's tables. These stop
+the build, and leave the page of the last one as it was: a key no manifest knows, a number typed into the template, a
+file that is not what its stage wrote, a stage made from another upstream than the one beside it, a stage of another
+suite, a stage that nothing on the page reads.
 
 Tokens of the template:
     {{model:stage:dotted.key|format}}     one value, Python format; model `*` lists all models, `=` says once what
@@ -61,8 +61,8 @@ class Reads(dict):
 def place(args):
     """(folder of results, folder of the page, file whose block of verdicts is written or None) by the flags.
 
-    --frozen reads the committed results; of the embedded models' own it makes the project's page. The page of any other
-    set of models lies beside its results."""
+    --frozen reads the committed results; of the embedded models' own it makes the project's page. The page of any
+    other set of models lies beside its results."""
     out, name = stages.COMMITTED if args.frozen else Path(args.out), "+".join(map(stages.model_name, args.model))
     folder = stages.paths(args, name).relative_to(args.out)
     same = [Path(model).resolve() for model in args.model] == [Path(model).resolve() for model in EMBEDDED]
@@ -75,8 +75,8 @@ def place(args):
 def load(args):
     """Names of the models, and every stage of each: {(name, stage): Artifact}, with the model set under "+".
 
-    UserError if a stage is missing or any file of it is not what was written, if it was made from another upstream, or
-    from another suite or profile."""
+    UserError if a stage is missing or any file of it is not what was written, if it was made from another upstream,
+    or from another suite or profile."""
     stages.check(args)
     names, found, suites = list(map(stages.model_name, args.model)), {}, {}
     for path in audit.due(args):
@@ -89,8 +89,8 @@ def load(args):
         before |= {f"{one}/05_reliability": (one, "05_reliability") for one in names if stage == ACROSS}
         for label, key in before.items():
             if inputs.get(label) != found[key].digest:
-                raise UserError(f"{artifact.path}: stale, made from another {label} than the one there is; delete it and "
-                                f"run {stage} again")
+                raise UserError(f"{artifact.path}: stale, made from another {label} than the one there is; delete it "
+                                f"and run {stage} again")
         if artifact.config.get("profile") != args.profile:
             raise UserError(f"{artifact.path}: profile {artifact.config.get('profile')!r}, expected {args.profile!r}")
         if "suite" not in inputs:
@@ -105,7 +105,8 @@ def load(args):
         raise UserError(f"{min(stray)}: an artifact that no part of the report reads; delete it")
     here = [at for at in (Path(args.suite), ROOT / "data/suites" / args.suite) if (at / "suite.json").is_file()]
     if here and suite.load(args.suite).digest not in suites:
-        raise UserError(f"{found[names[0], '01_extract'].path}: made from another suite than {here[0]}; run the stages again")
+        first = found[names[0], "01_extract"].path
+        raise UserError(f"{first}: made from another suite than {here[0]}; run the stages again")
     return names, Reads(found)
 
 
@@ -131,16 +132,15 @@ def provenance(names, found):
     """Markdown: every stage that was read with its digest and circumstances, and what each model is."""
     lines = ["| model | stage | digest | seconds | commit |", "|---|---|---|---|---|"]
     for (name, stage), artifact in found.items():
-        run = artifact.run
+        run, who = artifact.run, "model set" if name == "+" else name
         commit = (run["commit"] or "none")[:10] + (" with changes" if run["dirty"] else "")
-        lines.append(f"| {'model set' if name == '+' else name} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} |")
+        lines.append(f"| {who} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} |")
     lines += ["", "| model | parameters | weights | tokenizer | chat template | revision |",
               "|---|---|---|---|---|---|"]
     for name in names:
         model = found.get((name, "01_extract")).config.get("model", {})
         short = [", ".join(digest[:12] for digest in model.get("weights", {}).values()),
-                 model.get("tokenizer", "")[:12],
-                 model.get("chat_template", {}).get("sha256", "")[:12]]
+                 model.get("tokenizer", "")[:12], model.get("chat_template", {}).get("sha256", "")[:12]]
         lines.append(" | ".join([f"| {name}", f"{model.get('n_parameters', 0):,}",
                                  *(f"`{text}`" if text else "" for text in short),
                                  model.get("revision") or "a folder"]) + " |")
@@ -233,10 +233,9 @@ def collect(claims, names, cells, found):
 def trail(figure, number, rows, seen):
     """Entry of a figure in index.json: where it is made, and the stages and tables it reads."""
     made = [getattr(function, "func", function) for function in (figure.rows, figure.draw)]
-    tables = {node.args[-1].value for node in ast.walk(ast.parse(inspect.getsource(made[0])))
-              if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("table",
-                                                                                                             "records")
-              and isinstance(node.args[-1], ast.Constant)}
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(made[0]))) if isinstance(node, ast.Call)]
+    tables = {call.args[-1].value for call in calls if getattr(call.func, "id", "") in ("table", "records")
+              and isinstance(call.args[-1], ast.Constant)}
     where = [f"{os.path.relpath(f.__code__.co_filename, ROOT)}:{f.__code__.co_firstlineno} {f.__name__}"
              for f in made]
     return {"number": number, "title": figure.title, "csv": f"figures/{figure.name}.csv", "n_rows": len(rows),
@@ -253,8 +252,8 @@ def pictures(told, names, at, smoke):
         if rows:
             write(at / f"{name}.csv", as_csv(rows))
             draw.save(figure.draw(rows, names), at / f"{name}.png", smoke=smoke)
-            blocks[f"figure:{name}"] = (f"![{title}](figures/{name}.png)\n\n*Figure {number}. {title}. {figure.caption} "
-                                        f"Data: [{name}.csv](figures/{name}.csv). {said}*")
+            blocks[f"figure:{name}"] = (f"![{title}](figures/{name}.png)\n\n*Figure {number}. {title}. "
+                                        f"{figure.caption} Data: [{name}.csv](figures/{name}.csv). {said}*")
     return blocks
 
 
@@ -275,8 +274,8 @@ def write(path, text):
 
 @contextlib.contextmanager
 def replacing(to):
-    """An empty folder beside `to`. What is in it at the end replaces what `to` has of the same names, which an error on
-    the way leaves as it was."""
+    """An empty folder beside `to`. What is in it at the end replaces what `to` has of the same names; an error on the
+    way leaves `to` as it was."""
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f"{to.name}.tmp-") as folder:
         new, old = (Path(folder) / name for name in ("new", "old"))
@@ -300,13 +299,11 @@ def with_block(path, block):
 
 def index(claims, names, cells, told, found):
     """What `trace` reads: stages with place and digest, figures, and each claim's outcome and key."""
-    outcome = {claim["id"]: {name: cells[claim["id"], name] | {"stage": source(claim, name)} for name in names}
-               for claim in claims}
-    for cell in (cell for by_name in outcome.values() for cell in by_name.values()):
-        cell["stage"] = "/".join(cell["stage"]) if cell["stage"] in found else None
-    return {"claims": {id: {name: draw.pick(cell, "verdict", "reason", "key", "stage") for name,
-                            cell in by_name.items()}
-                       for id, by_name in outcome.items()},
+    def outcome(claim, name):
+        key = source(claim, name)
+        return {**draw.pick(cells[claim["id"], name], "verdict", "reason", "key"),
+                "stage": "/".join(key) if key in found else None}
+    return {"claims": {claim["id"]: {name: outcome(claim, name) for name in names} for claim in claims},
             "figures": {name: entry for name, (rows, _, entry) in told.items() if rows},
             "stages": {"/".join(key): {"path": os.path.relpath(artifact.path, ROOT), "digest": artifact.digest}
                        for key, artifact in found.items()}}
@@ -314,9 +311,9 @@ def index(claims, names, cells, told, found):
 
 def main():
     parser = stages.cli(__doc__, many=True)
-    parser.add_argument("--frozen", action="store_true", help=f"read the committed results, {stages.COMMITTED}, not --out")
-    parser.add_argument("--to", help="folder for the page; default: report beside the results, or the project's own (--frozen)")
-    parser.add_argument("--readme", help="file whose marked block gets the verdicts by model; default: with the project's own")
+    parser.add_argument("--frozen", action="store_true", help=f"read {stages.COMMITTED} instead of --out")
+    parser.add_argument("--to", help="folder for the page; default: report, beside the results or the project's own")
+    parser.add_argument("--readme", help="file whose marked block gets the verdicts by model")
     args = parser.parse_args()
 
     # 1. artifacts, every hash and every link of the chain checked

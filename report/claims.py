@@ -43,9 +43,9 @@ def verdict(estimate, rule):
 
 
 def weakest(estimates, rule):
-    """Of several estimates that must all be beyond the threshold, the one that decides: worst verdict, then least far.
+    """Of {name: estimate} that must all be beyond the threshold, the one that decides: worst verdict, then least far.
 
-    Returns (name, estimate) from {name: estimate}."""
+    Returns (name, estimate)."""
     sign = 1 if rule["side"] == "above" else -1
     return max(estimates.items(), key=lambda item: (VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"]))
 
@@ -80,8 +80,9 @@ def untested(reason, digest, key):
 
 
 def decide(claim, name, found):
-    """One cell of the verdict table: {"verdict", "estimate" or None, "part" (of an `every` claim), "reason", "digest",
-    "key"}."""
+    """{"verdict", "estimate" or None, "reason", "digest", "key", "part"} of a claim on one model.
+
+    Of a key with .* all parts must hold: "part" is the one that decides."""
     key, part = claim["key"].removesuffix(".*"), ""
     if source(claim, name) not in found:
         return untested("needs two models", "", key)
@@ -140,8 +141,8 @@ def verdict_table(claims, names, cells, found, to):
             if cell["estimate"]:
                 said = f"{show(cell['estimate'], claim['digits'])}, n = {cell['estimate']['n']}"
                 said += f" ({cell['part']})" if cell["part"] else ""
-            row.append(f"**{cell['verdict']}**<br>{said}" + (f"<br>{link(artifact, cell['key'], to)}"
-                                                             if artifact else ""))
+            said += f"<br>{link(artifact, cell['key'], to)}" if artifact else ""
+            row.append(f"**{cell['verdict']}**<br>{said}")
         row.append(f"`{claim['command']}`<br>{cost(claim['command'], names, found)}")
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |")
     return "\n".join(lines)
@@ -152,8 +153,8 @@ def summary(claims, names, cells):
     lines = ["| | " + " | ".join(VERDICTS) + " |", "|---" * (len(VERDICTS) + 1) + "|"]
     for name in names:
         ids = [[c["id"] for c in claims if cells[c["id"], name]["verdict"] == word] for word in VERDICTS]
-        lines.append(" | ".join([f"| {name}", *(f"{len(some)}: {' '.join(some)}" if some else "none"
-                                                for some in ids)]) + " |")
+        told = [f"{len(some)}: {' '.join(some)}" if some else "none" for some in ids]
+        lines.append(f"| {name} | {' | '.join(told)} |")
     return "\n".join([*lines, "", f"`make all` ends with: `{counted(cells)}`"])
 
 

@@ -71,8 +71,8 @@ def sources(found, keys, n):
     """Last sentence of a caption: stages, digests and n."""
     read, said = [key for key in keys if key in found], []
     for stage in sorted({stage for _, stage in read}):
-        digests = [f"{'model set' if name == '+' else name} {found[name, at].digest[:12]}" for name, at in read
-                   if at == stage]
+        digests = [f"{'model set' if name == '+' else name} {found[name, stage].digest[:12]}"
+                   for name, at in read if at == stage]
         said.append(f"stage {stage}, digest {', '.join(digests)}")
     return f"S{'; '.join(said)[1:]}; n = {n}."
 

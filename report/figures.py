@@ -39,8 +39,8 @@ def verdict_draw(rows, names):
             row = cells[claim, name]
             text = VERDICT[row["verdict"]][1]
             if row["value"] != "":
-                text += "  {}  [{}, {}]".format(*(number(row[key], row["digits"])
-                                                  for key in ("value", "low", "high")))
+                value, low, high = (number(row[key], row["digits"]) for key in ("value", "low", "high"))
+                text += f"  {value}  [{low}, {high}]"
             axis.add_patch(Rectangle((x + 0.02, y - 0.43), 0.96, 0.86, **style(row["verdict"])))
             axis.text(x + 0.5, y, text, ha="center", va="center", color="black")
         if y and claim[0] != claims[y - 1][0][0]:                                # the next paper's
@@ -69,8 +69,8 @@ def layers_rows(names, found):
                   "chosen": record["layer"] == settings["behaviour"]["layer"]}
                  for _, record in records([name], found, "02_tune", "layers", what="steerability", scale="matched")]
     keys = [(name, stage) for name in names for stage in ("01_extract", "02_tune")]
-    return rows, rows and sources(found, keys, "all concepts above, the tuning items of the behaviours that vote on the "
-                                  "layer below")
+    n = "all concepts above, the tuning items of the behaviours that vote on the layer below"
+    return rows, rows and sources(found, keys, n)
 
 
 def layers_draw(rows, names):

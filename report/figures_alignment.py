@@ -15,8 +15,8 @@ def facet_rows(names, found, facet):
     rows = []
     for name in names:
         for _, record in records([name], found, "03_transfer", "relations", facet=facet):
-            rows.append({"model": name, **pick(record, "x", "own"), "what": "gain",
-                         "way": "centred"} | estimate(record["gain"]))
+            rows.append({"model": name, **pick(record, "x", "own"), "what": "gain", "way": "centred",
+                         **estimate(record["gain"])})
             rows.append(rows[-1] | {"what": "synonym", "value": record["synonym_vector"], "low": "", "high": ""})
         for _, record in records([name], found, "03_transfer", "ways", facet=facet):
             rows.append({"model": name, **pick(record, "x", "own"), "what": "top1", "way": record["way"],
@@ -68,8 +68,7 @@ def complexity_draw(rows, names):
                                            ("synonym", RED, "D", "synonym vector")):
             line = series(mine, what=what)
             axis.errorbar(range(len(line)), col(line, "value"), yerr=spread(line) if what == "gain" else None,
-                          color=color,
-                          marker=marker, linestyle="", capsize=2, label=label)
+                          color=color, marker=marker, linestyle="", capsize=2, label=label)
     axis.legend(loc="upper left")
     return figure
 

@@ -30,8 +30,8 @@ def composition_draw(rows, names):
             line = series(mine, "k", method=method)
             for axis, what in zip(column, (None, "usable", "coherence")):
                 axis.errorbar([row["k"] + 0.04 * (i - 4) for row in line], col(line, what or "value"),
-                              yerr=spread(line, what),
-                              elinewidth=0.7, label=method, color=color, marker=marker, linestyle=style)
+                              yerr=spread(line, what), elinewidth=0.7, label=method, color=color, marker=marker,
+                              linestyle=style)
         column[0].set(title=name)
         column[1].set_yscale("function", functions=(lambda y: y**0.5, lambda y: y**2))
         column[1].set(ylim=(0, 103), yticks=(0, 1, 5, 10, 20, 40, 70, 100))
@@ -100,8 +100,7 @@ def fronts_draw(rows, names):
                 points = series(mine, "setting", k=k, method=method)
                 best = series(points, chosen=True)
                 axis.plot(col(points, "coherence"), col(points, "expression"), color=color, linestyle=style,
-                          marker=marker,
-                          markersize=3, linewidth=1.1, label=method)
+                          marker=marker, markersize=3, linewidth=1.1, label=method)
                 axis.plot(col(best, "coherence"), col(best, "expression"), marker=marker, color="none",
                           markeredgecolor=color, markersize=9)
             axis.axvline(mine[0]["limit"], color=GREY, linewidth=0.8, linestyle=":")
@@ -142,8 +141,7 @@ def winners_draw(rows, names):
         for other, task in dict.fromkeys(place[:2] for place in places):
             at = [x for x, place in enumerate(places) if place[:2] == (other, task)]
             axis.text(sum(at) / len(at), -0.65, f"{task}\n{'other' if other else 'own'} task", ha="center",
-                      va="bottom",
-                      fontsize=7)
+                      va="bottom", fontsize=7)
         axis.set(xlim=(-0.5, len(places) - 0.5), ylim=(len(shown) - 0.5, -0.5))
         axis.set_xticks(range(len(places)), [place[2] for place in places])
         axis.set_yticks(range(len(shown)), shown)
@@ -173,13 +171,12 @@ def order_draw(rows, names):
         for row in mine:
             color, marker, shift, _ = looks[row["part"]]
             axis.errorbar(row["value"], shown.index(row["method"]) + shift, xerr=spread([row]), color=color,
-                          marker=marker,
-                          linestyle="", elinewidth=1)
+                          marker=marker, linestyle="", elinewidth=1)
         axis.axvline(0, color=GREY, linewidth=0.8)
         axis.set(title=name, xlabel="points of 100", ylim=(len(shown) - 0.5, -0.5))
         axis.set_yticks(range(len(shown)), shown)
-    below(figure, [mark(label, color=color, marker=marker, linestyle="") for color, marker, _,
-                   label in looks.values()], 3)
+    below(figure, [mark(label, color=color, marker=marker, linestyle="")
+                   for color, marker, _, label in looks.values()], 3)
     return figure
 
 

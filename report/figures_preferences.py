@@ -26,8 +26,8 @@ def expression_draw(rows, names):
             axis.plot(row["steered"], y, "o", color=color)
             axis.plot(row["prompted"], y, "D", color="none", markeredgecolor=BLACK, markersize=4)
             axis.plot(row["coherence"], y, ".", color=PINK, markersize=4)
-    below(figure, [*(mark(f"steered, {scope} trait", marker="o", color=color) for scope,
-                     (color, _) in SCOPES.items()),
+    below(figure, [*(mark(f"steered, {scope} trait", marker="o", color=color)
+                     for scope, (color, _) in SCOPES.items()),
                    mark("unsteered", marker="|", linestyle="", color=GREY, markersize=8),
                    mark("prompted", marker="D", linestyle="", color="none", markeredgecolor=BLACK),
                    mark("coherence, steered", marker=".", linestyle="", color=PINK)], 5)
@@ -53,8 +53,7 @@ def quadrants_draw(rows, names):
             some = series(mine, scope=scope)
             x, y = col(some, "expression"), col(some, "coherence")
             axis.errorbar(x, y, xerr=spread(some, "expression"), yerr=spread(some, "coherence"), fmt="none",
-                          ecolor=color,
-                          alpha=0.25, linewidth=0.8)
+                          ecolor=color, alpha=0.25, linewidth=0.8)
             axis.plot(x, y, marker, color=color, label=f"{scope} trait", alpha=0.85)
         for right in (0, 1):
             for upper in (0, 1):
@@ -81,9 +80,9 @@ def transfer_rows(names, found):
         rows += [{"model": name, "trait": "mean", "scope": "", "task": task, **estimate(gain)}
                  for task, gain in found[name, "03_transfer"].results.get("traits", {}).get("gain", {}).items()]
     single = [row for row in rows if row["trait"] != "mean"]
-    return rows, rows and caption(names, found, "03_transfer",
-                                  f"{counted(series(single, task='question'), names, 'traits')}, "
-                                  f"{least(single)} prompts per trait and task")
+    n = rows and (f"{counted(series(single, task='question'), names, 'traits')}, {least(single)} prompts per trait "
+                  "and task")
+    return rows, rows and caption(names, found, "03_transfer", n)
 
 
 def transfer_draw(rows, names):

@@ -32,8 +32,7 @@ def steerability_draw(rows, names):
             axis.plot(row["mean"], y, "o", color="white", markeredgecolor=BLACK, markersize=4)
             share, low, high = (100 * row[key] for key in ("anti_steerable", "anti_low", "anti_high"))
             axis.text(1.005, y, f"{share:.0f} % [{low:.0f}, {high:.0f}]", transform=axis.get_yaxis_transform(),
-                      fontsize=6.5,
-                      va="center", color=RED if row["anti_steerable"] > 0.1 else GREY)
+                      fontsize=6.5, va="center", color=RED if row["anti_steerable"] > 0.1 else GREY)
         axis.axvline(0, color=BLACK, linewidth=0.8)
     below(figure, [mark("middle half of inputs (thin: 5 to 95 %)", color=BLUE, linewidth=3),
                    mark("not above random", color=GREY, linewidth=3),
@@ -54,8 +53,7 @@ def bias_rows(names, found):
 
 def bias_draw(rows, names):
     figure, shown = listing(rows, names, "behaviour", 6.5, lambda row: row["letter"] + row["yes_marginal"],
-                            xlim=(0, 1),
-                            xlabel="share of the variance of slopes")
+                            xlim=(0, 1), xlabel="share of the variance of slopes")
     for axis, mine in shown:
         y, left = range(len(mine)), [0] * len(mine)
         for key, color in (("letter", BLUE), ("yes_marginal", ORANGE), ("unexplained", REST)):
@@ -76,7 +74,7 @@ def bias_draw(rows, names):
 
 # --- beside the published values ----------------------------------------------------------------------------
 def published_rows(names, found):
-    """Every behaviour of every model, here and published, in the order of its value: no behaviour is matched by name."""
+    """Every behaviour of every model, here and published, by rank of its value: none is matched by name."""
     known, columns, rows = published("reliability"), {}, []
     for name in names:
         mine = table(found[name, "05_reliability"], "behaviours")
@@ -94,8 +92,8 @@ def published_rows(names, found):
                      for rank, value in enumerate(sorted(values, reverse=True), 1)]
     if not series(rows, **{"from": "here"}):
         return [], ""
-    return rows, caption(names, found, "05_reliability", counted(series(rows, what="steerability"), names,
-                                                                 "behaviours"))
+    n = counted(series(rows, what="steerability"), names, "behaviours")
+    return rows, caption(names, found, "05_reliability", n)
 
 
 def published_draw(rows, names):
@@ -122,8 +120,8 @@ def published_draw(rows, names):
 # --- prompt shifts ------------------------------------------------------------------------------------------
 def id_ood_rows(names, found):
     rows = [{"model": name, "behaviour": record["behaviour"], "shift": record["shift"].replace("->", " to "),
-             **pick(record, "id", "ood", "distance"), "relative": ""
-             if record["relative"] is None else record["relative"]}
+             **pick(record, "id", "ood", "distance"),
+             "relative": "" if record["relative"] is None else record["relative"]}
             for name, record in records(names, found, "03_transfer", "shifts", plotted=True)]
     return rows, rows and caption(names, found, "03_transfer", f"{len(set(col(rows, 'behaviour')))} behaviours")
 
@@ -136,8 +134,7 @@ def id_ood_draw(rows, names):
         for i, shift in enumerate(dict.fromkeys(col(rows, "shift"))):
             dots = series(mine, shift=shift)
             axis.plot(col(dots, "id"), col(dots, "ood"), "osD^vP"[i % 6], linestyle="", color=COLORS[i % 6],
-                      alpha=0.75,
-                      label=shift)
+                      alpha=0.75, label=shift)
         axis.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")
         axis.axhline(0, color=GREY, linewidth=0.6)
         axis.axvline(0, color=GREY, linewidth=0.6)
@@ -200,8 +197,8 @@ def across_draw(rows, names):
 
 FIGURES = (
     Figure("steerability", "Steerability of single inputs",
-           "Least-squares slope of the propensity against the multiplier, matched relative strength, held-out inputs.",
-           steerability_rows, steerability_draw),
+           "Least-squares slope of the propensity against the multiplier, matched relative strength, held-out "
+           "inputs.", steerability_rows, steerability_draw),
     Figure("bias", "What explains the spread within a behaviour",
            "Share of the variance of slopes that the letter of the positive option explains, and Yes/No on top.",
            bias_rows, bias_draw),

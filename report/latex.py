@@ -16,12 +16,13 @@ ENGINES = ("pdflatex", "xelatex", "tectonic")
 RUNS = 3                         # a table that crosses pages finds its column widths on the third
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "\u2212": "$-$", "\u00d7": r"$\times$", "\u2192": r"$\rightarrow$", "\u2264": r"$\le$", "\u2265": r"$\ge$",
     "\u2248": r"$\approx$", "\u00b1": r"$\pm$", "\u03b1": r"$\alpha$", "\u03bb": r"$\lambda$", "\u03c1": r"$\rho$",
     "\u0394": r"$\Delta$", "\u00b7": r"$\cdot$", "\u2016": r"$\|$", "\u2713": r"$\surd$", "\u2717": r"$\times$",
-    "\u00b2": r"\textsuperscript{2}", "\u2013": "--", "\u2014": "---", "\u2026": r"\ldots{}", "\u2018": "`", "\u2019": "'",
-    "\u201c": "``", "\u201d": "''"}
+    "\u00b2": r"\textsuperscript{2}", "\u2013": "--", "\u2014": "---", "\u2026": r"\ldots{}", "\u2018": "`",
+    "\u2019": "'", "\u201c": "``", "\u201d": "''"}
 KEPT = "\n\1"                   # the second marks where `breakable` allows a break
 INLINE = re.compile(
     r"`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<bold>.+?)\*\*"
@@ -45,9 +46,10 @@ PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 
 
 def escape(text):
-    """Plain text as TeX. A letter that has no TeX here (a model's answers may hold any) is shown as its code point."""
-    return "".join(SPECIAL.get(letter, letter if letter in KEPT or 0x20 <= ord(letter) < 0x180 else f"[U+{ord(letter):04X}]")
-                   for letter in text)
+    """Plain text as TeX. A letter that has no TeX here (a model's answers may hold any) becomes its code point."""
+    def known(letter):
+        return letter in KEPT or 0x20 <= ord(letter) < 0x180
+    return "".join(SPECIAL.get(letter, letter if known(letter) else f"[U+{ord(letter):04X}]") for letter in text)
 
 
 def breakable(text):
@@ -89,12 +91,12 @@ def table(lines):
         longest = max((len(word) for part in parts for word in re.split(r"[\s_./]", part)), default=1)
         wants.append(max(longest + 1, min(max(map(len, parts)) ** 0.75, 16), 2))
     tight, widths = 2 * len(head), [want / sum(wants) for want in wants]
-    columns = "".join(rf">{{\raggedright\arraybackslash}}p{{\dimexpr {w:.4f}\linewidth-{w * tight:.3f}\tabcolsep\relax}}"
-                      for w in widths)
+    columns = "".join(r">{\raggedright\arraybackslash}p{\dimexpr "
+                      rf"{w:.4f}\linewidth-{w * tight:.3f}\tabcolsep\relax}}" for w in widths)
     top, *rows = (" & ".join(map(inline, row)) + r" \\" for row in (head, *body))
     gap = "\n\\addlinespace[1.5pt]\n" if len(head) > 5 else "\n"
-    return "\n".join([r"{\scriptsize", rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule", top, r"\midrule\endhead",
-                      gap.join(rows), r"\bottomrule", r"\end{longtable}}"])
+    return "\n".join([r"{\scriptsize", rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule", top,
+                      r"\midrule\endhead", gap.join(rows), r"\bottomrule", r"\end{longtable}}"])
 
 
 def convert(page):
@@ -142,7 +144,8 @@ def write(page, at, to=None):
         return f"pdf     not made, none of {', '.join(ENGINES)} is installed{earlier}"
     env = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "TZ": "UTC"}
     with tempfile.TemporaryDirectory() as folder:
-        runs, flags = RUNS, ["-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", f"-output-directory={folder}"]
+        runs, flags = RUNS, ["-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape",
+                             f"-output-directory={folder}"]
         if engine == "tectonic":
             runs, flags = 1, ["--outdir", folder]
         for _ in range(runs):

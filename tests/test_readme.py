@@ -5,7 +5,6 @@ import importlib
 import json
 import re
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,8 @@ import numpy as np
 import pytest
 
 from lib import artifacts
-from report import audit
 from lib.artifacts import UserError
+from report import audit, build, latex, trace
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,20 +28,21 @@ RUN_BY = {
     "make all": "test_worked_example and .ci/run, on the smoke profile",
     "make test": "whoever reads this line",
     "make verify": "test_verify_passes and .ci/run",
+    "make spot": ".ci/run, tests/test_audit.py",
     "make report FROZEN=1": "test_report_from_committed_artifacts and .ci/run",
     "make compare": "test_compare_passes",
     "make smoke": ".ci/run",
-    "python -m lib.artifacts trace R2": "test_trace_fits_a_screen",
+    "python -m report.audit trace R2": "test_trace_fits_a_screen",
     "make plan MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "test_plan_of_another_model",
     "make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "tests/test_makefile.py::test_one_chain_per_model",
     'make all MODEL="meta-llama/Llama-3.1-8B-Instruct path/to/a/folder" NPROC=4 PYTHON=python3': (
-        "tests/test_makefile.py::test_one_chain_per_model, tests/test_work.py for the processes"
+        "tests/test_makefile.py::test_processes_share_a_stage, tests/test_work.py"
     ),
     "make data SUITE=papers": "tests/test_papers.py",
     "make reliability SUITE=papers MODEL=path/to/a/folder": "tests/test_papers.py",
     "python -m lib.suite tea": "test_worked_example",
     "make all SUITE=tea MODEL=data/models/pico-llama": "test_worked_example, on a smaller model",
-    "python -m json.tool outputs/pico-llama/testbed/05_reliability/manifest.json": "test_manifest_is_json",
+    "python -m json.tool outputs/committed/pico-llama/testbed/05_reliability/manifest.json": "test_manifest_is_json",
 }
 
 
@@ -64,20 +64,14 @@ def test_every_command_is_run_by_something():
 
 
 # --- the worked example, in a folder that holds the project ------------------------------------------------
-def recipe(*args, cwd):
-    """The python commands that make would run, one list of words each."""
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
-    plan = subprocess.run(["make", "-n", *args, "PYTHON=python3"], cwd=cwd, env=env, capture_output=True, text=True)
-    assert plan.returncode == 0, plan.stderr
-    return [
-        shlex.split(line)[1:] for line in plan.stdout.replace("\\\n", " ").splitlines() if line.startswith("python3 ")
-    ]
-
-
-def carry_out(monkeypatch, words):
-    """One of these commands, in this process: importing torch for each would take most of the time."""
-    monkeypatch.setattr(sys, "argv", words)
-    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+def carry_out(monkeypatch, *words):
+    """A script, or a module after -m, with its flags, in this process: importing torch for each would take most of
+    the time. What make calls is held to this in tests/test_makefile.py."""
+    monkeypatch.setattr(sys, "argv", list(words))
+    if words[0].endswith(".py"):
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    else:
+        importlib.import_module(words[0]).main()
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +88,10 @@ def clone(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
         exec(re.search(r"```python\n(.*?)```", README, re.S).group(1), {})
-        example = [f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke"]
-        patch.setattr(importlib.import_module("latex"), "ENGINES", ())
-        for words in recipe("all", *example, cwd=folder):
-            carry_out(patch, words)
+        patch.setattr(latex, "ENGINES", ())
+        for script in (*(f"{name}.py" for name in STAGES), "report.build"):
+            carry_out(patch, script, "--model", MODEL, "--suite", "tea", "--profile", "smoke")
     return folder
-
-
-sys.path.insert(0, str(ROOT / "report"))  # as report/build.py does
 
 
 def test_worked_example(clone):
@@ -120,20 +110,24 @@ def test_worked_example(clone):
 
 def test_verify_passes(clone):
     done = subprocess.run(
-        ["make", "verify", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", f"PYTHON={sys.executable}"],
+        ["make", "verify", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", "AT=outputs", f"PYTHON={sys.executable}"],
         cwd=clone,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert len(lines) == len(STAGES) and not re.search(r"(data|weights|sources) 0", done.stdout)
+    assert len(lines) == len(STAGES) and done.stdout.count("sources the same") == len(STAGES)
+    assert not re.search(r"(data|weights) 0", done.stdout)
 
 
 # --- what a reviewer edits ----------------------------------------------------------------------------------
 def faults(clone, monkeypatch, stage):
-    monkeypatch.setattr(audit, "ROOT", clone)
-    return audit.inspect(clone / f"outputs/{MODEL}/tea-smoke" / stage)[0]
+    for module in (audit, artifacts.identity, trace):
+        monkeypatch.setattr(module, "ROOT", clone)
+    artifacts.identity._tree.cache_clear()
+    path = clone / f"outputs/{MODEL}/tea-smoke" / stage
+    return audit.inspect(path)[0] + audit.state(artifacts.load(path))["sources"]
 
 
 def edit(path, old, new):
@@ -156,16 +150,16 @@ def edit(path, old, new):
         ("05_reliability", "outputs/{m}/tea-smoke/05_reliability/slopes.npy", b"\n", b" ", "slopes.npy: changed"),
         ("05_reliability", "tea/behaviours/likes-tea.jsonl", b"at work", b"at home", "likes-tea.jsonl changed"),
         ("01_extract", "tea/suite.json", b"helpful", b"careful", "suite.json changed"),
-        ("02_tune", "{m}/model.safetensors", b"\x00", b"\x01", "other weights than"),
+        ("02_tune", "{m}/model.safetensors", b"\x00", b"\x01", "model.safetensors"),
         ("02_tune", "{m}/tokenizer.json", b"{", b"{ ", "another tokenizer"),
         (
             "05_reliability",
             "05_reliability.py",
             b"SEED = 5",
             b"SEED = 6",
-            "05_reliability.py changed since it was made",
+            "05_reliability.py SEED",
         ),
-        ("02_tune", "lib/metrics.py", b"2000", b"2001", "lib/metrics.py changed since it was made"),
+        ("02_tune", "lib/metrics.py", b"LEVEL = 0.95", b"LEVEL = 0.9", "lib/metrics.py LEVEL"),
     ],
 )
 def test_an_edit_is_found_by_name(clone, monkeypatch, stage, path, old, new, named):
@@ -196,40 +190,29 @@ def test_a_gone_source_and_an_edited_result_are_found(clone, monkeypatch):
 
 
 def test_one_number_of_a_committed_artifact(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "outputs/pico-llama/testbed/05_reliability", tmp_path / "05_reliability")
+    shutil.copytree(ROOT / "outputs/committed/pico-llama/testbed/05_reliability", tmp_path / "05_reliability")
     assert not [fault for fault in audit.inspect(tmp_path / "05_reliability")[0] if "changed; delete" in fault]
     edit(tmp_path / "05_reliability/behaviours.json", b'"mean": 0.', b'"mean": 1.')
     assert any("behaviours.json: changed" in fault for fault in audit.inspect(tmp_path / "05_reliability")[0])
 
 
-def test_compare_passes(clone, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(clone)
-    printed = subprocess.run(
-        ["make", "-n", "compare", f"MODEL={MODEL}", "SUITE=tea", "PROFILE=smoke", "PYTHON=python3"],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert all(stage in printed for stage in STAGES) and "lib.artifacts compare outputs" in printed
-    for stage in STAGES:
-        carry_out(
-            monkeypatch,
-            [f"{stage}.py", "--model", MODEL, "--out", str(tmp_path), "--suite", "tea", "--profile", "smoke"],
-        )
-    monkeypatch.setattr(sys, "argv", ["artifacts", "compare", "outputs", str(tmp_path)])
-    capsys.readouterr()
-    audit.main()
-    assert capsys.readouterr().out.count("the same, digest") == len(STAGES)
+def test_prose_is_free(clone, monkeypatch):
+    assert faults(clone, monkeypatch, "02_tune") == []
+    before = edit(clone / "lib/metrics.py", b'"""Metrics and statistics', b'"""Statistics, and metrics')
+    try:
+        assert faults(clone, monkeypatch, "02_tune") == []
+    finally:
+        (clone / "lib/metrics.py").write_bytes(before)
 
 
 # --- the other commands -------------------------------------------------------------------------------------
 def test_report_from_committed_artifacts(tmp_path, monkeypatch, capsys):
     """The committed artifacts make a page, its README block and its index, without a model."""
-    (words,) = recipe("report", "FROZEN=1", cwd=ROOT)
-    assert words[-4:] == ["--to", "report", "--readme", "README.md"]
     shutil.copy(ROOT / "README.md", tmp_path)
-    monkeypatch.setattr(importlib.import_module("latex"), "ENGINES", ())
-    carry_out(monkeypatch, [*words[:-4], "--to", str(tmp_path / "report"), "--readme", str(tmp_path / "README.md")])
+    monkeypatch.setattr(latex, "ENGINES", ())
+    models = ("--model", "data/models/pico-llama", "--model", "data/models/pico-gpt2")
+    carry_out(monkeypatch, "report.build", *models, "--frozen", "--to", str(tmp_path / "report"), "--readme",
+              str(tmp_path / "README.md"))
     said = capsys.readouterr().out.splitlines()[-1]
     counts = said.split("report.md  ")[1]
     assert f"`make all` ends with: `{counts}`" in (tmp_path / "README.md").read_text()
@@ -265,7 +248,7 @@ def test_first_screen_answers_what_on_what_and_what_not():
     "name", ["R2", "P5", "R5", "verdicts", "steerability", "pico-llama:05_reliability:bias.letter"]
 )
 def test_trace_fits_a_screen(name, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["artifacts", "trace", name])
+    monkeypatch.setattr(sys, "argv", ["audit", "trace", name])
     audit.main()
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= audit.WIDTH
@@ -281,15 +264,12 @@ def test_trace_fits_a_screen(name, monkeypatch, capsys):
 
 def test_trace_of_nothing(monkeypatch):
     with pytest.raises(UserError, match="neither a claim"):
-        audit.trace("R99", ROOT / "report")
+        trace.trace("R99", ROOT / "report")
 
 
 def test_plan_of_another_model(monkeypatch, capsys, tmp_path):
     tiny.save(tmp_path / "other", "gpt2")
-    (words,) = recipe("plan", f"MODEL={tmp_path}/other", "PROFILE=smoke", cwd=ROOT)
-    assert words[:2] == ["-m", "report.plan"]
-    monkeypatch.setattr(sys, "argv", words[1:])
-    importlib.import_module("report.plan").main()
+    carry_out(monkeypatch, "report.plan", "--model", str(tmp_path / "other"), "--profile", "smoke")
     assert "05_reliability" in capsys.readouterr().out
 
 
@@ -299,7 +279,7 @@ def test_manifest_is_json():
 
 
 def test_propensity_is_what_readme_says():
-    folder = ROOT / "outputs/pico-llama/testbed/05_reliability"
+    folder = ROOT / "outputs/committed/pico-llama/testbed/05_reliability"
     manifest = json.loads((folder / "manifest.json").read_text())
     rows = len((folder / "items.jsonl").read_text().splitlines())
     assert np.load(folder / "propensity.npy").shape == (rows, len(manifest["config"]["multipliers"]))

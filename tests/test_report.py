@@ -1,12 +1,11 @@
-"""The report: verdicts follow their rules, every number is a key of a manifest, stale or foreign artifacts
-stop the build."""
-
-import importlib.util
+"""The report: verdicts follow their rules, every number is a key of a manifest, and a build that stops, at stale,
+foreign or damaged artifacts, leaves the page there is."""
 import json
 import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,15 +13,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from lib import artifacts
-from lib.artifacts import UserError
+from lib import artifacts, suite
+from lib.artifacts import ROOT, UserError
+from report import build, claims
 from tests import planted
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "report"))
-spec = importlib.util.spec_from_file_location("build", ROOT / "report" / "build.py")
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
+
+CLAIMS = json.loads((ROOT / "report" / "claims.json").read_text())
+NAMES = ("pico-llama", "pico-gpt2")
 
 
 def est(value, low, high, n=40):
@@ -47,43 +45,38 @@ def est(value, low, high, n=40):
     ],
 )
 def test_verdict(side, threshold, estimate, word):
-    assert build.verdict(estimate, {"side": side, "threshold": threshold}) == word
+    assert claims.verdict(estimate, {"side": side, "threshold": threshold}) == word
 
 
 def test_verdict_mirrors():
     rng = np.random.default_rng([11, 1])
     for _ in range(200):
         low, value, high = np.sort(rng.normal(size=3))
-        up = build.verdict(est(value, low, high), {"side": "above", "threshold": 0.3})
-        down = build.verdict(est(-value, -high, -low), {"side": "below", "threshold": -0.3})
+        up = claims.verdict(est(value, low, high), {"side": "above", "threshold": 0.3})
+        down = claims.verdict(est(-value, -high, -low), {"side": "below", "threshold": -0.3})
         assert up == down
 
 
 def test_verdict_needs_an_interval_and_a_side():
     with pytest.raises(UserError, match="low and high"):
-        build.verdict({"value": 1.0, "low": None, "high": None}, {"side": "above", "threshold": 0})
+        claims.verdict({"value": 1.0, "low": None, "high": None}, {"side": "above", "threshold": 0})
     with pytest.raises(UserError, match="side"):
-        build.verdict(est(1, 0, 2), {"side": "over", "threshold": 0})
+        claims.verdict(est(1, 0, 2), {"side": "over", "threshold": 0})
 
 
 def test_every_method_must_hold():
     rule = {"side": "below", "threshold": 0}
     methods = {"a": est(-3, -4, -2), "b": est(-1, -2, -0.5), "c": est(-2, -5, 0.5)}
     # its interval crosses, though b falls less
-    assert build.weakest(methods, rule)[0] == "c"
-    assert build.weakest({k: methods[k] for k in "ab"}, rule)[0] == "b"
-    assert build.weakest({**methods, "d": est(0.1, -1, 1)}, rule)[0] == "d"
+    assert claims.weakest(methods, rule)[0] == "c"
+    assert claims.weakest({k: methods[k] for k in "ab"}, rule)[0] == "b"
+    assert claims.weakest({**methods, "d": est(0.1, -1, 1)}, rule)[0] == "d"
 
 
 # --- keys and tokens ----------------------------------------------------
 def fake(results, stage="03_transfer", config=None):
-    return SimpleNamespace(
-        results=results,
-        config=config or {},
-        path=Path("outputs/m/s") / stage,
-        digest="0123456789abcdef",
-        manifest={"stage": stage},
-    )
+    return SimpleNamespace(results=results, config=config or {}, path=Path("outputs/m/s") / stage,
+                           digest="0123456789abcdef", manifest={"stage": stage})
 
 
 FOUND = {
@@ -139,49 +132,32 @@ def test_tokens_fail(token, message):
 
 def test_null_needs_a_reason():
     with pytest.raises(UserError, match="null"):
-        build.lookup(fake({"a": None}), "a")
+        claims.lookup(fake({"a": None}), "a")
 
 
 def test_claims_about_steering_need_behaviours_that_steer():
-    claim = {
-        "stage": "03_transfer",
-        "key": "rho",
-        "needs": "steerable",
-        "rule": {"side": "above", "threshold": 0, "why": "x"},
-    }
+    claim = {"stage": "03_transfer", "key": "rho", "needs": "steerable",
+             "rule": {"side": "above", "threshold": 0, "why": "x"}}
     rho = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 40}
     for steer, word in ((7, "reproduced"), (6, "not testable here")):
-        found = {
-            ("m", "03_transfer"): fake({"rho": rho}),
-            ("m", "05_reliability"): fake({"n": {"steerable": steer, "steerable_by_luck": 6}}),
-        }
-        cell = build.decide(claim, "m", found)
+        found = {("m", "03_transfer"): fake({"rho": rho}),
+                 ("m", "05_reliability"): fake({"n": {"steerable": steer, "steerable_by_luck": 6}})}
+        cell = claims.decide(claim, "m", found)
         assert cell["verdict"] == word and (word == "reproduced" or "luck" in cell["reason"])
-    assert build.decide({k: v for k, v in claim.items() if k != "needs"}, "m", found)["verdict"] == "reproduced"
+    assert claims.decide({k: v for k, v in claim.items() if k != "needs"}, "m", found)["verdict"] == "reproduced"
 
 
 def test_claims_file():
-    claims = json.loads((ROOT / "report" / "claims.json").read_text())
-    ids = [c["id"] for c in claims]
-    assert ids == [f"{kind}{i + 1}" for kind in "PRAB" for i in range(sum(x[0] == kind for x in ids))] and len(ids) > 25
-    for claim in claims:
+    ids = [c["id"] for c in CLAIMS]
+    assert ids == [f"{kind}{i + 1}" for kind in "PRAB" for i in range(sum(x[0] == kind for x in ids))]
+    assert len(ids) > 25
+    for claim in CLAIMS:
         assert claim.get("needs") in (None, "steerable")
-        assert set(claim) - {"needs"} == {
-            "id",
-            "paper",
-            "title",
-            "statement",
-            "published",
-            "source",
-            "stage",
-            "key",
-            "rule",
-            "unit",
-            "command",
-            "digits",
-        }
-        assert claim["rule"]["side"] in ("above", "below") and claim["rule"]["why"] and claim["paper"] in build.PAPERS
-        assert claim["stage"] in build.STAGES + (build.ACROSS,)
+        assert set(claim) - {"needs"} == {"id", "paper", "title", "statement", "published", "source", "stage", "key",
+                                          "rule", "unit", "command", "digits"}
+        assert claim["rule"]["side"] in ("above", "below") and claim["rule"]["why"]
+        assert claim["paper"] in claims.PAPERS
+        assert claim["stage"] in claims.STAGES + (claims.ACROSS,)
 
 
 def test_template_uses_every_figure_once():
@@ -191,32 +167,24 @@ def test_template_uses_every_figure_once():
 
 
 # --- the whole page from planted artifacts ------------------------------
-NAMES = ("pico-llama", "pico-gpt2")
-
-
 def run_build(monkeypatch, tmp, names=NAMES, *extra, engines=()):
     monkeypatch.setattr(build.latex, "ENGINES", engines)  # TeX takes seconds; one test asks for it
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        [
-            "build.py",
-            "--suite",
-            "planted",
-            "--out",
-            str(tmp / "outputs"),
-            "--to",
-            str(tmp / "report"),
-            *[part for name in names for part in ("--model", name)],
-            *extra,
-        ],
-    )
+    at = ["--out", str(tmp / "outputs"), "--to", str(tmp / "report")]
+    models = [part for name in names for part in ("--model", name)]
+    monkeypatch.setattr(sys, "argv", ["build.py", "--suite", "planted", *at, *models, *extra])
     build.main()
     return (tmp / "report" / "report.md").read_text()
 
 
+def again(old, **parts):
+    """A stage folder written anew, changed as told."""
+    tables = {name: old.table(name) for name in old.manifest["outputs"]}
+    kept = {"config": old.config, "inputs": old.manifest["inputs"], "tables": tables, "results": old.results}
+    return artifacts.save(old.path, stage=old.path.name, **kept | parts)
+
+
 def files_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_page_figures_and_csv(tmp_path, monkeypatch):
@@ -228,7 +196,7 @@ def test_page_figures_and_csv(tmp_path, monkeypatch):
         assert (tmp_path / "report/figures" / f"{figure.name}.png").read_bytes().startswith(b"\x89PNG")
         assert len((tmp_path / "report/figures" / f"{figure.name}.csv").read_text().splitlines()) > 2
     share = made["pico-gpt2", "05_reliability"].results["anti_steerable"]["share"]
-    assert build.show(share, 3) in page and made["pico-gpt2", "05_reliability"].digest in page
+    assert claims.show(share, 3) in page and made["pico-gpt2", "05_reliability"].digest in page
     assert "not testable here**<br>the suite has no values" in page
     captions = [line for line in page.splitlines() if line.startswith("*Figure")]
     ends = re.compile(r" Stage 0\d_\w+, digest [^;]+(; stage 0\d_\w+, digest [^;]+)*; n = [^;]+\.\*$")
@@ -248,26 +216,100 @@ def test_one_model_has_no_comparison(tmp_path, monkeypatch):
 def test_smoke_says_so(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1], profile="smoke")
     marked = []
-    monkeypatch.setattr(
-        build.draw,
-        "save",
-        lambda figure, path, smoke: marked.append(smoke) or path.write_bytes(b"") or build.draw.plt.close(figure),
-    )
+    monkeypatch.setattr(build.draw, "save", lambda figure, path, smoke: (
+        marked.append(smoke), path.write_bytes(b""), build.draw.plt.close(figure)))
     page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "smoke")
     assert page.startswith("> **SMOKE**") and marked and all(marked)
 
 
+def test_failing_build_leaves_the_page_there_is(tmp_path, monkeypatch):
+    """Whatever stops it, early or late: the old page, all its figures, nothing half-written, and no folder beside."""
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    made = again(artifacts.load(tmp_path / "outputs/pico-llama/planted/05_reliability"),
+                 arrays={"propensity": (np.ones((40, 7)), ("item", "multiplier"))})
+    readme, array = tmp_path / "README.md", made.path / "propensity.npy"
+    marks, whole = "\n".join(build.MARKS), array.read_bytes()
+    readme.write_text(marks)
+    run_build(monkeypatch, tmp_path, NAMES[:1], "--readme", str(readme))
+    (tmp_path / "report/report.pdf").write_bytes(b"of an earlier page")
+    before, beside, block = files_of(tmp_path / "report"), sorted(tmp_path.iterdir()), readme.read_text()
+
+    def stops(message):
+        with pytest.raises(UserError, match=message):
+            run_build(monkeypatch, tmp_path, NAMES[:1], "--readme", str(readme))
+        assert files_of(tmp_path / "report") == before and sorted(tmp_path.iterdir()) == beside
+
+    array.write_bytes(whole[:-8])
+    stops("propensity.npy: changed; delete .* run 05_reliability again")
+    array.write_bytes(whole)
+    monkeypatch.setattr(build.draw, "save", lambda figure, path, smoke: (
+        path.write_bytes(b"new"), build.draw.plt.close(figure)))
+    with monkeypatch.context() as patch:
+        patch.setattr(build.latex, "convert", lambda page: (_ for _ in ()).throw(UserError("pdflatex stopped")))
+        stops("pdflatex stopped")
+    assert readme.read_text() == block
+    readme.write_text("no marks")
+    stops("once each")
+
+
+def test_new_page_replaces_all_of_the_old(tmp_path, monkeypatch):
+    """What an earlier page had and this one has not is gone; what is not the page's stays."""
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    (tmp_path / "report/cases").mkdir(parents=True)
+    (tmp_path / "report/cases/other.md").write_text("of an earlier set of models")
+    (tmp_path / "report/methods.md").write_text("prose")
+    run_build(monkeypatch, tmp_path, NAMES[:1])
+    assert [path.name for path in (tmp_path / "report/cases").iterdir()] == ["pico-llama.md"]
+    assert (tmp_path / "report/methods.md").read_text() == "prose"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "report"]
+
+
+EMBEDDED = [f"data/models/{name}" for name in NAMES]
+
+
+@pytest.mark.parametrize("flags, place", [
+    ({"frozen": True}, ("outputs/committed", "report", "README.md")),
+    ({}, ("outputs", "outputs/pico-llama+pico-gpt2/testbed/report", None)),
+    ({"out": "else"}, ("else", "else/pico-llama+pico-gpt2/testbed/report", None)),
+    ({"frozen": True, "to": "x"}, ("outputs/committed", "x", None)),
+    ({"frozen": True, "to": "x", "readme": "y.md"}, ("outputs/committed", "x", "y.md")),
+    ({"readme": "y.md"}, ("outputs", "outputs/pico-llama+pico-gpt2/testbed/report", "y.md")),
+    ({"frozen": True, "model": EMBEDDED[:1]},
+     ("outputs/committed", "outputs/committed/pico-llama/testbed/report", None)),
+    ({"frozen": True, "model": EMBEDDED[::-1]},
+     ("outputs/committed", "outputs/committed/pico-gpt2+pico-llama/testbed/report", None)),
+    ({"frozen": True, "profile": "smoke"},
+     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/testbed-smoke/report", None)),
+    ({"frozen": True, "judge": "rules"},
+     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/testbed-by-rules/report", None)),
+    ({"frozen": True, "suite": "papers"},
+     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/papers/report", None)),
+    ({"model": ["org/one"]}, ("outputs", "outputs/org--one/testbed/report", None))])
+def test_place(flags, place, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    default = {"model": EMBEDDED, "suite": "testbed", "profile": "full", "judge": None, "out": "outputs",
+               "frozen": False, "to": None, "readme": None}
+    assert build.place(Namespace(**default | flags)) == tuple(path and Path(path) for path in place)
+
+
+def test_frozen_page_of_the_embedded_models(tmp_path, monkeypatch):
+    planted.plant(tmp_path / "outputs/committed", NAMES, suite="testbed", suite_digest=suite.load("testbed").digest)
+    for model in EMBEDDED:
+        (tmp_path / model).mkdir(parents=True)
+    (tmp_path / "README.md").write_text("\n".join(build.MARKS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build.latex, "ENGINES", ())
+    monkeypatch.setattr(sys, "argv", ["build.py", "--frozen", "--model", EMBEDDED[0], "--model", EMBEDDED[1]])
+    build.main()
+    page = Path("report/report.md").read_text()
+    assert "](../outputs/committed/pico-gpt2/testbed/05_reliability/manifest.json#L" in page
+    assert Path("README.md").read_text().count("| pico-gpt2 |") == 1
+
+
 def test_stale_upstream_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES)
-    where = tmp_path / "outputs/pico-llama/planted/01_extract"
-    old = artifacts.load(where)
-    artifacts.save(
-        where,
-        stage="01_extract",
-        config={**old.config, "seed": 2},
-        inputs=old.manifest["inputs"],
-        tables={"layers": old.table("layers")},
-    )
+    old = artifacts.load(tmp_path / "outputs/pico-llama/planted/01_extract")
+    again(old, config={**old.config, "seed": 2})
     with pytest.raises(UserError, match="02_tune: stale, made from another 01_extract"):
         run_build(monkeypatch, tmp_path)
 
@@ -284,16 +326,8 @@ def test_stale_comparison_stops_the_build(tmp_path, monkeypatch):
 
 def test_artifact_of_another_suite_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
-    where = tmp_path / "outputs/pico-llama/planted/05_reliability"
-    old = artifacts.load(where)
-    artifacts.save(
-        where,
-        stage="05_reliability",
-        config=old.config,
-        inputs={**old.manifest["inputs"], "suite": "6" * 64},
-        tables={"behaviours": old.table("behaviours")},
-        results=old.results,
-    )
+    old = artifacts.load(tmp_path / "outputs/pico-llama/planted/05_reliability")
+    again(old, inputs={**old.manifest["inputs"], "suite": "6" * 64})
     with pytest.raises(UserError, match="05_reliability: made from another suite"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
@@ -321,42 +355,23 @@ def test_missing_stage_stops_the_build(tmp_path, monkeypatch):
 
 def test_unknown_key_in_the_claims_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
-    where = tmp_path / "outputs/pico-llama/planted/02_tune"
-    old = artifacts.load(where)
-    made = artifacts.save(
-        where,
-        stage="02_tune",
-        config=old.config,
-        inputs=old.manifest["inputs"],
-        tables={name: old.table(name) for name in ("layers", "settings")},
-        results={"traits": {}},
-    )
+    folder = tmp_path / "outputs/pico-llama/planted"
+    made = again(artifacts.load(folder / "02_tune"), results={"traits": {}})
     for stage in ("03_transfer", "04_compose", "05_reliability"):
-        path = where.with_name(stage)
-        late = artifacts.load(path)
-        artifacts.save(
-            path,
-            stage=stage,
-            config=late.config,
-            inputs={**late.manifest["inputs"], "02_tune": made.digest},
-            tables={n: late.table(n) for n in late.manifest["outputs"]},
-            results=late.results,
-        )
+        late = artifacts.load(folder / stage)
+        again(late, inputs={**late.manifest["inputs"], "02_tune": made.digest})
     with pytest.raises(UserError, match="no key 'traits.tradeoff'"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
 
 # --- every claim, every outcome, from a manifest ---------------------------
-CLAIMS = json.loads((ROOT / "report" / "claims.json").read_text())
-
-
 def nested(key, value):
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
 
 
-@pytest.mark.parametrize("outcome", build.VERDICTS)
+@pytest.mark.parametrize("outcome", claims.VERDICTS)
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
     sign = 1 if claim["rule"]["side"] == "above" else -1
@@ -367,18 +382,16 @@ def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
     else:
         value, *interval = (claim["rule"]["threshold"] + sign * end for end in ends)
         found = est(value, min(interval), max(interval))
-        results = nested(
-            key, {"one": found, "other": {**found, "value": value + sign}} if claim["key"] != key else found
-        )
-    model = "+" if claim["stage"] == build.ACROSS else "m"
+        several = {"one": found, "other": {**found, "value": value + sign}}
+        results = nested(key, found if claim["key"] == key else several)
+    model = "+" if claim["stage"] == claims.ACROSS else "m"
     made = artifacts.save(tmp_path / claim["stage"], stage=claim["stage"], config={}, inputs={}, results=results)
     steer = fake({"n": {"steerable": 9, "steerable_by_luck": 1}}, "05_reliability")
     found = {("m", "05_reliability"): steer, (model, claim["stage"]): made}
     if claim["stage"] == "05_reliability":  # one manifest for both
-        found["m", "05_reliability"] = SimpleNamespace(
-            results={**steer.results, **results}, path=made.path, digest=made.digest
-        )
-    cell = build.decide(claim, "m", found)
+        found["m", "05_reliability"] = SimpleNamespace(results={**steer.results, **results}, path=made.path,
+                                                       digest=made.digest)
+    cell = claims.decide(claim, "m", found)
     assert cell["verdict"] == outcome and cell["digest"] == made.digest
     assert (cell["estimate"] is None) == (outcome == "not testable here") == bool(cell["reason"])
     if claim["key"] != key and ends:
@@ -386,20 +399,13 @@ def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
 
 
 def test_commands_run_what_their_cost_counts():
-    for command, stages in build.COMMANDS.items():
-        for models in ("org/one", "org/one org/two"):
-            env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
-            plan = subprocess.run(
-                [*command.split(), "-n", "-B", f"MODEL={models}", "PYTHON=python3"],
-                cwd=ROOT,
-                env=env,
-                capture_output=True,
-                text=True,
-            ).stdout
-            ran = set(re.findall(r"python3 (0\d_\w+)\.py --model org/one", plan))
-            ran |= {build.ACROSS} if "--across" in plan else set()
-            assert ran == set(stages) - ({build.ACROSS} if " " not in models else set())
-    assert {claim["command"] for claim in CLAIMS} <= set(build.COMMANDS)
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
+    for command, stages in claims.COMMANDS.items():
+        plan = subprocess.run([*command.split(), "-n", "-B", "MODEL=org/one org/two", "PYTHON=python3"], cwd=ROOT,
+                              env=env, capture_output=True, text=True).stdout
+        ran = set(re.findall(r'python3 (0\d_\w+)\.py --model "\$model"', plan))
+        assert ran | ({claims.ACROSS} if "--across" in plan else set()) == set(stages), command
+    assert {claim["command"] for claim in CLAIMS} <= set(claims.COMMANDS)
 
 
 def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
@@ -408,27 +414,27 @@ def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
     rows = [line for line in page.splitlines() if re.match(r"\| [PRAB]\d+ \|", line)]
     assert len(rows) == len(CLAIMS)
     for claim, row in zip(CLAIMS, rows):
-        assert f"{claim['rule']['side']} {claim['rule']['threshold']}" in row and f"`{claim['command']}`<br>0 s" in row
+        assert f"{claim['rule']['side']} {claim['rule']['threshold']}" in row
+        assert f"`{claim['command']}`<br>0 s" in row
         for key, target, line in re.findall(r"\[([\w.]+)\]\((\S+)#L(\d+)\)", row):
             text = (tmp_path / "report" / target).read_text().splitlines()[int(line) - 1]
             assert text.strip().startswith(f'"{key.split(".")[-1]}": ')
             assert f"{key.split('.')[0]}" in (tmp_path / "report" / target).read_text()
     share = made["pico-llama", "05_reliability"].results["steerable_only"]["anti_steerable"]
-    assert f"{build.show(share, 3)}, n = {share['n']}<br>" in page
+    assert f"{claims.show(share, 3)}, n = {share['n']}<br>" in page
 
 
 def test_index_holds_what_was_read(tmp_path, monkeypatch):
     made = planted.plant(tmp_path / "outputs", NAMES)
     run_build(monkeypatch, tmp_path)
     index = json.loads((tmp_path / "report/index.json").read_text())
-    assert {label: entry["digest"] for label, entry in index["stages"].items()} == {
-        "/".join(key): artifact.digest for key, artifact in made.items()
-    }
+    digests = {"/".join(key): artifact.digest for key, artifact in made.items()}
+    assert {label: entry["digest"] for label, entry in index["stages"].items()} == digests
     assert set(index["figures"]) == {figure.name for figure in build.figures.ALL}
-    assert index["figures"]["layers"]["reads"] == [
-        f"{n}/{s}" for n in sorted(NAMES) for s in ("01_extract", "02_tune")
-    ]
-    assert index["figures"]["layers"]["tables"] == ["layers", "settings"]
+    layers = index["figures"]["layers"]
+    assert layers["reads"] == [f"{n}/{s}" for n in sorted(NAMES) for s in ("01_extract", "02_tune")]
+    assert layers["tables"] == ["layers", "settings"]
+    assert index["figures"]["antonym"]["tables"] == ["relations", "ways"]
     for figure in index["figures"].values():
         for place in (figure["rows"], figure["draw"]):
             path, number, name = re.match(r"(\S+):(\d+) (\w+)", place).groups()
@@ -468,18 +474,16 @@ def test_unused_artifact_stops_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr(build.figures, "ALL", (build.figures.VERDICTS,))
     template = "{{suite}} {{models}} {{verdicts}} {{figure:verdicts}} {{claims}} {{provenance}}\n"
     read = Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda path, **k: template if path.name == "template.md" else read(path, **k)
-    )
+    monkeypatch.setattr(Path, "read_text",
+                        lambda path, **k: template if path.name == "template.md" else read(path, **k))
     with pytest.raises(UserError, match="01_extract: read by no claim, token or figure"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
 
 def test_stray_artifact_stops_the_build(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
-    artifacts.save(
-        tmp_path / "outputs/pico-llama/planted/06_older", stage="06_older", config={}, inputs={}, results={"n": 1}
-    )
+    older = tmp_path / "outputs/pico-llama/planted/06_older"
+    artifacts.save(older, stage="06_older", config={}, inputs={}, results={"n": 1})
     with pytest.raises(UserError, match="06_older: an artifact that no part of the report reads"):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
@@ -496,16 +500,16 @@ def test_block_of_readme(tmp_path):
     page = tmp_path / "README.md"
     page.write_text(f"a\n{build.MARKS[0]}\nold\n{build.MARKS[1]}\nb\n")
     for _ in range(2):  # writing it again changes nothing
-        build.write_block(page, "new")
+        page.write_text(build.with_block(page, "new"))
         assert page.read_text() == f"a\n{build.MARKS[0]}\nnew\n{build.MARKS[1]}\nb\n"
     page.write_text("no marks")
     with pytest.raises(UserError, match="once each"):
-        build.write_block(page, "new")
+        build.with_block(page, "new")
 
 
 def test_summary_lists_every_claim_once_per_model():
-    cells = {(c["id"], n): {"verdict": build.VERDICTS[i % 4]} for i, c in enumerate(CLAIMS) for n in "mk"}
-    rows = build.summary(CLAIMS, list("mk"), cells).splitlines()[2:4]
+    cells = {(c["id"], n): {"verdict": claims.VERDICTS[i % 4]} for i, c in enumerate(CLAIMS) for n in "mk"}
+    rows = claims.summary(CLAIMS, list("mk"), cells).splitlines()[2:4]
     for row in rows:
         assert sorted(re.findall(r"[PRAB]\d+", row)) == sorted(c["id"] for c in CLAIMS)
 
@@ -515,15 +519,16 @@ def test_verdicts_are_told_apart_in_grey():
         rgb = np.array(to_rgb(fill["facecolor"])) * fill.get("alpha", 1) + 1 - fill.get("alpha", 1)
         return rgb @ [0.299, 0.587, 0.114]
 
-    shades = sorted(grey(build.figures.style(word)) for word in build.VERDICTS)
+    shades = sorted(grey(build.figures.style(word)) for word in claims.VERDICTS)
     assert min(np.diff(shades)) > 0.05
-    assert len({sign for _, sign in build.draw.VERDICT.values()}) == len(build.VERDICTS)
+    assert len({sign for _, sign in build.draw.VERDICT.values()}) == len(claims.VERDICTS)
 
 
 # --- the page in TeX --------------------------------------------------------
 def test_tex_of_the_markdown():
     page = (
-        "# A *b*\n\ntext with `a_b`, **bold** and [a link](https://x.org/a_b#c%d); 5 % & $\n\n- one\n  more\n- two\n\n"
+        "# A *b*\n\ntext with `a_b`, **bold** and [a link](https://x.org/a_b#c%d); 5 % & $\n\n- one\n  more\n"
+        "- two\n\n"
         "| | x |\n|---|---|\n| a\\|b | **c**<br>[k_1](../m.json#L3) |\n\n![alt](figures/f.png)\n\n*n = 3 \u2212 1*\n"
     )
     tex = build.latex.convert(page)
@@ -562,6 +567,23 @@ def test_pdf_is_made_once_and_the_same_again(tmp_path):
     assert ", by " in build.latex.write(page + "\nmore\n", tmp_path / "one")
 
 
+def test_pdf_of_a_page_that_is_built_beside(tmp_path, monkeypatch):
+    """It is made in the new folder, and not at all if the one in the old folder is of this page."""
+    engine = tmp_path / "some-tex"
+    engine.write_text('#!/bin/sh\nfor word; do case $word in -output-directory=*) at=${word#*=};; esac; done\n'
+                      'echo "%PDF" > "$at/report.pdf"\n')
+    engine.chmod(0o755)
+    monkeypatch.setattr(build.latex, "ENGINES", (str(engine),))
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    old.mkdir()
+    assert f"{old / 'report.pdf'}, by" in build.latex.write("# A\n", new, old)
+    assert not list(old.iterdir())
+    (new / "report.pdf").rename(old / "report.pdf")
+    assert "is of this page" in build.latex.write("# A\n", new, old) and not (new / "report.pdf").exists()
+    assert ", by" in build.latex.write("# B\n", new, old) and (new / "report.pdf").exists()
+
+
 def test_committed_pdf_is_of_the_committed_page():
     tex, pdf = ROOT / "report/report.tex", ROOT / "report/report.pdf"
     pictures = set(re.findall(r"\\includegraphics\[[^\]]*\]\{([^}]+)\}", tex.read_text()))
@@ -575,9 +597,8 @@ def test_figures_label_their_axes(tmp_path, monkeypatch):
     """On every outer side of a panel: a label, or categories as ticks."""
     planted.plant(tmp_path / "outputs", NAMES)
     drawn = {}
-    monkeypatch.setattr(
-        build.draw, "save", lambda figure, path, smoke: drawn.update({path.stem: figure}) or path.write_bytes(b"")
-    )
+    monkeypatch.setattr(build.draw, "save",
+                        lambda figure, path, smoke: drawn.update({path.stem: figure}) or path.write_bytes(b""))
     run_build(monkeypatch, tmp_path)
 
     def categories(axis):
