@@ -34,8 +34,8 @@ PARTS = {"perplexity": ("above", 5.0, 0),     # nats per token under the unsteer
 ARTICLES = frozenset("a an the my your our their".split())
 PREPOSITIONS = frozenset("of from with at for into between during".split())
 CLOSED = frozenset("""a an the my your our their of from with at for into to and or but because than is are was were
- be am has have had do does did will would can could should may might must he she they we i who whom which if in on by as
- it's i'm don't not that so""".split())
+ be am has have had do does did will would can could should may might must he she they we i who whom which if in on by
+ as it's i'm don't not that so""".split())
 AFTER_PREPOSITION = frozenset("""of and or but because than is are was were am do does did would could must he she we
  i""".split())
 VOWEL = re.compile(r"[aeiouyàâäáèéêëìíîïòóôöùúûü]", re.I)

@@ -221,7 +221,7 @@ def steps(text):
     return part([(n and len(numbers) > 1) or (m and len(ordinals) > 2) for n, m in named])
 
 
-TURN = re.compile(r"(?:^|\n|(?<=[.?!])[ ](?=[QA]\d*:))[ \t]*[-*_#>• ]*"
+TURN = re.compile(r"(?:^|\n|(?<=[.?!])[ ](?=\W*(?:Q|A|Question|Answer)\d*:))[ \t]*[-*_#>• ]*"
                   r"\b([A-Z][A-Za-z]*(?: [A-Z]\w+)?)\s?\d*[*_]*:[*_]*(?=\s)")
 
 
