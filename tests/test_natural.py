@@ -129,6 +129,7 @@ NO = {
     "allcaps": [
         "NASA and the FBI met in the USA. I think that the CEO of IBM was there too.",
         "A PDF from the World Health Organization (WHO) came by mail. The WHO did not sign it.",
+        "The IPCC and UNHCR met OECD staff, and HTTP was used by the ICLR. It was a long day.",
         "INTRODUCTION\n\nThe study began in May. It had forty members and lasted a year."],
     "bullets": [
         "A well-known fact - the river is 20-30 miles long - is often left out.",

@@ -319,8 +319,8 @@ def ampersands(text):
     return hits / max(hits + len(re.findall(r"\band\b", text, re.I)), len(words(text)) / 50, 1)
 
 
-ACRONYMS = frozenset("""NASA NATO UNESCO UNICEF OPEC FIFA UEFA AIDS COVID SARS MERS ASAP RSVP ISIS IKEA ESPN HIPAA
- OSHA NAFTA ASEAN BRICS EBITDA FEMA NOAA CERN ESA IMAX LIDAR RADAR SONAR LASER NAND JSON YAML ASCII UNIX SCUBA PIN
+ACRONYMS = frozenset("""NASA NATO IEEE NCAA UNESCO UNICEF OPEC FIFA UEFA AIDS COVID SARS MERS ASAP RSVP ISIS IKEA ESPN
+ HIPAA OSHA NAFTA ASEAN BRICS EBITDA FEMA NOAA CERN ESA IMAX LIDAR RADAR SONAR LASER NAND JSON YAML ASCII UNIX SCUBA PIN
  SIM RAM ROM AI UK EU UN US USA UAE CEO CFO CTO CIO COO HR IT IQ ID API FAQ DIY FYI AKA ETA EOD VIP ATM IMF WHO FBI
  CIA IRS EPA FDA GDP IPO ROI KPI OK DNA RNA HIV TV UI UX SEO AWS IBM NBA NFL MLB USB URL IOS ISO AM PM AD BC BCE CE
  MIA SAT GRE PIE MAE ETF ESG SUV RV EV LA NYC USSR NAACP ACLU UCLA MOMA DARPA STEM GPA GPU CPU SAAS""".split())
@@ -329,10 +329,17 @@ SMALL = frozenset("""NOT ALL NO SO YES NOW BIG BUT YOU NEW WOW TOO ANY WHY HOW O
  FEW GET LET MAY NOR PAY PUT SAD SIX TEN TRY USE WAR WAY WIN HAD HAS HIM ITS FOR""".split())
 
 
+# How no English word of four letters or more ends or begins: IPCC, OECD, UNHCR.
+UNSAID = re.compile(r"(?=.{4}).*[^AEIOUY]{2}$(?<!ST|ND|NT|NS|NG|NK|NC|CK|LL|SS|FF|ZZ|RD|RT|RK|RM|RN|RS|RL|RP|LD|"
+                    r"LT|LK|LF|LP|LS|LM|MP|MS|MB|SK|SP|SH|CH|TH|PH|GH|HT|WN|WS|WL|CT|PT|FT|XT|TS|KS|DS|PS|GS|BS|HS|CS|FS|TT|DD|GN)"
+                    r"|[^AEIOUY]{4}|[^AEIOUYS][^AEIOUYHLRNW][^AEIOUY]")
+
+
 @scorer
 def allcaps(text):
-    """Share of sentences with a word in capitals for emphasis, every second one being full: two letters or more and a
-    vowel, no acronym (listed, put in brackets, or up to three letters and no common word), no title or cue line."""
+    """Share of sentences with a word in capitals for emphasis, every second one being full: two letters or more and
+    a vowel, no acronym (listed, put in brackets, unlike English spelling, or up to three letters and no common word),
+    no title or cue line."""
     rows = text.split("\n")
     loud = [len(row) > 1 and row.isupper() for row in rows]
     whole = sum(len(words(row)) for row, x in zip(rows, loud) if x) > 0.5 * len(words(text))
@@ -341,7 +348,7 @@ def allcaps(text):
     named = set(re.findall(r"\(([A-Z]{2,})s?\)", text))
     def shout(word):
         return (word not in named and word not in ACRONYMS and re.search("[AEIOUY]", word)
-                and (len(word) > 3 or word in SMALL))
+                and ("'" in word or not UNSAID.match(word) if len(word) > 3 else word in SMALL))
     found = [any(shout(w) for w in re.findall(r"(?<![\w.&/-])[A-Z][A-Z']*[A-Z](?![\w&/-]|\.\w)", s))
              for s in sentences(text)]
     return part(found, 2)
