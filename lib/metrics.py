@@ -22,51 +22,51 @@ def _values(x, what, least=1):
     return x
 
 
+def _labels(clusters, n):
+    """(n,) int: from 0 the cluster of each of n values; without clusters each value is one."""
+    labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if len(labels) != n or not n:
+        raise ValueError(f"{len(labels)} cluster labels for {n} values")
+    return labels
+
+
 def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot=2000):
     """Estimate of stat(values) over the first axis; a paired difference is the bootstrap of the differences.
 
-    values (n, ...); stat maps (m, ...) to a number; clusters (n,) labels: whole clusters are resampled, and
-    counted in `n`. Resamples for which `stat` is not finite (a correlation of a constant) are left out and
-    counted in `method`."""
+    values (n, ...); stat maps (m, ...) to a number; clusters (n,) labels: whole clusters are resampled, and counted in
+    `n`. Resamples for which `stat` is not finite (a correlation of a constant) are left out and counted in `method`."""
     values, rng = _values(values, f"bootstrap over {unit}"), np.random.default_rng(seed_address)
-    n = len(values)
+    labels = _labels(clusters, len(values))
+    sizes = np.bincount(labels)
+    n = len(sizes)
     if clusters is None and values.ndim == 1 and stat in (np.mean, np.median):
         step = max(1, CELLS // n)
         draws = np.concatenate([stat(values[rng.integers(n, size=(min(step, n_boot - done), n))], axis=1)
                                 for done in range(0, n_boot, step)])
+    elif values.ndim == 1 and stat is np.mean and n_boot * n <= CELLS:         # sums of whole clusters do
+        drawn = rng.integers(n, size=(n_boot, n))
+        draws = np.bincount(labels, values)[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     else:
-        labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-        if len(labels) != n:
-            raise ValueError(f"{len(labels)} cluster labels for {n} values")
-        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
-        n = len(members)
-        if values.ndim == 1 and stat is np.mean and n_boot * n <= CELLS:       # sums of whole clusters do
-            drawn = rng.integers(n, size=(n_boot, n))
-            draws = np.bincount(labels, values)[drawn].sum(axis=1) / np.bincount(labels)[drawn].sum(axis=1)
-        else:
-            draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
-                              for _ in range(n_boot)])
-    kept = draws[np.isfinite(draws)]
-    value = float(stat(values))
+        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+        draws = np.array([stat(values[np.concatenate([members[c] for c in rng.integers(n, size=n)])])
+                          for _ in range(n_boot)])
+    kept, value = draws[np.isfinite(draws)], float(stat(values))
     if not np.isfinite(value) or not len(kept):
         raise UserError(f"bootstrap over {unit}: the statistic is {value} on {n} {unit}")
-    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = interval(kept).tolist()
     method = f"percentile {'' if clusters is None else 'cluster '}bootstrap, {n_boot} resamples"
     method += f", {n_boot - len(kept)} undefined" if len(kept) < n_boot else ""
-    return {"value": value, "low": float(low), "high": float(high), "n": n, "unit": unit, "method": method}
+    return {"value": value, "low": low, "high": high, "n": n, "unit": unit, "method": method}
 
 
 def redraws(n, seed_address, clusters=None, n_boot=2000):
     """(n_boot, n) int: how often each of n values occurs in each bootstrap resample, whole clusters (n,) drawn at once.
 
     One set of resamples for several statistics of the same values, so that their ratios and differences are paired."""
-    labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    if len(labels) != n or not n:
-        raise ValueError(f"{len(labels)} cluster labels for {n} values")
+    labels = _labels(clusters, n)
     m = labels.max() + 1
     drawn = np.random.default_rng(seed_address).integers(m, size=(n_boot, m))
-    counts = np.bincount((drawn + m * np.arange(n_boot)[:, None]).ravel(), minlength=n_boot * m).reshape(n_boot, m)
-    return counts[:, labels]
+    return np.stack([np.bincount(row, minlength=m) for row in drawn])[:, labels]
 
 
 def resampled_means(values, counts):
@@ -80,11 +80,33 @@ def interval(draws):
 
 
 def estimator(unit, address):
-    """over(tag, values, stat=mean, clusters=None): the bootstrap of one unit; `tag` keeps its draws apart."""
+    """over(tag, values, stat=mean, clusters=None): the bootstrap of one unit; `tag`, one number or several, keeps its
+    draws apart."""
     def over(tag, values, stat=np.mean, clusters=None):
         return bootstrap(np.asarray(values, np.float64), stat, unit=unit, clusters=clusters,
-                         seed_address=[*address, tag])
+                         seed_address=[*address, *np.atleast_1d(tag).tolist()])
     return over
+
+
+class Missing(str):
+    """Why a result cannot be given, in the place where the result would stand."""
+
+
+def missing_apart(results, at=""):
+    """(results without what is Missing, {dotted key that starts with `at`: reason}) of nested dicts; a group of which
+    nothing is left goes as well."""
+    found, reasons = {}, {}
+    for key, value in results.items():
+        if isinstance(value, Missing):
+            reasons[at + key] = str(value)
+        elif isinstance(value, dict):
+            inner, more = missing_apart(value, f"{at}{key}.")
+            reasons |= more
+            if inner or not more:
+                found[key] = inner
+        else:
+            found[key] = value
+    return found, reasons
 
 
 def ranks(x):
@@ -97,11 +119,19 @@ def ranks(x):
     return less.sum(axis=-1) + (same.sum(axis=-1) + 1) / 2
 
 
+def _centred(x):
+    return x - x.mean(axis=-1, keepdims=True)
+
+
+def _ratio(a, b, otherwise):
+    """a / b, and `otherwise` where b is 0."""
+    return np.divide(a, b, out=np.full(np.shape(b), otherwise), where=b > 0)[()]
+
+
 def _pearson(x, y):
     """Pearson correlation along the last axis; nan where x or y is constant."""
-    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
-    scale = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
-    return np.divide((x * y).sum(axis=-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    x, y = _centred(x), _centred(y)
+    return _ratio((x * y).sum(axis=-1), np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1)), np.nan)
 
 
 def spearman(x, y):
@@ -132,30 +162,23 @@ def pooled_spearman(values):
 def slopes(multipliers, curves):
     """Least-squares slope per row. multipliers (K,), curves (..., K) -> (...), units of the curve per unit
     multiplier. On propensity curves this is the steerability of an input (Tan et al. 2024)."""
-    x, y = _values(multipliers, "multipliers", least=2), _values(curves, "curves")
-    x = x - x.mean()
+    x, y = _centred(_values(multipliers, "multipliers", least=2)), _values(curves, "curves")
     if not x.any():
         raise UserError("slopes: all multipliers are equal")
     return y @ x / (x @ x)
 
 
 def r2(multipliers, curves):
-    """Share of a row's variance that its line explains, (..., K) -> (...). A constant row is its own line:
-    1."""
-    y = _values(curves, "curves")
-    x = np.asarray(multipliers, dtype=np.float64) - np.mean(multipliers)
-    y = y - y.mean(axis=-1, keepdims=True)
-    residual = ((y - slopes(multipliers, curves)[..., None] * x) ** 2).sum(axis=-1)
-    total = (y * y).sum(axis=-1)
-    return 1 - np.divide(residual, total, out=np.zeros_like(total), where=total > 0)
+    """Share of a row's variance that its line explains, (..., K) -> (...). A constant row is its own line: 1."""
+    line = slopes(multipliers, curves)[..., None] * _centred(np.asarray(multipliers, np.float64))
+    y = _centred(_values(curves, "curves"))
+    return 1 - _ratio(((y - line) ** 2).sum(axis=-1), (y * y).sum(axis=-1), 0.0)
 
 
 def monotonicity(multipliers, curves):
-    """Spearman correlation of each row with the multipliers, (..., K) -> (...), in [-1, 1]. A constant row:
-    0."""
+    """Spearman correlation of each row with the multipliers, (..., K) -> (...), in [-1, 1]. A constant row: 0."""
     y = np.atleast_2d(_values(curves, "curves"))
-    found = np.nan_to_num(_pearson(ranks(np.broadcast_to(np.asarray(multipliers, float), y.shape)), ranks(y)))
-    return found.reshape(np.shape(curves)[:-1])
+    return np.nan_to_num(_pearson(ranks(np.asarray(multipliers)), ranks(y))).reshape(np.shape(curves)[:-1])
 
 
 def anti_fraction(slopes):
@@ -164,18 +187,15 @@ def anti_fraction(slopes):
 
 
 def variance_shares(slopes, letter, yes=None):
-    """Shares of the variance of slopes (n,) that letter (n,) bool explains, that yes (n,) bool explains on
-    top, and the rest: {"letter", "yes_marginal", "unexplained"}, summing to 1 (Tan et al. 2024: nested least
-    squares with an intercept). A constant or missing `yes` explains 0."""
+    """Shares of the variance of slopes (n,) that letter (n,) bool explains, that yes (n,) bool explains on top, and the
+    rest: {"letter", "yes_marginal", "unexplained"}, summing to 1 (Tan et al. 2024: nested least squares with an
+    intercept). A constant or missing `yes` explains 0."""
     s = _values(slopes, "slopes", least=2)
-    columns, left = [np.ones(len(s))], [s.var()]
-    for column in (letter, np.zeros(len(s)) if yes is None else yes):
-        columns.append(np.asarray(column, dtype=np.float64))
-        design = np.stack(columns, axis=1)
-        left.append((s - design @ np.linalg.lstsq(design, s, rcond=None)[0]).var())
-    if left[0] <= 1e-24 * max(1.0, np.abs(s).max()) ** 2:   # equal slopes differ by rounding alone
+    design = np.stack([np.ones(len(s)), letter, np.zeros(len(s)) if yes is None else yes], axis=1)
+    fits = [columns @ np.linalg.lstsq(columns, s, rcond=None)[0] for columns in (design[:, :2].copy(), design)]
+    total, after_letter, after_both = s.var(), *((s - fit).var() for fit in fits)
+    if total <= 1e-24 * max(1.0, np.abs(s).max()) ** 2:     # equal slopes differ by rounding alone
         raise UserError(f"variance_shares: all {len(s)} slopes are equal")
-    total, after_letter, after_both = left
     return {"letter": float((total - after_letter) / total), "unexplained": float(after_both / total),
             "yes_marginal": float((after_letter - after_both) / total)}
 
@@ -185,7 +205,7 @@ def resampled_variance_shares(slopes, letter, yes, counts):
     slopes are equal. Least squares from weighted moments: a resample costs a 3 x 3 system, no pass over the data."""
     s = _values(slopes, "slopes", least=2)
     s = s - s.mean()
-    design = np.stack([np.ones(len(s)), np.asarray(letter, float), np.asarray(yes, float)], axis=1)
+    design = np.stack([np.ones(len(s)), letter, yes], axis=1)
     n = counts.sum(axis=1).astype(np.float64)
     cross = np.stack([counts @ (design[:, i] * design[:, j]) for i in range(3) for j in range(3)], axis=1)
     moment, square = counts @ (design * s[:, None]), counts @ (s * s)
@@ -200,22 +220,16 @@ def resampled_variance_shares(slopes, letter, yes, counts):
 
 
 def cosine(a, b):
-    """Cosine along the last axis, (..., d) and (..., d) -> (...); 0 where a vector is zero: it has no
-    direction."""
+    """Cosine along the last axis, (..., d) and (..., d) -> (...); 0 where a vector is zero: it has no direction."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    scale = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.divide((a * b).sum(axis=-1), scale, out=np.zeros(np.shape(scale)), where=scale > 0)[()]
+    return _ratio((a * b).sum(axis=-1), np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 0.0)
 
 
 def split_half_cosine(diffs, address, n_splits=20):
-    """Cosine between the means of two random halves of diffs (n, d), averaged over n_splits halvings. n >=
-    2."""
+    """Cosine between the means of two random halves of diffs (n, d), averaged over n_splits halvings. n >= 2."""
     diffs, rng = _values(diffs, "split_half_cosine", least=2), np.random.default_rng(address)
-    half, found = len(diffs) // 2, []
-    for _ in range(n_splits):
-        order = rng.permutation(len(diffs))
-        found.append(cosine(diffs[order[:half]].mean(axis=0), diffs[order[half:]].mean(axis=0)))
-    return float(np.mean(found))
+    halvings = (np.split(rng.permutation(len(diffs)), [len(diffs) // 2]) for _ in range(n_splits))
+    return float(np.mean([cosine(*(diffs[half].mean(axis=0) for half in halves)) for halves in halvings]))
 
 
 def directional_agreement(diffs, v):
@@ -224,9 +238,8 @@ def directional_agreement(diffs, v):
 
 
 def d_prime(positive, negative, v):
-    """Discriminability of positive and negative states (n, d) projected on v (d,): difference of the means
-    over the root mean of the two variances (ddof 1). Signed, unlike Braun et al. 2025, who take the absolute
-    value."""
+    """Discriminability of positive and negative states (n, d) projected on v (d,): difference of the means over the
+    root mean of the two variances (ddof 1). Signed, unlike Braun et al. 2025, who take the absolute value."""
     p, q = (_values(x, "d_prime", least=2) @ np.asarray(v, dtype=np.float64) for x in (positive, negative))
     spread = np.sqrt((p.var(ddof=1) + q.var(ddof=1)) / 2)
     if not spread > 0:
@@ -242,8 +255,8 @@ def norm_matched_random(v, n, address):
 
 
 def shuffled_label(diffs, n, address):
-    """(n, ...) float32 vectors of shuffled labels: the sign of each pair difference in diffs (N, ...) is
-    drawn anew, one sign for all layers of a pair, then the mean over pairs."""
+    """(n, ...) float32 vectors of shuffled labels: the sign of each pair difference in diffs (N, ...) is drawn anew, one
+    sign for all layers of a pair, then the mean over pairs."""
     diffs = _values(diffs, "shuffled_label")
     signs = np.random.default_rng(address).choice([-1.0, 1.0], size=(n, len(diffs)))
     return (np.tensordot(signs, diffs, axes=1) / len(diffs)).astype(np.float32)

@@ -36,7 +36,6 @@ def facet_panels(rows, names, height, **ticks):
         for i, (way, (color, marker)) in enumerate(WAYS.items()):
             accuracy(lower, mine, order, way, 0.11 * (i - 2), color=color, marker=marker, linestyle="", label=way)
         accuracy(lower, mine, order, "unsteered", 0, color=GREY, marker="", linestyle="--", label="no vector")
-        upper.axhline(0, color=GREY, linewidth=0.8)
         upper.set(title=name)
         lower.set(ylim=(-0.04, 1.04))
         lower.set_xticks(range(len(order)), order, ha="right", **ticks)
@@ -58,6 +57,7 @@ def antonym_draw(rows, names):
         x, y = range(len(templates)), col(templates, "value")
         axis.bar(x, y, color=[BLUE if row["own"] else SKY for row in templates], width=0.7)
         axis.errorbar(x, y, yerr=spread(templates), linestyle="", color=BLACK, capsize=2, linewidth=1)
+        axis.axhline(0, color=GREY, linewidth=0.8)
     return figure
 
 
@@ -69,6 +69,7 @@ def complexity_draw(rows, names):
             line = series(mine, what=what)
             axis.errorbar(range(len(line)), col(line, "value"), yerr=spread(line) if what == "gain" else None,
                           color=color, marker=marker, linestyle="", capsize=2, label=label)
+        axis.axhline(0, color=GREY, linewidth=0.8)           # last: it widens the axis that the gains have set
     axis.legend(loc="upper left")
     return figure
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.artifacts import UserError
-from lib.judging.natural import EMOJI, FUNCTION, words
+from lib.judging.prose import EMOJI, FUNCTION, words
 
 # --- settings that change a score ---------------------------------------------------------------------------
 LOW, HIGH = 0.05, 0.95    # quantiles of the unsteered texts between which a text scores 100

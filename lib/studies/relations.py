@@ -16,7 +16,7 @@ from lib import directions, engine, metrics, suite as suites
 from lib.studies import mediation
 from lib.artifacts import UserError
 from lib.hooks import Place
-from lib.metrics import estimator
+from lib.metrics import Missing
 
 WAYS = ("centred", "mean", "contrast", "heads", "patch")
 MADE = ("mean", "contrast", "heads")             # what stage 01 keeps beside the centred vectors
@@ -153,6 +153,12 @@ def in_front(suite, context, template, pair, others, address):
     return text
 
 
+def _item(suite, template, pair, component, context, level):
+    return {"x": pair[0], "y": pair[1], "template": template["name"], "style": style(template),
+            "own": template["name"] == suite.templates[0]["name"], "context": context, "level": level,
+            "component": component}
+
+
 def queries(suite, pairs, labels, templates, contexts, others, address):
     """(items, texts): every pair in every template and context. others: pairs of the relation that distracts.
 
@@ -160,26 +166,21 @@ def queries(suite, pairs, labels, templates, contexts, others, address):
     items, texts = [], []
     for c, (name, level, context) in enumerate(contexts):
         for template in templates:
-            for p, (x, y) in enumerate(pairs):
+            for p, pair in enumerate(pairs):
                 drawn = [*address, level, p] + ([c] if context[1] else [])
-                texts.append(in_front(suite, context, template, (x, y), others, drawn)
-                             + template["query"].format(x=x))
-                items.append({"x": x, "y": y, "template": template["name"], "style": style(template),
-                              "own": template["name"] == suite.templates[0]["name"], "context": name,
-                              "level": level, "component": labels[p]})
+                texts.append(in_front(suite, context, template, pair, others, drawn)
+                             + template["query"].format(x=pair[0]))
+                items.append(_item(suite, template, pair, labels[p], name, level))
     return items, texts
 
 
 def lists(suite, pairs, labels, examples, shots, address):
     """(items, texts): every pair as the query of a clean list and of one with shuffled answers, in template 0, with
     `examples` of another split."""
-    items, texts, template = [], [], suite.templates[0]
-    for context in LISTS:
-        for p, (x, y) in enumerate(pairs):
-            texts.append(in_context(examples, template, shots, [*address, p], (x, y), context == "shuffled list")[0])
-            items.append({"x": x, "y": y, "template": template["name"], "style": style(template), "own": True,
-                          "context": context, "level": -1, "component": labels[p]})
-    return items, texts
+    template, made = suite.templates[0], [(context, p) for context in LISTS for p in range(len(pairs))]
+    return ([_item(suite, template, pairs[p], labels[p], context, -1) for context, p in made],
+            [in_context(examples, template, shots, [*address, p], pairs[p], context == "shuffled list")[0]
+             for context, p in made])
 
 
 def style(template):
@@ -201,14 +202,10 @@ def arms(vectors, other_vectors, layer, n_random, address):
 
 def unrelated(suite, name):
     """The first relation that shares no word with `name`, or the last one beside it and the synonyms."""
-    words = {word for pair in _pairs(suite, name) for word in pair}
-    others = [r["name"] for r in suite.relations if r["name"] not in (name, "synonym")]
-    apart = [other for other in others if not words & {word for pair in _pairs(suite, other) for word in pair}]
+    words = {r["name"]: {word for pair in r["pairs"] for word in pair} for r in suite.relations}
+    others = [other for other in words if other not in (name, "synonym")]
+    apart = [other for other in others if not words[name] & words[other]]
     return (apart or others[::-1] or ["synonym"])[0]
-
-
-def _pairs(suite, name):
-    return next(r["pairs"] for r in suite.relations if r["name"] == name)
 
 
 def _subjects(suite, config):
@@ -241,39 +238,69 @@ def measure_ways(lm, suite, vectors, made, tuned, config, seed):
     examples = suites.relation_split(suites.relation(suite, "antonym"), "extract")
     asked.append(lists(suite, pairs, labels, examples, config["shots"], [seed, 5]))
     items, texts = (sum((part[i] for part in asked), []) for i in (0, 1))
-    order, rows = [relation["name"] for relation in suite.relations], {}
-    found = [vectors_of(vectors, made, order, name, config["ways"]) for name in names]
-    for w, way in enumerate(config["ways"]):
-        layer = tuned["relation/antonym"]["ways"][way]["layer"]
-        rows[way] = arms(found[0][way], [one[way] for one in found[1:]], layer, config["n_random_ways"], [seed, 6, w])
-    added = [row for way in config["ways"] if way != "patch" for row in rows[way]]
+    order, ways = [relation["name"] for relation in suite.relations], config["ways"]
+    found = [vectors_of(vectors, made, order, name, ways) for name in names]
+    rows = {way: arms(found[0][way], [one[way] for one in found[1:]], tuned["relation/antonym"]["ways"][way]["layer"],
+                      config["n_random_ways"], [seed, 6, w]) for w, way in enumerate(ways)}
+    added = [row for way in ways if way != "patch" for row in rows[way]]
     return {"items": items, **measure(lm, texts, [item["y"] for item in items], [(), *added], rows["patch"])}
 
 
 # --- conclusions (stage 03) ---------------------------------------------------------------------------------
-def per_pair(items):
-    """(mean, clusters): mean(values, keep) gives (pair,) means over a pair's items that are kept; clusters (pair,) are
-    the word components, so that pairs which share a word stay together when they are resampled."""
-    words = [f"{item['x']} {item['y']}" for item in items]
-    labels = {word: item["component"] for word, item in zip(words, items)}
-    number = {word: i for i, word in enumerate(labels)}
-    pair = np.array([number[word] for word in words])
-
-    def mean(values, keep):
-        total = np.bincount(pair[keep], np.asarray(values, np.float64)[keep], len(labels))
-        return total / np.bincount(pair[keep], minlength=len(labels))
-    return mean, list(labels.values())
-
-
-def level_slope(mean, values, keep, context, level):
-    """(pair,) change of values per level: least squares over a pair's means in each context at its level."""
-    at = {name: keep & (context == name) for name in dict.fromkeys(context[keep].tolist())}
-    curves = np.stack([mean(values, mine) for mine in at.values()], axis=1)
-    return metrics.slopes([level[mine][0] for mine in at.values()], curves)
-
-
 def columns(items, *keys):
     return [np.array([item[key] for item in items]) for key in keys]
+
+
+def distinct(values):
+    """What occurs in values (n,), in order of first appearance."""
+    return list(dict.fromkeys(values.tolist()))
+
+
+def per_pair(items, address):
+    """(over, gap, slope): estimates over pairs, of each the mean of its items where `keep` (prompt,) bool holds. Word
+    components are resampled, so that pairs which share a word stay together.
+
+        over(tag, values, keep)          of values (prompt,)
+        gap(tag, values, keep, other)    of the difference between two kinds of items
+        slope(tag, values, keep)         of the change per level: least squares over means in contexts at their levels"""
+    words, (context, level) = [(item["x"], item["y"]) for item in items], columns(items, "context", "level")
+    component = {word: item["component"] for word, item in zip(words, items)}
+    number, clusters = {word: i for i, word in enumerate(component)}, list(component.values())
+    pair, estimate = np.array([number[word] for word in words]), metrics.estimator("word components", address)
+
+    def mean(values, keep):                                                                            # (pair,)
+        total = np.bincount(pair[keep], np.asarray(values, np.float64)[keep], len(number))
+        return total / np.bincount(pair[keep], minlength=len(number))
+
+    def over(tag, values, keep):
+        return estimate(tag, mean(values, keep), clusters=clusters)
+
+    def gap(tag, values, keep, other):
+        return estimate(tag, mean(values, keep) - mean(values, other), clusters=clusters)
+
+    def slope(tag, values, keep):
+        at = [keep & (context == name) for name in distinct(context[keep])]
+        curves = np.stack([mean(values, mine) for mine in at], axis=1)
+        return estimate(tag, metrics.slopes([level[mine][0] for mine in at], curves), clusters=clusters)
+    return over, gap, slope
+
+
+def responses(logp):
+    """What the rows of one way do, nats, from logp (prompt, row), unsteered and then those of `arms`: change (prompt,
+    row); random (prompt,), its mean over the random rows; and, net of that, of each of ARMS, (arm, prompt)."""
+    change = (logp[:, 1:] - logp[:, :1]).astype(np.float64)
+    random = change[:, len(ARMS):].mean(axis=1)
+    return change, random, (change[:, :len(ARMS)] - random[:, None]).T
+
+
+def by_facet(items, among, means):
+    """[(keep, record)] per template without a context, and per context of the items `among` (prompt,) bool: which items
+    it is made of, and the means over them of {name: values (prompt, ...)}."""
+    template, own, context, level = columns(items, "template", "own", "context", "level")
+    facets = [("template", x, (level == 0) & (template == x)) for x in distinct(template)]
+    facets += [("context", x, among & (context == x)) for x in distinct(context)]
+    return [(keep, {"facet": facet, "x": x, "own": bool(own[keep].all()), "level": int(level[keep][0]),
+                    **{name: values[keep].mean() for name, values in means.items()}}) for facet, x, keep in facets]
 
 
 def contexts(items, logp, rank, address):
@@ -282,68 +309,42 @@ def contexts(items, logp, rank, address):
     items  (prompt,) records of `queries`
     logp   (prompt, row) nats; rows: unsteered, then those of `arms`; rank likewise, 0 for the top token
     Gains are net of the mean random vector. Word components are resampled."""
-    raw = (logp[:, 1:] - logp[:, :1]).astype(np.float64)
-    noise = raw[:, len(ARMS):].mean(axis=1)
-    gain, flipped, synonym, other = (raw[:, :len(ARMS)] - noise[:, None]).T
+    change, random, (gain, flipped, synonym, other) = responses(logp)
     template, kind, own, context, level = columns(items, "template", "style", "own", "context", "level")
-    mean, clusters = per_pair(items)
-    estimate, bare, missing = estimator("word components", address), level == 0, {}
-
-    def over(tag, values, keep=bare):
-        return estimate(tag, mean(values, keep), clusters=clusters)
-
-    def slope(tag, keep, values=gain):
-        return estimate(tag, level_slope(mean, values, keep, context, level), clusters=clusters)
-
-    everywhere, names, styles = level >= 0, list(dict.fromkeys(template.tolist())), set(kind.tolist())
-    tops = {f"top{k}": {name: over(100 + 10 * k + i, rank[:, i] < k) for i, name in enumerate(("unsteered", *ARMS))}
-            | {"random": over(100 + 10 * k + 9, (rank[:, 1 + len(ARMS):] < k).mean(axis=1))} for k in TOP}
+    over, gap, slope = per_pair(items, address)
+    bare, everywhere, styles = level == 0, level >= 0, set(kind.tolist())
+    neutral, top_random = everywhere & (level < level.max()), rank[:, 1 + len(ARMS):]
     results = {
-        "n": {"pairs": len(clusters), "components": len(set(clusters)), "templates": len(names),
-              "random": raw.shape[1] - len(ARMS)},
-        "antonym_gain": over(0, gain), "own_template_gain": over(1, gain, bare & own),
-        "flipped_gain": over(2, flipped), "synonym_vector_gain": over(3, synonym),
-        "antonym_minus_synonym_vector": over(4, gain - synonym), "random_gain": over(5, noise),
-        "other_vector_gain": over(9, other), **tops,
-        "style": {name: over(40 + i, gain, bare & (kind == name)) for i, name in enumerate(STYLES) if name in styles},
-        "context": {name: over(50 + i, gain, context == name)
-                    for i, name in enumerate(dict.fromkeys(context.tolist()))}}
+        "n": {"pairs": len({(item["x"], item["y"]) for item in items}), "random": change.shape[1] - len(ARMS),
+              "components": len({item["component"] for item in items}), "templates": len(distinct(template))},
+        "antonym_gain": over(0, gain, bare), "own_template_gain": over(1, gain, bare & own),
+        "flipped_gain": over(2, flipped, bare), "synonym_vector_gain": over(3, synonym, bare),
+        "antonym_minus_synonym_vector": over(4, gain - synonym, bare), "random_gain": over(5, random, bare),
+        "other_vector_gain": over(9, other, bare),
+        **{f"top{k}": {name: over(100 + 10 * k + i, rank[:, i] < k, bare) for i, name in enumerate(("unsteered", *ARMS))}
+           | {"random": over(100 + 10 * k + 9, (top_random < k).mean(axis=1), bare)} for k in TOP},
+        "style": {name: over(40 + i, gain, bare & (kind == name)) if name in styles else
+                  Missing(f"the suite has no template of the kind {name}") for i, name in enumerate(STYLES)},
+        "context": {name: over(50 + i, gain, context == name) for i, name in enumerate(distinct(context))},
+        "neutral_slope": slope(10, gain, neutral) if (level[neutral] > 0).any() else
+        Missing("the suite has no neutral sentences"),
+        "template_gap": Missing("the suite has one template") if own.all() else gap(8, gain, bare & own, bare & ~own),
+        "sentence_minus_symbols": gap(11, gain, bare & (kind == "sentence"), bare & (kind == "symbols"))
+        if {"symbols", "sentence"} <= styles else Missing("the suite's templates are of one kind")}
     if (level > 0).any():
-        results |= {"complexity_slope": slope(6, everywhere), "complexity_slope_own": slope(7, own),
-                    "logp_slope": {"unsteered": slope(12, everywhere, logp[:, 0]),
-                                   "vector": slope(13, everywhere, logp[:, 1])},
-                    "top1_slope": {"unsteered": slope(14, everywhere, rank[:, 0] < 1),
-                                   "vector": slope(15, everywhere, rank[:, 1] < 1)}}
+        results |= {"complexity_slope": slope(6, gain, everywhere), "complexity_slope_own": slope(7, gain, own),
+                    "logp_slope": {name: slope(12 + i, logp[:, i], everywhere)
+                                   for i, name in enumerate(("unsteered", "vector"))},
+                    "top1_slope": {name: slope(14 + i, rank[:, i] < 1, everywhere)
+                                   for i, name in enumerate(("unsteered", "vector"))}}
     else:
-        missing |= dict.fromkeys((f"relations.{key}" for key in (
-            "complexity_slope", "complexity_slope_own", "logp_slope", "top1_slope")), "the suite can make no context")
-    neutral = everywhere & (level < level.max())
-    if (level[neutral] > 0).any():
-        results["neutral_slope"] = slope(10, neutral)
-    else:
-        missing["relations.neutral_slope"] = "the suite has no neutral sentences"
-    if own.all():
-        missing["relations.template_gap"] = "the suite has one template"
-    else:
-        gap = mean(gain, bare & own) - mean(gain, bare & ~own)
-        results["template_gap"] = estimate(8, gap, clusters=clusters)
-    if {"symbols", "sentence"} <= styles:
-        gap = mean(gain, bare & (kind == "sentence")) - mean(gain, bare & (kind == "symbols"))
-        results["sentence_minus_symbols"] = estimate(11, gap, clusters=clusters)
-    else:
-        missing["relations.sentence_minus_symbols"] = "the suite's templates are of one kind"
-    for i, name in enumerate(STYLES):
-        if name not in styles:
-            missing[f"relations.style.{name}"] = f"the suite has no template of the kind {name}"
-    facets = [("template", name, bare & (template == name)) for name in names]
-    facets += [("context", name, context == name) for name in results["context"]]
-    rows = [{"facet": facet, "x": x, "own": bool(own[keep].all()), "style": kind[keep][0],
-             "level": int(level[keep][0]), "gain": over(60 + i, gain, keep), "synonym_vector": synonym[keep].mean(),
-             "other_vector": other[keep].mean(), "flipped": flipped[keep].mean(), "random": noise[keep].mean(),
-             "unsteered_logp": logp[keep, 0].mean(), "top1_unsteered": (rank[keep, 0] < 1).mean(),
-             "top1": over(200 + i, rank[:, 1] < 1, keep), "top1_random": (rank[keep, 1 + len(ARMS):] < 1).mean()}
-            for i, (facet, x, keep) in enumerate(facets)]
-    return rows, results, missing
+        results |= dict.fromkeys(("complexity_slope", "complexity_slope_own", "logp_slope", "top1_slope"),
+                                 Missing("the suite can make no context"))
+    means = {"synonym_vector": synonym, "other_vector": other, "flipped": flipped, "random": random,
+             "unsteered_logp": logp[:, 0], "top1_unsteered": rank[:, 0] < 1, "top1_random": top_random < 1}
+    rows = [record | {"style": kind[keep][0], "gain": over(60 + i, gain, keep), "top1": over(200 + i, rank[:, 1] < 1, keep)}
+            for i, (keep, record) in enumerate(by_facet(items, everywhere, means))]
+    return rows, *metrics.missing_apart(results, "relations.")
 
 
 def ways(items, names, logp, rank, address):
@@ -352,51 +353,31 @@ def ways(items, names, logp, rank, address):
     items  (prompt,) records of `queries`: all templates bare, the own one in all contexts, and lists (context in
            LISTS, level -1)
     logp   (prompt, row) nats; rows: unsteered, then for each of `names` those of `arms`; rank likewise"""
-    shape = len(items), len(names), -1
-    raw = (logp[:, 1:] - logp[:, :1]).astype(np.float64).reshape(shape)
-    places = rank[:, 1:].reshape(shape)
-    noise = raw[:, :, len(ARMS):].mean(axis=2)
-    gain, flipped, synonym, other = np.moveaxis(raw[:, :, :len(ARMS)] - noise[:, :, None], 2, 0)
-    template, own, context, level = columns(items, "template", "own", "context", "level")
-    mean, clusters = per_pair(items)
-    estimate = estimator("word components", address)
-
-    def over(tag, values, keep):
-        return estimate(tag, mean(values, keep), clusters=clusters)
-
+    own, context, level = columns(items, "own", "context", "level")
+    over, gap, slope = per_pair(items, address)
     bare, listed = level == 0, {name: context == name for name in LISTS}
     prompts = {"zero_shot": bare & own, "shuffled_list": listed["shuffled list"]}
-    results, rows, missing = {"ways": {}, "specific": {}}, [], {}
+    alone = Missing("the suite has one template, or can make no context")
+
+    def each(tag, values):
+        return {where: over(tag + i, values, keep) for i, (where, keep) in enumerate(prompts.items())}
+
+    results, rows = {"ways": {}, "specific": {}}, []
     results["lists"] = {name: {f"top{k}": over(10 * i + k, rank[:, 0] < k, keep) for k in TOP}
                         for i, (name, keep) in enumerate({**prompts, "clean_list": listed["clean list"]}.items())}
-    for w, name in enumerate(names):
-        tag = 1000 * (w + 1)
-        found = results["ways"][name] = {
-            "all_templates": over(tag, gain[:, w], bare), "flipped": over(tag + 1, flipped[:, w], bare),
-            "synonym": over(tag + 2, synonym[:, w], bare), "other": over(tag + 3, other[:, w], bare),
-            "random": over(tag + 4, noise[:, w], bare),
-            "gain": {where: over(tag + 5 + i, gain[:, w], keep) for i, (where, keep) in enumerate(prompts.items())},
-            "change": {where: over(tag + 50 + i, raw[:, w, 0], keep)
-                       for i, (where, keep) in enumerate(prompts.items())}}
-        for k in TOP:
-            found[f"top{k}"] = {where: over(tag + 10 * k + i, places[:, w, 0] < k, keep)
-                                for i, (where, keep) in enumerate(prompts.items())}
-        results["specific"][name] = over(tag + 7, gain[:, w] - synonym[:, w], bare)
-        if (bare & ~own).any():
-            found["template_gap"] = estimate(tag + 8, mean(gain[:, w], bare & own) - mean(gain[:, w], bare & ~own),
-                                             clusters=clusters)
-        if (level > 0).any():
-            found["complexity_slope"] = estimate(
-                tag + 9, level_slope(mean, gain[:, w], own & (level >= 0), context, level), clusters=clusters)
-        for key in ("template_gap", "complexity_slope"):
-            if key not in found:
-                missing[f"relations.ways.{name}.{key}"] = "the suite has one template, or can make no context"
-        facets = [("template", x, bare & (template == x)) for x in dict.fromkeys(template.tolist())]
-        facets += [("context", x, own & (context == x)) for x in dict.fromkeys(context.tolist())]
-        rows += [{"way": name, "facet": facet, "x": x, "own": bool(own[keep].all()), "level": int(level[keep][0]),
-                  "gain": over(tag + 100 + i, gain[:, w], keep), "synonym_vector": synonym[keep, w].mean(),
-                  "other_vector": other[keep, w].mean(), "random": noise[keep, w].mean(),
-                  "change": raw[keep, w, 0].mean(), "top1_unsteered": (rank[keep, 0] < 1).mean(),
-                  "top1": (places[keep, w, 0] < 1).mean(), "top3": (places[keep, w, 0] < 3).mean()}
-                 for i, (facet, x, keep) in enumerate(facets)]
-    return rows, results, missing
+    for w, (name, mine) in enumerate(zip(names, np.split(np.arange(1, logp.shape[1]), len(names)))):
+        change, random, (gain, flipped, synonym, other) = responses(logp[:, [0, *mine]])
+        tag, place = 1000 * (w + 1), rank[:, mine[0]]
+        results["ways"][name] = {
+            "all_templates": over(tag, gain, bare), "flipped": over(tag + 1, flipped, bare),
+            "synonym": over(tag + 2, synonym, bare), "other": over(tag + 3, other, bare),
+            "random": over(tag + 4, random, bare), "gain": each(tag + 5, gain), "change": each(tag + 50, change[:, 0]),
+            **{f"top{k}": each(tag + 10 * k, place < k) for k in TOP},
+            "template_gap": gap(tag + 8, gain, bare & own, bare & ~own) if (bare & ~own).any() else alone,
+            "complexity_slope": slope(tag + 9, gain, own & (level >= 0)) if (level > 0).any() else alone}
+        results["specific"][name] = over(tag + 7, gain - synonym, bare)
+        means = {"synonym_vector": synonym, "other_vector": other, "random": random, "change": change[:, 0],
+                 "top1_unsteered": rank[:, 0] < 1, "top1": place < 1, "top3": place < 3}
+        rows += [record | {"way": name, "gain": over(tag + 100 + i, gain, keep)}
+                 for i, (keep, record) in enumerate(by_facet(items, own, means))]
+    return rows, *metrics.missing_apart(results, "relations.")
