@@ -37,7 +37,7 @@ CLI = stage.cli(__doc__)
 AFTER = ("01_extract",)
 stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before torch is imported
 
-from lib import metrics, suite as suites, work
+from lib import compose, metrics, suite as suites, work
 from lib.artifacts import UserError
 from lib.judging import cases
 from lib.studies import propensity, relations, tuning, values
@@ -49,7 +49,7 @@ STRENGTHS = {("relative", "full"): (0.1, 0.2, 0.4, 0.8, 1.6), ("relative", "smok
 REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
 MOST_LAYERS = 12                         # a deeper model is searched at so many layers, evenly spaced, ends included
 # The search of Subbiah et al. 2026: blocks 16 and 20 of 28, coefficients on the raw vector.
-NARROW_DEPTHS = (16 / 28, 20 / 28)
+NARROW_DEPTHS = tuple(compose.UNIT_NORM_DEPTHS.values())
 NARROW_COARSE = {"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}
 NARROW_STEPS = {"full": (-0.5, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4, 0.5), "smoke": (0.5,)}
 QUESTIONS = {"full": 4, "smoke": 1}      # tune questions per trait candidate
@@ -124,7 +124,7 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
     chosen = settled(candidates)
 
     # The paper's search: two layers, whole coefficients, then steps of .1 around the best of them.
-    two = sorted({max(0, round(depth * len(norms)) - 1) for depth in NARROW_DEPTHS})
+    two = sorted({*compose.unit_norm_layers(len(norms)).values()})
     narrow = ask([(key, *p) for key, vector in vectors.items()
                   for p in tuning.grid(vector, norms, NARROW_COARSE[profile], "raw", two)], "02 narrow")
     narrow += ask([(key, *p) for key, (c, _) in {key: pick(tuning.best, key, narrow) for key in vectors}.items()

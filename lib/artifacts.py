@@ -72,10 +72,13 @@ def read_json(path):
 
 
 def write_json(path, value):
-    """Deterministic bytes: keys sorted, one space of indent (.jsonl: one row a line), final newline."""
+    """Deterministic bytes: keys sorted, one space of indent (.jsonl: one row a line), final newline. Renamed into its
+    place, so that nobody meets half a file."""
     rows, indent = (value, None) if path.suffix == ".jsonl" else ([value], 1)
     text = [json.dumps(row, sort_keys=True, ensure_ascii=False, indent=indent) + "\n" for row in rows]
-    path.write_text("".join(text), encoding="utf-8", newline="\n")
+    beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    beside.write_text("".join(text), encoding="utf-8", newline="\n")
+    beside.replace(path)
 
 
 def save(out, *, stage, config, inputs, arrays=None, tables=None, results=None, sources=(), data=None, t0=None):

@@ -39,16 +39,15 @@ def _like(direction, mean):
 
 
 def principal_component(positive, negative):
-    """First principal component of the paired differences and their opposites (the mean is not taken off: a difference
-    has no sign of its own; RepE, arXiv 2310.01405)."""
-    p, q = _pairs(positive, negative, "principal_component")
-    diffs = p - q
+    """First principal component of the paired differences and their opposites (the mean is not taken off: a
+    difference has no sign of its own; RepE, arXiv 2310.01405)."""
+    diffs = np.subtract(*_pairs(positive, negative, "principal_component"))
     return _like(np.linalg.svd(diffs, full_matrices=False)[2][0], diffs.mean(axis=0))
 
 
 def logistic(positive, negative):
-    """Weights of the logistic regression that tells positive from negative states: minimum of the summed log-loss plus
-    RIDGE |w|^2 / 2, with a free intercept, by Newton's method in the span of the states."""
+    """Weights of the logistic regression that tells positive from negative states: minimum of the summed log-loss
+    plus RIDGE |w|^2 / 2, with a free intercept, by Newton's method in the span of the states."""
     p, q = _pairs(positive, negative, "logistic")
     x, y = np.concatenate([p, q]), np.repeat([1.0, 0.0], len(p))
     left, size, right = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)

@@ -22,8 +22,8 @@ Place = namedtuple("Place", "modules width inputs")
 def find_layers(model):
     """The decoder blocks of a transformers causal language model, a list of modules in order.
 
-    The block list is the shallowest ModuleList with one entry per `num_hidden_layers`; a module list of the same length
-    deeper inside (experts, say) does not count. UserError if no list, or more than one at the same depth, fits."""
+    The block list is the shallowest ModuleList with one entry per `num_hidden_layers`; a module list of the same
+    length deeper inside (experts, say) does not count. UserError if no list, or more than one at one depth, fits."""
     config = model.config.get_text_config(decoder=True)
     n_layers = getattr(config, "num_hidden_layers", None)
     found = [(name.count("."), name, module) for name, module in model.named_modules()
@@ -94,8 +94,8 @@ def steer(layers, vectors, last=0, skip=0):
 
     vectors  {layer: tensor} as from `stack`. Without `last` it is added as it is, so it must broadcast against
              (batch, token, d_model).
-    last     n > 0: the tensor is (batch, d_model) and is added at the last n positions of each call. With left padding
-             and n = 1 that is the last prompt token in the first call, the new token in each later one.
+    last     n > 0: the tensor is (batch, d_model) and is added at the last n positions of each call. With left
+             padding and n = 1 that is the last prompt token in the first call, the new token in each later one.
     skip     number of first calls of each layer that are left unsteered
 
     UserError for a layer that the model does not have, TypeError for an output that holds no hidden states."""
@@ -137,8 +137,8 @@ def _changing(modules, vectors, change, last, skip=0, inputs=False):
 
 @contextmanager
 def _acting(modules, act, inputs):
-    """Call act(key, hidden states) at every call of the modules {key: module}: on what they put out, or on what they are
-    given (inputs). What it returns is put in their place; None leaves them."""
+    """Call act(key, hidden states) at every call of the modules {key: module}: on what they put out, or on what they
+    are given (inputs). What it returns is put in their place; None leaves them."""
     def hook(key):
         def act_on(_module, *given):       # (args) before the pass, (args, output) after it
             hidden = _hidden(given[-1])

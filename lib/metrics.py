@@ -33,8 +33,8 @@ def _labels(clusters, n):
 def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot=2000):
     """Estimate of stat(values) over the first axis; a paired difference is the bootstrap of the differences.
 
-    values (n, ...); stat maps (m, ...) to a number; clusters (n,) labels: whole clusters are resampled, and counted in
-    `n`. Resamples for which `stat` is not finite (a correlation of a constant) are left out and counted in `method`."""
+    values (n, ...); stat maps (m, ...) to a number; clusters (n,) labels: whole clusters are resampled, and counted
+    in `n`. Resamples for which `stat` is not finite (correlation of a constant) are left out, counted in `method`."""
     values, rng = _values(values, f"bootstrap over {unit}"), np.random.default_rng(seed_address)
     labels = _labels(clusters, len(values))
     sizes = np.bincount(labels)
@@ -60,9 +60,9 @@ def bootstrap(values, stat=np.mean, *, unit, seed_address, clusters=None, n_boot
 
 
 def redraws(n, seed_address, clusters=None, n_boot=2000):
-    """(n_boot, n) int: how often each of n values occurs in each bootstrap resample, whole clusters (n,) drawn at once.
+    """(n_boot, n) int: how often each of n values occurs in each bootstrap resample; clusters (n,) are drawn whole.
 
-    One set of resamples for several statistics of the same values, so that their ratios and differences are paired."""
+    One set of resamples for several statistics of the same values: their ratios and differences are paired."""
     labels = _labels(clusters, n)
     m = labels.max() + 1
     drawn = np.random.default_rng(seed_address).integers(m, size=(n_boot, m))
@@ -134,10 +134,15 @@ def _pearson(x, y):
     return _ratio((x * y).sum(axis=-1), np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1)), np.nan)
 
 
+def _spearman(pairs):
+    """Spearman rank correlation of pairs (n, 2); nan for a constant."""
+    return _pearson(ranks(pairs[:, 0]), ranks(pairs[:, 1]))
+
+
 def spearman(x, y):
     """Spearman rank correlation of x (n,) and y (n,). UserError below two values or for a constant."""
     pairs = _values(np.stack([x, y], axis=1), "spearman", least=2)
-    value = float(_pearson(ranks(pairs[:, 0]), ranks(pairs[:, 1])))
+    value = float(_spearman(pairs))
     if np.isnan(value):
         raise UserError(f"spearman: one of the variables is constant over {len(pairs)} values")
     return value
@@ -146,17 +151,15 @@ def spearman(x, y):
 def bootstrap_corr(x, y, *, unit, seed_address, clusters=None, n_boot=2000):
     """Estimate of the Spearman correlation of x (n,) and y (n,); pairs are resampled and ranked anew."""
     spearman(x, y)                                         # the clearer error
-    return bootstrap(np.stack([x, y], axis=1), lambda p: _pearson(ranks(p[:, 0]), ranks(p[:, 1])), unit=unit,
-                     seed_address=seed_address, clusters=clusters, n_boot=n_boot)
+    return bootstrap(np.stack([x, y], axis=1), _spearman, unit=unit, seed_address=seed_address, clusters=clusters,
+                     n_boot=n_boot)
 
 
 def pooled_spearman(values):
     """Spearman of values[..., 0] with values[..., 1] over finite pairs; nan below three or for a constant."""
     values = values.reshape(-1, 2)
-    x, y = values[np.isfinite(values).all(axis=1)].T
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan
-    return spearman(x, y)
+    pairs = values[np.isfinite(values).all(axis=1)]
+    return float(_spearman(pairs)) if len(pairs) > 2 else np.nan
 
 
 def slopes(multipliers, curves):
@@ -187,8 +190,8 @@ def anti_fraction(slopes):
 
 
 def variance_shares(slopes, letter, yes=None):
-    """Shares of the variance of slopes (n,) that letter (n,) bool explains, that yes (n,) bool explains on top, and the
-    rest: {"letter", "yes_marginal", "unexplained"}, summing to 1 (Tan et al. 2024: nested least squares with an
+    """Shares of the variance of slopes (n,) that letter (n,) bool explains, that yes (n,) bool explains on top, and
+    the rest: {"letter", "yes_marginal", "unexplained"}, summing to 1 (Tan et al. 2024: nested least squares with an
     intercept). A constant or missing `yes` explains 0."""
     s = _values(slopes, "slopes", least=2)
     design = np.stack([np.ones(len(s)), letter, np.zeros(len(s)) if yes is None else yes], axis=1)
@@ -255,8 +258,8 @@ def norm_matched_random(v, n, address):
 
 
 def shuffled_label(diffs, n, address):
-    """(n, ...) float32 vectors of shuffled labels: the sign of each pair difference in diffs (N, ...) is drawn anew, one
-    sign for all layers of a pair, then the mean over pairs."""
+    """(n, ...) float32 vectors of shuffled labels: the sign of each pair difference in diffs (N, ...) is drawn anew,
+    one sign for all layers of a pair, then the mean over pairs."""
     diffs = _values(diffs, "shuffled_label")
     signs = np.random.default_rng(address).choice([-1.0, 1.0], size=(n, len(diffs)))
     return (np.tensordot(signs, diffs, axes=1) / len(diffs)).astype(np.float32)

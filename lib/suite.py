@@ -1,8 +1,7 @@
 """Suites: the data a run is made on, read from a folder, checked, and split into extract, tune and evaluate.
 
-data/README.md documents every field. A part whose file is absent is empty, since a suite may have behaviours
-and nothing else; what is there must be complete. Vectors see `extract`, selection sees `tune`, reports see
-`evaluate`.
+data/README.md documents every field. A part whose file is absent is empty, since a suite may have behaviours and
+nothing else; what is there must be complete. Vectors see `extract`, selection sees `tune`, reports see `evaluate`.
 
     python -m lib.suite data/suites/testbed     check a folder and count what is in it
 """
@@ -21,23 +20,23 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
 OBJECTS = ("suite", "relation", "values", "grammar")          # kinds of which a file holds one, not a list
-OPTIONAL = (str, None)
-FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("relative", "raw"),
-                    "max_new_tokens": int, "licence": str, "source": str},
+OPTIONAL = str | None
+WANTED = {str: "text", OPTIONAL: "text or null", int: "a whole number above 0", list: "a list", dict: "an object"}
+# What a field of each kind may hold: what WANTED names, one of several values, or a list of records of another kind.
+FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("relative", "raw"), "max_new_tokens": int,
+                    "licence": str, "source": str},
           "grammar": {"traits": dict, "frames": dict, "slots": dict, "roles": dict, "sentences": int, "ands": dict,
                       "greetings": list, "closings": list},
           "trait": {"name": str, "group": OPTIONAL, "task": ("email", "summary", None), "preference": str,
-                    "scope": ("global", "local"), "instructions": list},
+                    "scope": ("global", "local"), "instructions": "sides"},
           "sides": {"positive": str, "negative": str},
           "item": {"id": str, "task": ("question", "summary", "email"), "prompt": str},
-          "behaviour": {"name": str, "format": ("yes_no", "options"), "file": str, "positive": str,
-                        "negative": str},
-          "choice": {"id": str, "question": str, "positive": ("A", "B"), "yes": ("A", "B", None),
-                     "statement": str, "contrary": (True, False), "swap_of": OPTIONAL},
+          "behaviour": {"name": str, "format": ("yes_no", "options"), "file": str, "positive": str, "negative": str},
+          "choice": {"id": str, "question": str, "positive": ("A", "B"), "yes": ("A", "B", None), "statement": str,
+                     "contrary": (True, False), "swap_of": OPTIONAL},
           "relation": {"name": str, "pairs": list}, "template": {"name": str, "pair": str, "query": str},
           "values": {"values": list, "facts": list, "neutral": list},
-          "value": {"name": str, "pairs": list, "probes": list},
-          "fact": {"id": str, "prompt": str, "answer": str},
+          "value": {"name": str, "pairs": "sides", "probes": list}, "fact": {"id": str, "prompt": str, "answer": str},
           "probe": {"id": str, "prompt": str, "positive": str, "negative": str, "level": (0, 1, 2)},
           "sentences": {"id": str, "positive_text": str, "negative_text": str, "level": (0, 1, 2)}}
 WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")    # letters and digits, with ' and - between them; or another sign
@@ -45,8 +44,8 @@ WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")    # letters and digits, with '
 
 @dataclass(frozen=True)
 class Suite:
-    """Lists and dicts as in the files; a behaviour carries its `items`. `digest`: names and bytes of all
-    files read, the same for both profiles; `data` {"licence", "source", "files": {name: sha256}} is what it covers."""
+    """Lists and dicts as in the files; a behaviour carries its `items`. `digest`: names and bytes of all files read,
+    the same for both profiles; `data` {"licence", "source", "files": {name: sha256}} is what it covers."""
     name: str
     judge: str
     system: str
@@ -82,39 +81,21 @@ def load(name, profile="full"):
         value = read_json(folder / file)
         return value if kind is None else _check(folder / file, kind, value)
 
-    head, traits, grammar = read("suite.json", "suite"), read("traits.json", "trait", []), read("grammar.json", "grammar", {})
-    behaviours = read("behaviours.json", "behaviour", [])
-    for trait in traits:
-        _check(f"{folder / 'traits.json'}, {trait['name']}.instructions", "sides", trait["instructions"])
-        asked = trait.get("judge_prompt", "{question} {answer}")
-        if not isinstance(asked, str) or "{question}" not in asked or "{answer}" not in asked:
-            raise UserError(f"{folder / 'traits.json'}, {trait['name']}: "
-                            "judge_prompt needs {question} and {answer}")
+    head, grammar = read("suite.json", "suite"), read("grammar.json", "grammar", {})
+    traits, behaviours = read("traits.json", "trait", []), read("behaviours.json", "behaviour", [])
     tasks = read("tasks.json", None, None if traits else {})
     _check_tasks(folder / "tasks.json", tasks, [trait["name"] for trait in traits])
     for behaviour in behaviours:
-        if ".." in Path(behaviour["file"]).parts or Path(behaviour["file"]).is_absolute():
-            raise UserError(f"{folder / 'behaviours.json'}: {behaviour['file']} lies outside the suite")
         behaviour["items"] = read(behaviour["file"], "choice")
-        _check_choices(folder / behaviour["file"], behaviour["items"])
-    files = sorted(f"relations/{path.name}" for path in folder.glob("relations/*.json"))
-    relations = [read(file, "relation") for file in files]
-    for file, relation in zip(files, relations):
-        for i, pair in enumerate(relation["pairs"]):
-            if not isinstance(pair, list) or [type(word) for word in pair] != [str, str]:
-                raise UserError(f"{folder / file}, pairs[{i}]: expected [x, y], two words")
+    relations = [read(f"relations/{path.name}", "relation") for path in sorted(folder.glob("relations/*.json"))]
     templates = read("templates.json", "template", None if relations else [])
-    for template in templates:
-        if "{x}" not in template["query"] or not ("{x}" in template["pair"] and "{y}" in template["pair"]):
-            raise UserError(f"{folder / 'templates.json'}, {template['name']}: "
-                            "pair needs {x} and {y}, query needs {x}")
     values = read("values.json", "values", {"values": [], "facts": [], "neutral": []})
-    for kind, part in (("value", "values"), ("fact", "facts")):
+    for part, kind in (("values", "value"), ("facts", "fact")):
         if values[part]:
             _check(f"{folder / 'values.json'}, {part}", kind, values[part])
     for value in values["values"]:
-        _check(f"{folder / 'values.json'}, {value['name']}.pairs", "sides", value["pairs"])
-        _check_probes(f"{folder / 'values.json'}, {value['name']}.probes", value["probes"])
+        where = f"{folder / 'values.json'}, {value['name']}.probes"
+        _check(where, _form(where, value["probes"]), value["probes"])
     if not (traits or behaviours or relations or values["values"]):
         raise UserError(f"{folder}: no traits, behaviours, relations or values")
     suite = Suite(head["name"], head["judge"], head["system"], head["strength"], head["max_new_tokens"], profile,
@@ -138,31 +119,52 @@ def judge_kind(name):
     return kind, which
 
 
+def _faults(kind, record, before):
+    """What is wrong with a record whose fields are as FIELDS says; `before`: the one before it in its list, or {}."""
+    def shows(text, *marks):
+        return isinstance(text, str) and all(mark in text for mark in marks)
+
+    if kind == "trait" and not shows(record.get("judge_prompt", "{question} {answer}"), "{question}", "{answer}"):
+        yield "judge_prompt needs {question} and {answer}"
+    if kind == "behaviour" and (".." in Path(record["file"]).parts or Path(record["file"]).is_absolute()):
+        yield f"{record['file']} lies outside the suite"
+    if kind == "choice" and not shows(record["question"], "(A)", "(B)"):
+        yield "the question does not show the options (A) and (B)"
+    if kind == "choice" and record["swap_of"] is not None and (
+            before.get("id"), {before.get("positive"), record["positive"]}) != (record["swap_of"], {"A", "B"}):
+        yield "not the swap of the line before, as swap_of says"
+    if kind == "relation":
+        yield from (f"pairs[{i}]: expected [x, y], two words" for i, pair in enumerate(record["pairs"])
+                    if not isinstance(pair, list) or [type(word) for word in pair] != [str, str])
+    if kind == "template" and not (shows(record["pair"], "{x}", "{y}") and shows(record["query"], "{x}")):
+        yield "pair needs {x} and {y}, query needs {x}"
+    if kind == "sentences" and not shared_words(record["positive_text"], record["negative_text"])[1]:
+        yield "positive_text and negative_text share no word after the first that differs: their scores cannot differ"
+
+
 def _check(where, kind, value):
-    """`value`, one record or a list of them, if it has the fields of `kind`; keys that are not listed are
-    free."""
+    """`value`, one record or a list of them, if it is as FIELDS and `_faults` say of `kind`; other keys are free."""
     if not value or isinstance(value, list) == (kind in OBJECTS):
         raise UserError(f"{where}: expected {'an object' if kind in OBJECTS else 'a list'} that is not empty")
-    seen = set()
-    for i, record in enumerate(value if isinstance(value, list) else [value]):
-        at = f"{where}, line {i + 1}" if str(where).endswith(".jsonl") else f"{where}, [{i}]"
-        at = at if isinstance(value, list) else str(where)
+    records, seen = value if isinstance(value, list) else [value], set()
+    for i, record in enumerate(records):
+        place = f"line {i + 1}" if str(where).endswith(".jsonl") else f"[{i}]"
+        at = where if kind in OBJECTS else f"{where}, {place}"
         if not isinstance(record, dict):
             raise UserError(f"{at}: expected an object")
         for field, allowed in FIELDS[kind].items():
             if field not in record:
                 raise UserError(f"{at}: no key {field!r}")
             found = record[field]
-            if allowed is OPTIONAL:
-                good, wanted = found is None or isinstance(found, str), "text or null"
-            elif isinstance(allowed, tuple):
-                good, wanted = found in allowed, f"one of {allowed}"
-            elif allowed is int:
-                good, wanted = type(found) is int and found > 0, "a whole number above 0"
-            else:
-                good, wanted = isinstance(found, allowed), {str: "text", list: "a list", dict: "an object"}[allowed]
-            if not good:
+            if isinstance(allowed, str):
+                _check(f"{where}, {record['name']}.{field}", allowed, found)
+                continue
+            fits = found in allowed if isinstance(allowed, tuple) else isinstance(found, allowed)
+            if not fits or allowed is int and (found is True or found < 1):
+                wanted = f"one of {allowed}" if isinstance(allowed, tuple) else WANTED[allowed]
                 raise UserError(f"{at}: {field!r} is {found!r}, expected {wanted}")
+        for fault in _faults(kind, record, records[i - 1] if i else {}):
+            raise UserError(f"{at}: {fault}")
         name = record.get("id", record.get("name"))
         if name in seen:
             raise UserError(f"{at}: {name!r} occurs twice")
@@ -170,52 +172,34 @@ def _check(where, kind, value):
     return value
 
 
-def _check_tasks(path, tasks, names):
-    """Every task has its splits, each with items for every trait; ids are unique, no prompt stands in two splits."""
-    seen = {}
-    for task, splits in tasks.items():
-        for name in SPLITS if task == "question" else SPLITS[1:]:
-            if name not in splits:
-                raise UserError(f"{path}: no {task}.{name}")
-            place, served = f"{task}.{name}", set()
-            for item in _check(f"{path}, {place}", "item", splits[name]):
-                for mark in (item["id"], item["prompt"]):
-                    if item["task"] != task or seen.setdefault(mark, place) != place:
-                        raise UserError(f"{path}, {place}: {item['id']} is of another task or in two splits")
-                mine = item.get("traits", names)
-                if not isinstance(mine, list) or not mine and names or any(trait not in names for trait in mine):
-                    raise UserError(f"{path}, {place}: {item['id']}: 'traits' is {mine!r}, "
-                                    "expected a list of names of traits.json")
-                served |= set(mine)
-            for trait in names:
-                if trait not in served:
-                    raise UserError(f"{path}, {place}: nothing for the trait {trait}")
-
-
-def _check_probes(where, probes):
-    """Probes of a value are all prompts with two continuations, or all pairs of sentences that can be compared."""
-    records = [probe for probe in probes if isinstance(probe, dict)]
-    forms = {(any(key.endswith("_text") for key in probe), "prompt" in probe) for probe in records}
+def _form(where, probes):
+    """Kind of a value's probes: all prompts with two continuations, or all pairs of sentences."""
+    forms = {(any(key.endswith("_text") for key in probe), "prompt" in probe)
+             for probe in probes if isinstance(probe, dict)}
     if len(forms) > 1 or (True, True) in forms:
         raise UserError(f"{where}: expected one form, prompt with positive and negative, "
                         "or positive_text with negative_text")
-    for i, probe in enumerate(_check(where, "sentences" if (True, False) in forms else "probe", probes)):
-        if "positive_text" in probe:
-            if not shared_words(probe["positive_text"], probe["negative_text"])[1]:
-                raise UserError(f"{where}, [{i}]: positive_text and negative_text share no word after the first that "
-                                "differs, so their scores cannot differ")
+    return "sentences" if (True, False) in forms else "probe"
 
 
-def _check_choices(path, items):
-    """Questions show both options; a swapped item stands right after the one it swaps, with the other
-    letter."""
-    for i, item in enumerate(items):
-        if "(A)" not in item["question"] or "(B)" not in item["question"]:
-            raise UserError(f"{path}, line {i + 1}: the question does not show the options (A) and (B)")
-        twin = items[i - 1] if i else {"id": None}
-        if item["swap_of"] is not None and (twin["id"], twin.get("positive")) != \
-                (item["swap_of"], {"A": "B", "B": "A"}[item["positive"]]):
-            raise UserError(f"{path}, line {i + 1}: not the swap of the line before, as swap_of says")
+def _check_tasks(path, tasks, names):
+    """Every task has its splits, each with items for every trait; ids are unique, no prompt stands in two splits."""
+    seen = {}
+    for task, name in [(task, name) for task in tasks for name in (SPLITS if task == "question" else SPLITS[1:])]:
+        if name not in tasks[task]:
+            raise UserError(f"{path}: no {task}.{name}")
+        place, served = f"{path}, {task}.{name}", set()
+        for item in _check(place, "item", tasks[task][name]):
+            if item["task"] != task or any(seen.setdefault(item[key], place) != place for key in ("id", "prompt")):
+                raise UserError(f"{place}: {item['id']} is of another task or in two splits")
+            mine = item.get("traits", names)
+            if not isinstance(mine, list) or not mine and names or any(trait not in names for trait in mine):
+                raise UserError(f"{place}: {item['id']}: 'traits' is {mine!r}, "
+                                "expected a list of names of traits.json")
+            served |= set(mine)
+        for trait in names:
+            if trait not in served:
+                raise UserError(f"{place}: nothing for the trait {trait}")
 
 
 def _shrink(suite):
@@ -256,19 +240,20 @@ def _contents(items):
 
 def split(items, name):
     """A behaviour's items in one split: the first 40 % of the contents, the next 10 %, the last 50 %."""
-    groups = _contents(items)
-    cuts = [round(len(groups) * share) for share in (0, 0.4, 0.5, 1)]
-    part = SPLITS.index(name)
-    found = sum(groups[cuts[part]:cuts[part + 1]], [])
-    return _filled(found, f"{items[0]['id']} ... {items[-1]['id']}", name)
+    first, last = {"extract": (0, 0.4), "tune": (0.4, 0.5), "evaluate": (0.5, 1)}[name]
+    return _filled(_part(items, first, last), f"{items[0]['id']} ... {items[-1]['id']}", name)
 
 
 def published_split(items):
     """(train, test) as in the released run of Tan et al. 2024: the first half of the contents, and all from 5 % on
     ("50:100%" was read as item 50 of 1,000), so that 47 % of the test items were trained on."""
+    return _part(items, 0, 0.5), _part(items, 0.05, 1)
+
+
+def _part(items, first, last):
+    """Items whose contents lie between two shares of all contents."""
     groups = _contents(items)
-    half, start = round(len(groups) * 0.5), round(len(groups) * 0.05)
-    return sum(groups[:half], []), sum(groups[start:], [])
+    return sum(groups[round(len(groups) * first):round(len(groups) * last)], [])
 
 
 def components(relation):
@@ -287,8 +272,7 @@ def components(relation):
 
 
 def relation_split(relation, name, labels=False):
-    """Pairs of a relation in one split, in file order; labels=True: their component labels, the unit to
-    resample.
+    """Pairs of a relation in one split, in file order; labels=True: their component labels, the unit to resample.
 
     Components go, largest first, to the split that lacks most of its share of 40/20/40 of the pairs."""
     found = components(relation)
@@ -303,8 +287,7 @@ def relation_split(relation, name, labels=False):
 
 
 def probe_split(records, name):
-    """Probes of a value, or facts: the first third is for tuning, the rest for evaluation; extraction uses
-    neither."""
+    """Probes of a value, or facts: the first third for tuning, the rest for evaluation; extraction uses neither."""
     cut = round(len(records) / 3)
     return _filled({"tune": records[:cut], "evaluate": records[cut:]}[name], "probes or facts", name)
 
@@ -329,9 +312,10 @@ def _words(positive, negative):
 
 
 def changed(positive, negative):
-    """Where two sentences differ: ([(start, end), ...], [(start, end), ...]), character spans of the words (WORD) that
-    difflib does not match, sentence by sentence. A token that covers more than white space is shared if it overlaps
-    no span of its sentence (after Nangia et al. 2020, who align the tokens of a masked model); see data/README.md."""
+    """Where two sentences differ: ([(start, end), ...], [(start, end), ...]), character spans of the words (WORD)
+    that difflib does not match, sentence by sentence. A token that covers more than white space is shared if it
+    overlaps no span of its sentence (after Nangia et al. 2020, who align the tokens of a masked model); see
+    data/README.md."""
     words, blocks = _words(positive, negative)
     spans = [], []
     for kind, *cuts in blocks:
@@ -371,18 +355,19 @@ def behaviour_prompts(suite, behaviour, item, setting):
 
 
 def main():
+    def told(what, parts):
+        print(f"{what}: " + "  ".join(f"{name} {len(found)}" for name, found in parts.items()))
+
     suite = load(*sys.argv[1:2] or ["testbed"])
-    print(f"{suite.folder}: {suite.name}, digest {suite.digest[:12]}")
     parts = ("traits", "tasks", "behaviours", "relations", "templates", "values", "facts", "neutral")
-    print("  ".join(f"{part} {len(getattr(suite, part))}" for part in parts))
+    told(f"{suite.folder}: {suite.name}, digest {suite.digest[:12]}", {part: getattr(suite, part) for part in parts})
     for task, splits in suite.tasks.items():
-        print(f"{task}: " + "  ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits))
+        told(task, splits)
     for relation in suite.relations:
-        print(f"relation {relation['name']}: "
-              + "  ".join(f"{name} {len(relation_split(relation, name))}" for name in SPLITS))
+        told(f"relation {relation['name']}", {name: relation_split(relation, name) for name in SPLITS})
     for value in suite.values:
-        print(f"value {value['name']}: pairs {len(value['pairs'])}  "
-              + "  ".join(f"{name} {len(probe_split(value['probes'], name))}" for name in SPLITS[1:]))
+        told(f"value {value['name']}", {"pairs": value["pairs"]} | {name: probe_split(value["probes"], name)
+                                                                    for name in SPLITS[1:]})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Work units: a stage's computation in pieces that survive a kill and can be shared among processes.
 
-Each unit's result is a file, <out>.units/<identity>/<unit>.npz, written beside its place and renamed into it.
-A rerun skips the files that are there; `artifacts.save` deletes <out>.units when the stage is complete.
-<identity> is a hash over what the caller names, over the meaning of the code and over versions (lib.identity), so units
-of other settings, inputs or code are never read.
+Each unit's result is a file, <out>.units/<identity>/<unit>.npz, written beside its place and renamed into it. A rerun
+skips the files that are there; `artifacts.save` deletes <out>.units when the stage is complete. <identity> is a hash
+over what the caller names, over the meaning of the code and over versions (lib.identity), so units of other settings,
+inputs or code are never read.
 
-Under torchrun (RANK and WORLD_SIZE in the environment) rank r computes every WORLD_SIZE-th unit; the ranks
-meet through files on a shared file system and need no network of their own. A rank that fails leaves the
-others waiting: torchrun ends them.
+Under torchrun (RANK and WORLD_SIZE in the environment) rank r computes every WORLD_SIZE-th unit; the ranks meet
+through files on a shared file system and need no network of their own. A rank that fails leaves the others waiting:
+torchrun ends them.
 """
 import json
 import os
@@ -47,10 +47,8 @@ def units(out, identity, keys, fn, desc):
     """{key: fn(key)} in the order of `keys`, in every rank; each unit is computed once and kept until `save`.
 
     out       the stage folder that will be written
-    identity  JSON-able: everything that changes a result and is not in the project's code (settings, input
-              digests)
-    fn(key)   -> {name: ndarray or JSON-able}; results come back from the file, so a resumed run sees the
-              same types
+    identity  JSON-able: everything that changes a result and is not in the project's code (settings, input digests)
+    fn(key)   -> {name: ndarray or JSON-able}; results come back from the file, so a resumed run sees the same types
     UserError for no keys or a damaged unit file; ValueError for repeated keys."""
     keys = list(keys)
     if not keys:
@@ -100,9 +98,8 @@ def _read(path):
 def _meet(folder, rank, world):
     """Return when every rank has read all units: rank 0 deletes them soon after.
 
-    Files of an earlier, killed run may lie here, so each side proves that it is alive: rank 0 writes a fresh
-    word, the others answer with it and a word of their own, and rank 0 lists those words when all have
-    answered."""
+    Files of an earlier, killed run may lie here, so each side proves that it is alive: rank 0 writes a fresh word,
+    the others answer with it and a word of their own, and rank 0 lists those words when all have answered."""
     word = secrets.token_hex(8)
     if rank == 0:
         _post(folder / "word", word)

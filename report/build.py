@@ -129,12 +129,15 @@ def rows_table(keys, stage, digits, names, found):
 
 
 def provenance(names, found):
-    """Markdown: every stage that was read with its digest and circumstances, and what each model is."""
-    lines = ["| model | stage | digest | seconds | commit |", "|---|---|---|---|---|"]
+    """Markdown: every stage that was read with its digest and circumstances, what changed in its sources since and its
+    last spot check, and what each model is."""
+    lines = ["| model | stage | digest | seconds | commit | sources since | spot check |", "|---|---|---|---|---|---|---|"]
     for (name, stage), artifact in found.items():
         run, who = artifact.run, "model set" if name == "+" else name
         commit = (run["commit"] or "none")[:10] + (" with changes" if run["dirty"] else "")
-        lines.append(f"| {who} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} |")
+        now = audit.state(artifact)
+        moved = f"changed in {len(now['sources'])} files" if now["sources"] else "the same"
+        lines.append(f"| {who} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} | {moved} | {now['spot']} |")
     lines += ["", "| model | parameters | weights | tokenizer | chat template | revision |",
               "|---|---|---|---|---|---|"]
     for name in names:

@@ -199,8 +199,8 @@ def test_solved_needs_a_bound(bound):
 
 def test_unit_norm_layers_of_the_published_models_and_ours():
     """Published: after 16 and 20 blocks, of 28 and of 32."""
-    for n, (mid, late) in {28: (16, 20), 32: (16, 20)}.items():
-        found = compose.unit_norm_layers(n)
-        assert abs(found["unit_norm_mid"] + 1 - mid) <= 2 and abs(found["unit_norm_late"] + 1 - late) <= 2
+    for n in (28, 30, 32):
+        assert compose.unit_norm_layers(n) == {"unit_norm_mid": 15, "unit_norm_late": 19}
+    assert list(compose.unit_norm_layers(24).values()) == [13, 16]
     assert list(compose.unit_norm_layers(6).values()) == [2, 3]
     assert all(0 <= layer < n for n in range(1, 9) for layer in compose.unit_norm_layers(n).values())

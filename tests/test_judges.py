@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from lib import engine, metrics, models
+from lib import engine, metrics, models, passes
 from lib.judging import cases, endpoint as api, judges
 from lib.artifacts import ROOT, UserError, read_json
 from tests import tiny
@@ -64,7 +64,7 @@ def test_rules_score_coherence_once_per_text_and_prefer_without_contradiction():
     shown = {"a": 0, "b": 1, "c": 49.9, "d": 50, "e": 100}
     judge = judges.Rules(SimpleNamespace(expression=lambda trait, text, item: shown[trait], coherence=coherence))
     asked = [({"name": trait}, ITEMS[0], "text") for trait in shown] + [("a", ITEMS[1], "text")]
-    assert judge.scores(asked) == [(float(x), 80.0) for x in shown.values()] + [(0.0, 80.0)]
+    assert judge.read(asked) == [(float(x), 80.0, None) for x in shown.values()] + [(0.0, 80.0, None)]
     assert set(calls.values()) == {1} and len(calls) == 2
     assert judge.preferences(asked) == [0, 1, 1, 2, 2, 0]
 
@@ -80,14 +80,15 @@ def test_words_ask_each_question_once_and_take_braces_as_they_are():
         return [(row, 0.4) for row in p]
 
     judge = words(ask)
-    assert judge.scores(ASKED) == [(pytest.approx(55), pytest.approx(55))] * len(ASKED)
+    shares = {"expression": 0.4, "coherence": 0.4}
+    assert judge.read(ASKED) == [(pytest.approx(55), pytest.approx(55), shares)] * len(ASKED)
     texts = len(ASKED) // 2
     assert len(seen) == len(set(seen)) == 3 * texts           # two traits and one coherence per text
     own = [question for question in seen if question.startswith("Trait X")]
     assert own[1] == "Trait X. Q: What is {answer} 0? A: no {question} Literal {braces} stay."
     assert sum("use a formal tone" in question for question in seen) == texts
     records = [(TRAITS[trait == "emojis"], item, text) for trait, item, text in ASKED]
-    assert judge.scores(records) == judge.scores(ASKED) and judge.scores([]) == judge.preferences([]) == []
+    assert judge.read(records) == judge.read(ASKED) and judge.read([]) == judge.preferences([]) == []
 
 
 def test_a_small_share_is_unparsed_and_kept():
@@ -167,7 +168,7 @@ def test_endings_in_several_passes_are_those_of_a_sweep(tmp_path, monkeypatch):
     lm = tiny.load(tmp_path, "qwen2")
     prompts, endings, tokens = [[1, 20, 21, 22], [1], [1, 30]], [[], [40], [41, 42], [43, 44, 45], [46]], [50, 7, 50]
     whole = engine.after_endings(lm, prompts, endings, tokens)
-    monkeypatch.setattr(engine, "BRANCH_TOKENS", 8)            # two branches at a time
+    monkeypatch.setattr(passes, "BRANCH_TOKENS", 8)            # two branches at a time
     parts = engine.after_endings(lm, prompts, endings, tokens)
     want = engine.sweep(lm, [p + e for p in prompts for e in endings], [()], tokens)
     for found in (whole, parts):
@@ -524,9 +525,9 @@ class Planted:
     def __init__(self):
         self.calls = 0
 
-    def scores(self, asked):
+    def read(self, asked):
         self.calls += 1
-        return [(float(len(trait)), float(len(text))) for trait, _, text in asked]
+        return [(float(len(trait)), float(len(text)), None) for trait, _, text in asked]
 
     def preferences(self, asked):
         return [len(trait) - 6 for trait, _, _ in asked]
@@ -574,8 +575,8 @@ class Table:
     def __init__(self, name, expression, coherence):
         self.name, self.expression, self.coherence = name, expression, coherence
 
-    def scores(self, asked):
-        return [(self.expression.get((trait, text)), self.coherence.get(text)) for trait, _, text in asked]
+    def read(self, asked):
+        return [(self.expression.get((trait, text)), self.coherence.get(text), None) for trait, _, text in asked]
 
 
 def tables(n=40):

@@ -434,8 +434,8 @@ class Coin:
     """Scores by a hash of what it is asked: no model that a test builds writes texts that a judge could score."""
     name = "coin"
 
-    def scores(self, asked):
-        return [(float(95 * (zlib.crc32(f"{trait}{text}".encode()) % 2)), 90.0) for trait, _, text in asked]
+    def read(self, asked):
+        return [(float(95 * (zlib.crc32(f"{trait}{text}".encode()) % 2)), 90.0, None) for trait, _, text in asked]
 
     def preferences(self, asked):
         return [zlib.crc32(f"{trait}{text}".encode()) % 5 - 2 for trait, _, text in asked]

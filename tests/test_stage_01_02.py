@@ -28,9 +28,9 @@ class HashJudge:
     """Scores that depend on the text alone, so that a random model has something to be tuned for."""
     name = "hash"
 
-    def scores(self, asked):
+    def read(self, asked):
         found = [hashlib.sha256((trait + text).encode()).digest()[:2] for trait, _, text in asked]
-        return [(100.0 * (first % 5) / 4, 60.0 + second % 41) for first, second in found]
+        return [(100.0 * (first % 5) / 4, 60.0 + second % 41, None) for first, second in found]
 
 
 @pytest.fixture(scope="module")

@@ -371,10 +371,10 @@ def test_swap_pairs_put_positive_a_first():
 
 
 def test_too_few_behaviours_is_a_reason_not_a_number():
-    results = {"not_testable": {}}
-    reliability.correlate(results, "a.b", [1.0, 2.0], [1.0, 2.0], [0])
-    reliability.correlate(results, "a.c", [1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0], [0])
-    assert set(results["not_testable"]) == {"a.b", "a.c"} and "a" not in results
+    results, missing = metrics.missing_apart({"a": {
+        "b": reliability.correlate([1.0, 2.0], [1.0, 2.0], [0]),
+        "c": reliability.correlate([1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0], [0])}})
+    assert set(missing) == {"a.b", "a.c"} and not results
 
 
 def test_every_group_of_results_is_named_or_explained():

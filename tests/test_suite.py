@@ -226,8 +226,8 @@ def broken(path, *keys, value=None):
     (broken("traits.json", 3, "scope"), r"traits\.json, \[3\]: no key 'scope'"),
     (broken("traits.json", 3, "name", value="t1"), r"traits\.json, \[3\]: 't1' occurs twice"),
     (broken("traits.json", 2, "instructions", 0, "negative"), r"traits\.json, t2\.instructions, \[0\]: no key 'negative'"),
-    (broken("traits.json", 2, "judge_prompt", value="Rate {answer}."), r"json, t2: judge_prompt needs \{question\}"),
-    (broken("traits.json", 2, "judge_prompt", value=["{question}", "{answer}"]), r"json, t2: judge_prompt needs"),
+    (broken("traits.json", 2, "judge_prompt", value="Rate {answer}."), r"json, \[2\]: judge_prompt needs \{question\}"),
+    (broken("traits.json", 2, "judge_prompt", value=["{question}", "{answer}"]), r"json, \[2\]: judge_prompt needs"),
     (broken("tasks.json", "email", "tune", 0, "traits", value=["t1", "t12"]), r"email\.tune: email-tune: .*'t12'"),
     (broken("tasks.json", "email", "tune", 0, "traits", value=[]), r"json, email\.tune: email-tune: 'traits' is \[\]"),
     (broken("tasks.json", "email", "tune", 0, "traits", value="t1"), r"email\.tune: email-tune: .*a list of names"),
@@ -235,7 +235,7 @@ def broken(path, *keys, value=None):
     (broken("tasks.json", "question", "extract"), r"tasks\.json: no question\.extract"),
     (broken("tasks.json", "question", "evaluate", 0, "prompt", value="extract 0"), r"tasks\.json, question\.evaluate: .*two"),
     (broken("tasks.json", "email", "tune", 0, "task", value="summary"), r"tasks\.json, email\.tune: .*another task"),
-    (broken("behaviours.json", 0, "file", value="../b0.jsonl"), r"behaviours\.json: \.\./b0\.jsonl lies outside"),
+    (broken("behaviours.json", 0, "file", value="../b0.jsonl"), r"behaviours\.json, \[0\]: \.\./b0\.jsonl lies outside"),
     (broken("behaviours.json", 0, "file", value="behaviours/no.jsonl"), r"no\.jsonl: cannot be read"),
     (broken("behaviours/b1.jsonl", 4, "positive", value="C"), r"b1\.jsonl, line 5: 'positive' is 'C'"),
     (broken("behaviours/b1.jsonl", 4, "yes"), r"b1\.jsonl, line 5: no key 'yes'"),
@@ -243,9 +243,9 @@ def broken(path, *keys, value=None):
     (broken("behaviours/b1.jsonl", 5, "positive", value="A"), r"b1\.jsonl, line 6: not the swap"),
     (broken("behaviours/b1.jsonl", 0, "swap_of", value="c0B"), r"b1\.jsonl, line 1: not the swap"),
     (broken("behaviours/b1.jsonl", 0, "question", value="Which?"), r"b1\.jsonl, line 1: .*options"),
-    (broken("relations/antonym.json", "pairs", 7, value=["a"]), r"antonym\.json, pairs\[7\]: expected \[x, y\]"),
+    (broken("relations/antonym.json", "pairs", 7, value=["a"]), r"antonym\.json: pairs\[7\]: expected \[x, y\]"),
     (broken("relations/antonym.json", "pairs", value=[["a", "b"]]), r"relation antonym: nothing for tune"),
-    (broken("templates.json", 0, "query", value="{y}"), r"templates\.json, arrow: .*\{x\}"),
+    (broken("templates.json", 0, "query", value="{y}"), r"templates\.json, \[0\]: .*\{x\}"),
     (broken("values.json", "values", 0, "probes", 2, "level", value=7), r"values\.json, v\.probes, \[2\]: 'level' is 7"),
     (broken("values.json", "values", 0, "probes", 2, "prompt"), r"v\.probes: expected one form"),
     (broken("values.json", "values", 0, "probes", 2, "positive_text", value="A"), r"v\.probes: expected one form"),
@@ -286,17 +286,17 @@ def test_unknown_suite_lists_the_known(tmp_path):
 # --- judges --------------------------------------------------------------------------------------------------------
 def test_rules_judge_is_refused_elsewhere_and_unknown_judges_too():
     with pytest.raises(UserError, match="suite mini has none and names 'self'"):
-        judges.load("rules", SimpleNamespace(name="mini", judge="self", grammar={}))
+        judges.load("rules", SimpleNamespace(name="mini", judge="self", grammar={}, traits=[]))
     with pytest.raises(UserError, match="unknown judge 'oracle'"):
-        judges.load("oracle", SimpleNamespace(name="testbed", judge="rules", grammar={}))
+        judges.load("oracle", SimpleNamespace(name="testbed", judge="rules", grammar={}, traits=[]))
 
 
 def test_rules_judge_scores_within_its_scale():
     grammar = SimpleNamespace(expression=lambda trait, text, item: len(text), coherence=lambda text, item: 75)
     judge = judges.Rules(grammar)
-    assert judge.scores([("formal", {"id": "x"}, "ab")]) == [(2.0, 75.0)]
+    assert judge.read([("formal", {"id": "x"}, "ab")]) == [(2.0, 75.0, None)]
     with pytest.raises(ValueError, match="outside"):
-        judge.scores([("formal", {"id": "x"}, "a" * 101)])
+        judge.read([("formal", {"id": "x"}, "a" * 101)])
 
 
 # --- the embedded testbed --------------------------------------------------------------------------------------------
@@ -360,5 +360,5 @@ def test_testbed_splits_share_nothing(testbed):
 def test_testbed_judge_is_the_grammar(testbed):
     judge = judges.load(None, testbed)
     item = suites.tasks(testbed, "question", "tune")[0]
-    (expression, coherence), = judge.scores([(testbed.traits[0]["name"], item, "")])
+    (expression, coherence, _), = judge.read([(testbed.traits[0]["name"], item, "")])
     assert expression == 0 and 0 <= coherence <= 100

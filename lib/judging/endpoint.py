@@ -1,7 +1,6 @@
 """An endpoint for chat completions that gives log-probabilities, asked for one token: many questions at once, each
 answer kept as a file the moment it is there, so that nothing is lost, nothing is asked twice and a rerun is free.
 """
-import email.utils
 import http.client
 import json
 import math
@@ -11,7 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,11 +39,12 @@ class Endpoint:
     cache: Path                  # folder: one file per answer
     key: str = field(repr=False)
     place = property(lambda self: urlsplit(self.url).netloc)
+    where = property(lambda self: f"api:{self.model} at {self.url}")
 
 
 def find(model):
-    """The endpoint that the environment names. UserError for a URL or a key that cannot be right; the key, if
-    there is one, is sent and never written or printed."""
+    """The endpoint that the environment names. UserError for a URL or a key that cannot be right; the key, if there
+    is one, is sent and never written or printed."""
     url = (os.environ.get("OPENAI_BASE_URL") or URL).rstrip("/")
     key = (os.environ.get("OPENAI_API_KEY") or "").strip()
     parts = urlsplit(url)
@@ -59,83 +61,65 @@ def find(model):
 def ask(endpoint, questions, answers):
     """Probability of each answer as the first token of the reply, among the twenty likeliest; see `Words.ask`.
 
-    A reply without log-probabilities counts by its text if that is one of the answers, and has no share.
-    Answers on disk are not asked for again; one that is there was written whole. UserError where an answer
-    failed ATTEMPTS times or was rejected; what had arrived is saved."""
-    bodies = [_body(endpoint, question) for question in questions]
-    paths = [_path(endpoint, body) for body in bodies]
-    missing = {path: body for path, body in zip(paths, bodies) if not path.exists()}
-    if missing:
-        _check_numbers(endpoint, paths)
-        _fetch(endpoint, missing, paths)
-    return [_weigh(_saved(path), answers) for path in paths]
+    A reply without log-probabilities counts by its text if that is one of the answers, and has no share. Answers on
+    disk are not asked for again; one that is there was written whole. UserError where an answer failed ATTEMPTS times
+    or was rejected; what had arrived is saved."""
+    requests = [_request(endpoint, question) for question in questions]
+    wanted = dict(requests)
+    if not all(path.exists() for path in wanted):
+        _check_numbers(endpoint, wanted)
+        _fetch(endpoint, wanted, wanted)
+    return [_weigh(path, answers) for path, _ in requests]
 
 
-def _body(endpoint, question):
-    return {"model": endpoint.model, "messages": [{"role": "user", "content": question}], "max_tokens": 1,
+def _request(endpoint, question):
+    """(path of the answer on disk, body of the request) of a question."""
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": question}], "max_tokens": 1,
             "temperature": 0, "logprobs": True, "top_logprobs": 20}
-
-
-def _path(endpoint, body):
     name = digest_of([endpoint.url, body])
-    return endpoint.cache / name[:2] / f"{name}.json"
+    return endpoint.cache / name[:2] / f"{name}.json", body
 
 
-def _saved(path):
-    """One answer from disk: {"text", "refused", "tokens": {token: log-probability} or None, ...}."""
-    answer = read_json(path)
-    if not isinstance(answer, dict) or not {"text", "refused", "tokens"} <= set(answer):
+def _weigh(path, answers):
+    """(probability of each of the answers (K,) or None, share or None) from a reply on disk: {"text", "refused",
+    "tokens": {token: log-probability} or None, ...}."""
+    reply = read_json(path)
+    if not isinstance(reply, dict) or not {"text", "refused", "tokens"} <= set(reply):
         raise UserError(f"{path}: damaged; delete it and run again")
-    return answer
+    place, p, bare = {text: i for i, text in enumerate(answers)}, np.zeros(len(answers)), reply["tokens"] is None
+    for token, logprob in ({reply["text"]: 0.0} if bare else reply["tokens"]).items():
+        if token.strip() in place:
+            p[place[token.strip()]] += math.exp(logprob)
+    return (None, None) if reply["refused"] or bare and not p.any() else (p, None if bare else float(p.sum()))
 
 
-def _weigh(answer, answers):
-    place, p = {text: i for i, text in enumerate(answers)}, np.zeros(len(answers))
-    if answer["refused"]:
-        return None, None
-    if answer["tokens"] is not None:
-        for token, logprob in answer["tokens"].items():
-            if token.strip() in place:
-                p[place[token.strip()]] += math.exp(logprob)
-        return p, float(p.sum())
-    said = answer["text"].strip()
-    if said not in place:
-        return None, None
-    p[place[said]] = 1.0
-    return p, None
-
-
-def _check_numbers(endpoint, paths):
-    """UserError unless the endpoint can say a number of two digits in one token: a judge whose tokens are
-    digits would give the 8 of 85 as a score of 8, and nothing would show it."""
-    body = _body(endpoint, "Reply with the number 73 and nothing else.")
-    path = _path(endpoint, body)
-    if not path.exists():
-        _fetch(endpoint, {path: body}, paths)
-    (p, _) = _weigh(_saved(path), ("7", "73"))
+def _check_numbers(endpoint, wanted):
+    """UserError unless the endpoint can say a number of two digits in one token: a judge whose tokens are digits
+    would give the 8 of 85 as a score of 8, and nothing would show it."""
+    path, body = _request(endpoint, "Reply with the number 73 and nothing else.")
+    _fetch(endpoint, {path: body}, wanted)
+    p, _ = _weigh(path, ("7", "73"))
     if p is None or p[1] <= p[0]:
         why = "said something else" if p is None or not p[0] else "its tokens are digits, not numbers"
-        raise UserError(f"api:{endpoint.model} at {endpoint.url}: asked for the number 73, {why}; it cannot "
-                        "score in one token (model:<id> reads numbers digit by digit)")
+        raise UserError(f"{endpoint.where}: asked for the number 73, {why}; it cannot score in one token (model:<id> "
+                        "reads numbers digit by digit)")
 
 
-def _fetch(endpoint, missing, paths):
-    """Ask for {path: body}, at most IN_FLIGHT at a time, and save each answer as it comes; paths are those of
-    all the answers that are wanted."""
+def _fetch(endpoint, requests, wanted):
+    """Ask for what is not on disk of {path: body}, at most IN_FLIGHT at a time, and save each answer as it comes;
+    `wanted` holds the paths of all the answers that are."""
     stop = threading.Event()
 
     def one(path, body):
-        answer = _request(endpoint, body, stop)
+        answer = _answer(endpoint, body, stop)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-            write_json(tmp, {"url": endpoint.url, "request": body, **answer})
-            tmp.replace(path)
+            write_json(path, {"url": endpoint.url, "request": body, **answer})
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error})") from None
 
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        asked = [pool.submit(one, path, body) for path, body in missing.items()]
+        asked = [pool.submit(one, path, body) for path, body in requests.items() if not path.exists()]
         try:
             for done in as_completed(asked):
                 done.result()
@@ -144,34 +128,33 @@ def _fetch(endpoint, missing, paths):
             pool.shutdown(cancel_futures=True)             # what is in flight still arrives and is saved
             if not isinstance(error, UserError):
                 raise
-            saved = sum(path.exists() for path in paths)
-            raise UserError(f"{error}; {saved} of the {len(paths)} answers asked for are saved in "
-                            f"{endpoint.cache}, and a rerun goes on from there") from None
+            saved = sum(path.exists() for path in wanted)
+            raise UserError(f"{error}; {saved} of the {len(wanted)} answers asked for are saved in {endpoint.cache}, "
+                            "and a rerun goes on from there") from None
 
 
-def _request(endpoint, body, stop):
+def _answer(endpoint, body, stop):
     """One answer, after up to ATTEMPTS attempts. UserError when none succeeded, or none can."""
-    where, data, number = f"api:{endpoint.model} at {endpoint.url}", json.dumps(body).encode(), digest_of(body)
+    data, number = json.dumps(body).encode(), int(digest_of(body)[:12], 16)
     for attempt in range(ATTEMPTS):
-        asked = 0.0
+        asked, ends = 0.0, f", {ATTEMPTS} times" if attempt + 1 == ATTEMPTS else None
         try:
             return _parse(_post(endpoint, data))
         except urllib.error.HTTPError as error:
             why = f"HTTP {error.code}{_message(endpoint, error)}"
-            if error.code not in (408, 409, 425, 429) and error.code < 500:
-                raise UserError(f"{where}: {why}") from None
             asked = _retry_after(error.headers.get("Retry-After"))
+            if error.code not in (408, 409, 425, 429) and error.code < 500:
+                ends = ""
+            elif asked > LONGEST_WAIT:
+                ends = ends or f", and asks to wait {asked:.0f} s"
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = str(getattr(error, "reason", None) or error) or type(error).__name__
+        if ends is not None:
+            raise UserError(f"{endpoint.where}: {why}{ends}")
         # Jitter by address: requests that failed together do not come back together.
-        jitter = np.random.default_rng([SEED, int(number[:12], 16), attempt]).uniform(0.5, 1)
-        wait = asked + min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * jitter
-        if attempt + 1 == ATTEMPTS:
-            raise UserError(f"{where}: {why}, {ATTEMPTS} times")
-        if asked > LONGEST_WAIT:
-            raise UserError(f"{where}: {why}, and asks to wait {asked:.0f} s")
-        if stop.wait(wait):
-            raise UserError(f"{where}: stopped")
+        jitter = np.random.default_rng([SEED, number, attempt]).uniform(0.5, 1)
+        if stop.wait(asked + min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * jitter):
+            raise UserError(f"{endpoint.where}: stopped")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -181,8 +164,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _post(endpoint, data):
-    headers = {"Content-Type": "application/json"}
-    headers |= {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+    headers = {"Content-Type": "application/json"} | (
+        {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {})
     request = urllib.request.Request(f"{endpoint.url}/chat/completions", data, headers)
     with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT) as response:
         return response.read(LARGEST)
@@ -196,9 +179,9 @@ def _parse(raw):
         message, told = choice["message"], (choice.get("logprobs") or {}).get("content")
         tokens = None
         if told:                                           # the token that was said may be missing from the top
-            pairs = [*(told[0].get("top_logprobs") or []), told[0]]
-            tokens = {_text(pair["token"]): max(float(pair["logprob"]), -1e4) for pair in reversed(pairs)}
-            if any(math.isnan(logprob) or logprob > 1e-3 for logprob in tokens.values()):
+            tokens = {_text(pair["token"]): max(float(pair["logprob"]), -1e4)
+                      for pair in (told[0], *reversed(told[0].get("top_logprobs") or []))}
+            if not all(logprob <= 1e-3 for logprob in tokens.values()):
                 raise ValueError("a log-probability is not one")
         refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
         return {"text": _text(message.get("content") or ""), "refused": refused, "tokens": tokens,
@@ -213,14 +196,11 @@ def _text(value):
 
 def _message(endpoint, error):
     """': ' and what the server says about an error, without the key, on one line; or nothing."""
-    try:
+    said = ""
+    with suppress(OSError, http.client.HTTPException):
         said = error.read(2000).decode("utf-8", "replace")
-        try:
-            said = json.loads(said)["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            pass
-    except (OSError, http.client.HTTPException):
-        return ""
+    with suppress(ValueError, KeyError, TypeError):
+        said = json.loads(said)["error"]["message"]
     said = " ".join(str(said).split())[:300]
     said = said.replace(endpoint.key, "***") if endpoint.key else said
     return f": {said}" if said else ""
@@ -228,11 +208,8 @@ def _message(endpoint, error):
 
 def _retry_after(value):
     """Seconds that a Retry-After header asks for, given in seconds or as a date; 0 for none."""
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError, AttributeError):
-            return 0.0
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+    for read in (float, lambda date: parsedate_to_datetime(date).timestamp() - time.time()):
+        with suppress(TypeError, ValueError, AttributeError):
+            seconds = read(value)
+            return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+    return 0.0

@@ -8,18 +8,18 @@
 
 A judge has .name, which goes into the manifest of all that it scored and differs where the judge does, and
 
-    .scores([(trait, item, text), ...])       -> [(expression, coherence), ...], each 0 to 100 or None
+    .read([(trait, item, text), ...])         -> [(expression, coherence, shares), ...], scores 0 to 100 or None
     .preferences([(trait, item, text), ...])  -> [score, ...], each -2 to 2 or None
 
-with a trait's name or its record, and a task item of the suite. None means that there is no usable score. The
-same judge and scale serve every context that is compared: a gap between two scales is not a finding.
+with a trait's name or its record, and a task item of the suite. None means that there is no usable score; `shares`
+(see `Words.read`) are None where nothing is asked in words. The same judge and scale serve every context that is
+compared: a gap between two scales is not a finding.
 
 All but `rules` are asked in words. A score is the mean of the numbers they may answer, weighted by the
 probability of each, as Persona Vectors (arXiv:2507.21509) and Subbiah et al. 2026 (arXiv:2607.01802) have it;
 where less than LEAST_SHARE of the probability lies on such answers the score is None ("unparsed").
 """
 import functools
-import math
 import re
 from dataclasses import dataclass
 
@@ -84,33 +84,26 @@ def load(name, suite, lm=None):
 
     A suite without traits gets one that judges nothing. UserError for an unknown judge, one that cannot judge the
     suite, a model or an endpoint that is not there."""
-    if name is None and not suite.traits:
-        return Nobody()
-    name = suite.judge if name is None else name
-    kind, which = judge_kind(name)
+    traits, nobody = {trait["name"]: trait for trait in suite.traits}, Words("none", {}, None)
+    if name is None and not traits:
+        return nobody
+    kind, which = judge_kind(suite.judge if name is None else name)
     if kind == "rules" and not suite.grammar:
         raise UserError(f"the judge rules scores what a grammar.json describes; suite {suite.name} has none and "
                         f"names {suite.judge!r}")
-    if not suite.traits:
-        return Nobody()
+    if not traits:
+        return nobody
     if kind == "rules":
         return Rules(Grammar(suite.grammar))
-    traits = {trait["name"]: trait for trait in suite.traits}
-    if kind == "self":
-        if lm is None:
-            raise ValueError("the judge self needs the model under test")
-        return Words("self", traits, functools.partial(ask_model, lm))
+    if kind == "api":
+        there = endpoint.find(which)
+        return Words(f"api:{which}@{there.place}", traits, functools.partial(endpoint.ask, there))
     if kind == "model":
         lm = models.load(which)
-        return Words(f"model:{lm.name}@{digest_of(lm.identity)[:12]}", traits, functools.partial(ask_model, lm))
-    there = endpoint.find(which)
-    return Words(f"api:{which}@{there.place}", traits, functools.partial(endpoint.ask, there))
-
-
-@dataclass(frozen=True)
-class Nobody:
-    """Stands in where a suite has no traits and nothing is ever judged."""
-    name: str = "none"
+    elif lm is None:
+        raise ValueError("the judge self needs the model under test")
+    name = f"model:{lm.name}@{digest_of(lm.identity)[:12]}" if kind == "model" else "self"
+    return Words(name, traits, functools.partial(ask_model, lm))
 
 
 @dataclass(frozen=True)
@@ -119,64 +112,56 @@ class Rules:
     grammar: object              # lib.judging.scorers.Grammar
     name: str = "rules"
 
-    def scores(self, asked):
-        coherence = {}
-        for _, item, text in asked:
-            if (item["id"], text) not in coherence:
-                coherence[item["id"], text] = float(self.grammar.coherence(text, item))
-        found = [(float(self.grammar.expression(_name(trait), text, item)), coherence[item["id"], text])
-                 for trait, item, text in asked]
-        for (trait, item, _), pair in zip(asked, found):
-            if not all(math.isfinite(score) and 0 <= score <= 100 for score in pair):
-                raise ValueError(f"rules: {_name(trait)} on {item['id']} scored {pair}, outside 0..100")
+    def read(self, asked):
+        found, coherent = [], {}
+        for trait, item, text in asked:
+            name, key = trait["name"] if isinstance(trait, dict) else trait, (item["id"], text)
+            if key not in coherent:
+                coherent[key] = float(self.grammar.coherence(text, item))
+            pair = float(self.grammar.expression(name, text, item)), coherent[key]
+            if not all(0 <= score <= 100 for score in pair):
+                raise ValueError(f"rules: {name} on {item['id']} scored {pair}, outside 0..100")
+            found.append((*pair, None))
         return found
 
     def preferences(self, asked):
-        """From the expression: 0 is 0, below 50 is 1, from 50 on 2. A count of hits knows no contradiction, so
-        there is no negative score."""
-        return [0 if shown == 0 else 1 if shown < 50 else 2 for shown, _ in self.scores(asked)]
+        """From the expression: 0 is 0, below 50 is 1, from 50 on 2. A count of hits knows no contradiction, so there
+        is no negative score."""
+        return [0 if shown == 0 else 1 if shown < 50 else 2 for shown, _, _ in self.read(asked)]
 
 
 @dataclass(frozen=True)
 class Words:
     """A judge that is asked in words, each distinct question once per call.
 
-    ask(questions, answers) -> [(probability of each answer (K,) or None, share), ...]; the share is that of all
-    the probability which lies on the answers, None where it is not known."""
+    ask(questions, answers) -> [(probability of each answer (K,) or None, share), ...]; the share is that of all the
+    probability which lies on the answers, None where it is not known."""
     name: str
     traits: dict                 # records of the suite by name
     ask: object
 
     def read(self, asked):
-        """[(expression, coherence, {"expression": share, "coherence": share}), ...]. A score with no share was
-        read from the text of an answer that came without log-probabilities; no score and no share is a refusal,
-        a text that is no number, or a question that is too long for the model."""
-        questions = [(self._question(trait, item, text), _fill(COHERENCE, question=item["prompt"], answer=text))
-                     for trait, item, text in asked]
-        found = self._means([q for pair in questions for q in pair], NUMBERS, np.arange(101.0))
+        """[(expression, coherence, {"expression": share, "coherence": share}), ...]. A score with no share was read
+        from the text of an answer that came without log-probabilities; no score and no share is a refusal, a text
+        that is no number, or a question that is too long for the model."""
+        pairs = [(self._question(None, *one), self._question(COHERENCE, *one)) for one in asked]
+        found = self._means([question for pair in pairs for question in pair], NUMBERS, np.arange(101.0))
         return [(shown[0], coherent[0], {"expression": shown[1], "coherence": coherent[1]})
                 for shown, coherent in zip(found[::2], found[1::2])]
 
-    def scores(self, asked):
-        return [found[:2] for found in self.read(asked)]
-
     def preferences(self, asked):
-        questions = [_fill(PREFERENCE, preference=self._record(trait)["preference"], question=item["prompt"],
-                           answer=text) for trait, item, text in asked]
+        questions = [self._question(PREFERENCE, *one) for one in asked]
         return [score for score, _ in self._means(questions, tuple(PREFERENCES), [*PREFERENCES.values()])]
 
-    def _record(self, trait):
-        return trait if isinstance(trait, dict) else self.traits[trait]
-
-    def _question(self, trait, item, text):
-        trait = self._record(trait)
-        return _fill(trait.get("judge_prompt") or EXPRESSION, preference=trait["preference"],
+    def _question(self, template, trait, item, text):
+        """A template filled in; None: the trait's own, or EXPRESSION."""
+        record = trait if isinstance(trait, dict) else self.traits[trait]
+        return _fill(template or record.get("judge_prompt") or EXPRESSION, preference=record["preference"],
                      question=item["prompt"], answer=text)
 
     def _means(self, questions, answers, values):
         """[(score or None, share or None), ...] of questions; values (K,) of the answers (K,)."""
-        distinct = list(dict.fromkeys(questions))
-        found = {}
+        distinct, found = list(dict.fromkeys(questions)), {}
         for question, (p, share) in zip(distinct, self.ask(distinct, answers) if distinct else []):
             usable = p is not None and (share is None or share >= LEAST_SHARE)
             mean = float(np.clip(p @ values / p.sum(), min(values), max(values))) if usable else None
@@ -184,20 +169,9 @@ class Words:
         return [found[question] for question in questions]
 
 
-def read(judge, asked):
-    """What `Words.read` gives, of any judge; without words there are no shares, and their place holds None."""
-    if not asked:
-        return []
-    return judge.read(asked) if hasattr(judge, "read") else [(*pair, None) for pair in judge.scores(asked)]
-
-
-def _name(trait):
-    return trait["name"] if isinstance(trait, dict) else trait
-
-
 def _fill(template, **parts):
-    """The template with its {places} filled in one pass: braces in a text mean nothing. Published prompts write
-    the places with two braces."""
+    """The template with its {places} filled in one pass: braces in a text mean nothing. Published prompts write the
+    places with two braces."""
     places = "|".join(parts)
     return re.sub(rf"\{{\{{({places})\}}\}}|\{{({places})\}}", lambda m: parts[m[1] or m[2]], template)
 
@@ -214,8 +188,7 @@ def ask_model(lm, questions, answers):
     nodes = sorted({ids[:k] for ids in sequences for k in range(len(ids))}, key=lambda node: (len(node), node))
     tokens = sorted({token for ids in sequences for token in ids})
     row, column = ({key: k for k, key in enumerate(keys)} for keys in (nodes, tokens))
-    prompts = [lm.chat(None, question) for question in questions]
-    room = max(map(len, nodes))
+    prompts, room = [lm.chat(None, question) for question in questions], max(map(len, nodes))
     fits = [i for i, prompt in enumerate(prompts) if not lm.max_tokens or len(prompt) + room <= lm.max_tokens]
     if not fits:
         return [(None, None)] * len(questions)
@@ -229,8 +202,8 @@ def ask_model(lm, questions, answers):
         reached = np.prod([step[:, row[ids[:k]], column[token]] for k, token in enumerate(ids)], axis=0)
         onward = step[:, row[ids]][:, children[ids]].sum(axis=1) if ids in row else 0.0
         p[:, answer] += reached * np.maximum(1 - onward, 0)
-    told = dict(zip(fits, p))
-    return [(told[i], float(told[i].sum())) if i in told else (None, None) for i in range(len(questions))]
+    told = {i: (each, float(each.sum())) for i, each in zip(fits, p)}
+    return [told.get(i, (None, None)) for i in range(len(questions))]
 
 
 def reply_tokens(lm, answers):
@@ -240,14 +213,14 @@ def reply_tokens(lm, answers):
     for index, answer in enumerate(answers):
         for text in (answer, f" {answer}"):
             whole = lm.tokens("x" + text)          # after a letter: some tokenizers mark the beginning of a text
-            if len(whole) <= len(head) or whole[:len(head)] != head:
-                if text == answer:
-                    raise UserError(f"{lm.name}: cannot judge, its tokenizer merges {answer!r} into the text "
-                                    "before it")
-            elif sequences.setdefault(tuple(whole[len(head):]), index) != index:
-                other = answers[sequences[tuple(whole[len(head):])]]
-                raise UserError(f"{lm.name}: cannot judge, its tokenizer has the same tokens for {other!r} and "
-                                f"{answer!r}")
+            ids, fault = tuple(whole[len(head):]), None
+            if ids and whole[:len(head)] == head:
+                other = sequences.setdefault(ids, index)
+                fault = f"has the same tokens for {answers[other]!r} and {answer!r}" if other != index else None
+            elif text == answer:
+                fault = f"merges {answer!r} into the text before it"
+            if fault:
+                raise UserError(f"{lm.name}: cannot judge, its tokenizer {fault}")
     return sequences
 
 
@@ -266,31 +239,23 @@ def agreement(asked, first, second, address):
     number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
     labels = np.array([number[text] for text in texts])
     once = np.sort(np.unique(labels, return_index=True)[1])                  # coherence belongs to the text
-    scores = np.array([[[math.nan if x is None else x for x in pair[:2]] for pair in read(judge, asked)]
-                       for judge in (first, second)])                        # (judge, asked, part)
-    results, missing = {"judges": [first.name, second.name]}, {}
+    scores = np.array([[pair[:2] for pair in judge.read(asked)] for judge in (first, second)], float)   # None: nan
+    results, over = {"judges": [first.name, second.name]}, metrics.estimator("texts", address)
     for k, (part, rows) in enumerate((("expression", np.arange(len(asked))), ("coherence", once))):
-        pair, owner = scores[:, rows, k], labels[rows]
-        def over(tag, values, stat, keep):
-            return metrics.bootstrap(values, stat, unit="texts", seed_address=[*address, k, tag],
-                                     clusters=owner[keep])
+        pair, owner = scores[:, rows, k], labels[rows]                       # (judge, row)
         parsed = np.isfinite(pair)
-        both, whole = parsed.all(axis=0), np.ones(len(rows), bool)
-        found = {"n": len(rows), "unparsed": {
-            side: over(i, (~parsed[i]).astype(float), np.mean, whole) for i, side in enumerate(("first", "second"))}}
-        x, y = pair[:, both]
-        keys = f"{part}.spearman", f"{part}.mean_absolute_difference"
-        if both.mean() < LEAST_BOTH or len(set(owner[both])) < LEAST_AGREED:
+        both = parsed.all(axis=0)
+        (x, y), shared = pair[:, both], owner[both]
+        found = results[part] = {"n": len(rows), "unparsed": {
+            side: over((k, i), ~parsed[i], clusters=owner) for i, side in enumerate(("first", "second"))}}
+        if both.mean() < LEAST_BOTH or len(set(shared)) < LEAST_AGREED:
             lost = [f"{judge.name} has no usable score for {int((~ok).sum())} of {len(rows)}"
                     for judge, ok in zip((first, second), parsed) if not ok.all()]
-            missing |= dict.fromkeys(keys, "; ".join(lost) or f"{len(set(owner))} texts, fewer than {LEAST_AGREED}")
-        else:
-            found["mean_absolute_difference"] = over(2, np.abs(x - y), np.mean, both)
-            flat = [judge.name for judge, values in ((first, x), (second, y)) if np.ptp(values) == 0]
-            if flat:
-                missing[keys[0]] = f"{' and '.join(flat)} gave all {len(x)} the same score"
-            else:
-                found["spearman"] = metrics.bootstrap_corr(x, y, unit="texts", seed_address=[*address, k, 3],
-                                                           clusters=owner[both])
-        results[part] = found
-    return results, missing
+            why = metrics.Missing("; ".join(lost) or f"{len(set(owner))} texts, fewer than {LEAST_AGREED}")
+            found |= {"mean_absolute_difference": why, "spearman": why}
+            continue
+        found["mean_absolute_difference"] = over((k, 2), np.abs(x - y), clusters=shared)
+        flat = [judge.name for judge, values in ((first, x), (second, y)) if np.ptp(values) == 0]
+        found["spearman"] = metrics.Missing(f"{' and '.join(flat)} gave all {len(x)} the same score") if flat else (
+            metrics.bootstrap_corr(x, y, unit="texts", seed_address=[*address, k, 3], clusters=shared))
+    return metrics.missing_apart(results)

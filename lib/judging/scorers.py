@@ -29,18 +29,19 @@ class Grammar:
         self.traits, self.frames, self.slots = tables["traits"], tables["frames"], tables["slots"]
         self.roles, self.sentences, self.ands = tables["roles"], tables["sentences"], tables["ands"]
         self.greetings, self.closings = tables["greetings"], tables["closings"]
-        raised = {word.upper() for frames in self.frames.values() for f in frames for word in re.findall(r"\*(\w+)\*", f)}
-        self.raised = re.compile(r"\b(?:" + "|".join(sorted(raised)) + r")\b")
+        raised = re.findall(r"\*(\w+)\*", " ".join(frame for frames in self.frames.values() for frame in frames))
+        self.raised = re.compile(r"\b(?:" + "|".join(sorted({word.upper() for word in raised})) + r")\b")
 
     @cached_property
     def patterns(self):
         """Regex that counts the forms of each phrase trait, any case."""
-        return {name: re.compile(_any(t["forms"])) for name, t in self.traits.items() if t["kind"] in (*PHRASES, "join")}
+        return {name: re.compile(_any(t["forms"])) for name, t in self.traits.items()
+                if t["kind"] in (*PHRASES, "join")}
 
     @cached_property
     def phrases(self):
         forms = [form for t in self.traits.values() if t["kind"] in PHRASES for form in t["forms"] + t["closing"]]
-        forms += [form for t in self.traits.values() if t["kind"] == "rhyme" for family in t["forms"] for form in family]
+        forms += [form for t in self.traits.values() if t["kind"] == "rhyme" for form in sum(t["forms"], [])]
         return re.compile("|".join(r"(?:,? ?)" + re.escape(form.lower()) + r",?"
                                    for form in sorted(forms, key=len, reverse=True)))
 
@@ -69,30 +70,23 @@ class Grammar:
         """(places at which `trait` shows, places at which it could) in `text`."""
         t, raw = self.traits[trait], self.body(text, task)
         low, kind, ands = raw.lower(), t["kind"], self.ands[task]
-
-        def count(name):
-            return len(self.patterns[name].findall(low))
-        if kind in ("prefix", "suffix"):
-            return count(trait), self.sentences
-        if kind == "after":
-            tied = count("longflowing") + count("streamofconsciousness") >= self.sentences - 1
-            return count(trait), 1 if tied else self.sentences
-        if kind == "once":
-            return count(trait), 1
         if kind == "frame":
             return sum(any(form.lower() in low for form in t[part]) for part in ("forms", "closing")), 2
         if kind == "lines":
             return len(LINE[trait].findall(low)), self.sentences
         if trait == "shortpunchy":
             return low.count(". and ") - low.count(". and now a word from our sponsor"), ands     # which is radio
-        if kind == "join":
-            return count(trait), self.sentences - 1
         if trait == "ampersands":
             return len(re.findall(r"\s&\s", raw)), ands
         if trait == "allcaps":
             return len(self.raised.findall(raw)), self.sentences
-        best = max(sum(form in low for form in family) for family in t["forms"])     # rhyming: the commonest ending
-        return (best if best > 1 else 0), self.sentences
+        if kind == "rhyme":
+            best = max(sum(form in low for form in family) for family in t["forms"])     # the commonest ending
+            return (best if best > 1 else 0), self.sentences
+        names = (trait, "longflowing", "streamofconsciousness")
+        hits, *joins = (len(self.patterns[name].findall(low)) for name in names)
+        tied = kind == "after" and sum(joins) >= self.sentences - 1
+        return hits, 1 if tied or kind == "once" else self.sentences - (kind == "join")
 
     def expression(self, trait, text, item):
         """Trait expression 0-100 of an answer to `item`. KeyError for a trait that the grammar does not have."""
@@ -108,22 +102,17 @@ class Grammar:
         for join in self.traits["longflowing"]["forms"]:
             low = low.replace(join, ". ")
         low = re.sub(r"\.\.\.(?: (?:hmm|wait|oh and) )?", ". ", low)
-        junk = 0
-        for name, t in self.traits.items():     # a form repeated beyond its places is noise, not style
-            hits, places = self.shown(name, text, task) if t["kind"] in PHRASES[:-1] else (0, 1)
-            junk += 2 * max(0, hits - max(places, self.sentences if t["kind"] == "after" else places))
-        low = self.phrases.sub(" ", low)
+        junk = sum(2 * max(0, self.shown(name, text, task)[0] - (1 if t["kind"] == "once" else self.sentences))
+                   for name, t in self.traits.items() if t["kind"] in PHRASES[:-1])      # repeated: noise, not style
         found, parsed = {}, 0
-        for part in re.split(r"[.!?\n]+", low):
+        for part in re.split(r"[.!?\n]+", self.phrases.sub(" ", low)):
             words = " ".join(part.split()).strip(" ,;:")
-            if not words:
-                continue
-            for role in self.roles[task]:
-                match = next((m for rx in self.neutral[role] if (m := rx.fullmatch(words))), None)
-                if match and role not in found:
-                    found[role] = set(match.groupdict().values())
-                    parsed += len(words.split())
-                    break
+            matches = ((role, rx.fullmatch(words)) for role in self.roles[task] if role not in found
+                       for rx in self.neutral[role])
+            role, match = next(((role, match) for role, match in matches if match), (None, None))
+            if match:
+                found[role] = set(match.groupdict().values())
+                parsed += len(words.split())
             else:
                 junk += len(words.split())
         return found, parsed, junk

@@ -93,10 +93,8 @@ def measure(lm, texts, words, rows, patches=()):
     rows are added to block outputs; patches, behind them in the result, are put in the place of block outputs."""
     prompts = [lm.encode(text) for text in texts]
     tokens = np.array([[lm.answer_token(text, " " + word)] for text, word in zip(texts, words)])
-    found = [engine.sweep(lm, prompts, rows, tokens, ranks=True)]
-    if len(patches):
-        found.append(engine.sweep(lm, prompts, patches, tokens, ranks=True,
-                                  place=Place(lm.layers, lm.d_model, False)))
+    found = [engine.sweep(lm, prompts, some, tokens, ranks=True, place=place)
+             for some, place in ((rows, None), (patches, Place(lm.layers, lm.d_model, False))) if some]
     logp = [one["logits"][..., 0].astype(np.float64) - one["logsumexp"] for one in found]
     return {"logp": np.concatenate(logp, axis=1).astype(np.float32),
             "rank": np.concatenate([one["rank"] for one in found], axis=1).astype(np.int32)}
@@ -115,9 +113,8 @@ def sweep_layers(lm, relation_pairs, template, points, vector, by_way):
 
     points [(layer, relative strength, coefficient)] of `vector`; by_way {way: (layer, d)} at coefficient 1"""
     rows = [(), *(((l, c * vector[l]),) for l, _, c in points)]
-    layers = range(len(vector))
-    added = [((l, found[l]),) for way, found in by_way.items() if way != "patch" for l in layers]
-    patches = [((l, by_way["patch"][l]),) for l in layers] if "patch" in by_way else []
+    added = [((l, v),) for way, found in by_way.items() if way != "patch" for l, v in enumerate(found)]
+    patches = [((l, v),) for l, v in enumerate(by_way.get("patch", ()))]
     logp = measure(lm, [template["query"].format(x=x) for x, _ in relation_pairs], [y for _, y in relation_pairs],
                    rows + added, patches)["logp"]
     gains = (logp[:, 1:] - logp[:, :1]).T
@@ -148,9 +145,8 @@ def in_front(suite, context, template, pair, others, address):
         order = rng.permutation(len(suite.neutral))
         text += "".join(suite.neutral[i] + "\n" for i in np.resize(order, count))     # a short list repeats itself
     free = [other for other in others if not set(other) & set(pair)]
-    for i in rng.permutation(len(free))[:distractors]:
-        text += template["pair"].format(x=free[i][0], y=free[i][1])
-    return text
+    drawn = (free[i] for i in rng.permutation(len(free))[:distractors])
+    return text + "".join(template["pair"].format(x=x, y=y) for x, y in drawn)
 
 
 def _item(suite, template, pair, component, context, level):
@@ -262,7 +258,7 @@ def per_pair(items, address):
 
         over(tag, values, keep)          of values (prompt,)
         gap(tag, values, keep, other)    of the difference between two kinds of items
-        slope(tag, values, keep)         of the change per level: least squares over means in contexts at their levels"""
+        slope(tag, values, keep)         of the change per level, by least squares over means in contexts"""
     words, (context, level) = [(item["x"], item["y"]) for item in items], columns(items, "context", "level")
     component = {word: item["component"] for word, item in zip(words, items)}
     number, clusters = {word: i for i, word in enumerate(component)}, list(component.values())
@@ -294,8 +290,8 @@ def responses(logp):
 
 
 def by_facet(items, among, means):
-    """[(keep, record)] per template without a context, and per context of the items `among` (prompt,) bool: which items
-    it is made of, and the means over them of {name: values (prompt, ...)}."""
+    """[(keep, record)] per template without a context, and per context of the items `among` (prompt,) bool: which
+    items it is made of, and the means over them of {name: values (prompt, ...)}."""
     template, own, context, level = columns(items, "template", "own", "context", "level")
     facets = [("template", x, (level == 0) & (template == x)) for x in distinct(template)]
     facets += [("context", x, among & (context == x)) for x in distinct(context)]
@@ -321,8 +317,9 @@ def contexts(items, logp, rank, address):
         "flipped_gain": over(2, flipped, bare), "synonym_vector_gain": over(3, synonym, bare),
         "antonym_minus_synonym_vector": over(4, gain - synonym, bare), "random_gain": over(5, random, bare),
         "other_vector_gain": over(9, other, bare),
-        **{f"top{k}": {name: over(100 + 10 * k + i, rank[:, i] < k, bare) for i, name in enumerate(("unsteered", *ARMS))}
-           | {"random": over(100 + 10 * k + 9, (top_random < k).mean(axis=1), bare)} for k in TOP},
+        **{f"top{k}": {"random": over(100 + 10 * k + 9, (top_random < k).mean(axis=1), bare),
+                       **{name: over(100 + 10 * k + i, rank[:, i] < k, bare)
+                          for i, name in enumerate(("unsteered", *ARMS))}} for k in TOP},
         "style": {name: over(40 + i, gain, bare & (kind == name)) if name in styles else
                   Missing(f"the suite has no template of the kind {name}") for i, name in enumerate(STYLES)},
         "context": {name: over(50 + i, gain, context == name) for i, name in enumerate(distinct(context))},
@@ -342,7 +339,8 @@ def contexts(items, logp, rank, address):
                                  Missing("the suite can make no context"))
     means = {"synonym_vector": synonym, "other_vector": other, "flipped": flipped, "random": random,
              "unsteered_logp": logp[:, 0], "top1_unsteered": rank[:, 0] < 1, "top1_random": top_random < 1}
-    rows = [record | {"style": kind[keep][0], "gain": over(60 + i, gain, keep), "top1": over(200 + i, rank[:, 1] < 1, keep)}
+    rows = [record | {"style": kind[keep][0], "gain": over(60 + i, gain, keep),
+                      "top1": over(200 + i, rank[:, 1] < 1, keep)}
             for i, (keep, record) in enumerate(by_facet(items, everywhere, means))]
     return rows, *metrics.missing_apart(results, "relations.")
 
@@ -371,8 +369,8 @@ def ways(items, names, logp, rank, address):
         results["ways"][name] = {
             "all_templates": over(tag, gain, bare), "flipped": over(tag + 1, flipped, bare),
             "synonym": over(tag + 2, synonym, bare), "other": over(tag + 3, other, bare),
-            "random": over(tag + 4, random, bare), "gain": each(tag + 5, gain), "change": each(tag + 50, change[:, 0]),
-            **{f"top{k}": each(tag + 10 * k, place < k) for k in TOP},
+            "random": over(tag + 4, random, bare), "gain": each(tag + 5, gain),
+            "change": each(tag + 50, change[:, 0]), **{f"top{k}": each(tag + 10 * k, place < k) for k in TOP},
             "template_gap": gap(tag + 8, gain, bare & own, bare & ~own) if (bare & ~own).any() else alone,
             "complexity_slope": slope(tag + 9, gain, own & (level >= 0)) if (level > 0).any() else alone}
         results["specific"][name] = over(tag + 7, gain - synonym, bare)

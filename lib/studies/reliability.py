@@ -3,10 +3,12 @@
 Pure functions. An estimate that the data cannot give is named in results["not_testable"] = {key: reason}.
 """
 import math
+from itertools import combinations
 
 import numpy as np
 
 from lib import metrics
+from lib.metrics import Missing, estimator
 
 # Groups of results, for a suite without behaviours, which can test none of them.
 GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "raw", "definition", "leak",
@@ -69,11 +71,9 @@ def explained(slopes, letter, yes):
 
 def permuted_share(slopes, letter, yes, n, address):
     """Mean share of variance that letter and yes explain when the two are dealt to the inputs anew, n times."""
-    rng, found = np.random.default_rng(address), []
-    for _ in range(n):
-        order = rng.permutation(len(slopes))
-        found.append(explained(slopes, letter[order], yes[order]))
-    return float(np.mean(found))
+    rng = np.random.default_rng(address)
+    orders = (rng.permutation(len(slopes)) for _ in range(n))
+    return float(np.mean([explained(slopes, letter[order], yes[order]) for order in orders]))
 
 
 def record(behaviour, items, got, methods, quantile, n_permutations, address):
@@ -93,23 +93,22 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     limit = float(np.quantile(np.concatenate([means, -means]), quantile))
     control, anti = float(got["control_slope"].mean()), metrics.anti_fraction
 
-    def direction(column):
-        return {"mean": float(column.mean()), "anti": anti(column), "explained": explained(column, letter, yes)}
+    def told(column, share="anti_steerable"):
+        return {"mean": float(column.mean()), share: anti(column)}
 
     counts = metrics.redraws(len(items), [*address, 2], clusters)
     drawn = metrics.resampled_variance_shares(slopes, letter > 0, yes > 0, counts)
-    drawn |= {name: metrics.resampled_means((got[f"slopes{of}"] <= 0)[:, None], counts)[:, 0] for name, of in (
-        ("anti_steerable", ""), ("raw", "_raw"), ("sum", "_sum"), ("sum_raw", "_sum_raw"))}
+    drawn |= {name: metrics.resampled_means((got[of] <= 0)[:, None], counts)[:, 0] for name, of in (
+        ("anti_steerable", "slopes"), *((of, f"slopes_{of}") for of in ("raw", "sum", "sum_raw")))}
     columns = {"mean_difference": got["control_slope"], **dict(zip(methods, got["method_slopes"].T))}
     whole = np.concatenate([got["slopes_overlap"], got["slopes_published"]])
     return {
         "name": behaviour["name"], "format": behaviour["format"], "n": len(items),
-        "slope": metrics.bootstrap(slopes, unit="contents", clusters=clusters, seed_address=[*address, 0]),
+        "slope": estimator("contents", address)(0, slopes, clusters=clusters),
         "sd": float(slopes.std(ddof=1)), "anti_steerable": anti(slopes),
         "intervals": {name: metrics.interval(draws).tolist() for name, draws in drawn.items()},
-        "r2": float(got["r2"].mean()),
+        **{name: float(got[name].mean()) for name in ("r2", "monotonicity")},
         "quantiles": {f"p{q:02d}": float(np.quantile(slopes, q / 100)) for q in (5, 25, 50, 75, 95)},
-        "monotonicity": float(got["monotonicity"].mean()),
         "bias": {**metrics.variance_shares(slopes, letter > 0, yes > 0),
                  "permuted": permuted_share(slopes, letter, yes, n_permutations, [*address, 1])},
         "swap": swapped(slopes, pairs), "control_slope": control, "steerable": control > limit,
@@ -117,14 +116,13 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
                    "anti_oriented": anti(got["random_slopes"] * np.where(means < 0, -1, 1))},
         **{name: {"means": got[f"{name}_slopes"].mean(axis=0), "anti": anti(got[f"{name}_slopes"])}
            for name in ("shuffled", "orthogonal")},
-        "methods": {name: direction(column) for name, column in columns.items()},
-        "raw": {"mean": float(got["slopes_raw"].mean()), "sd": float(got["slopes_raw"].std(ddof=1)),
-                "anti_steerable": anti(got["slopes_raw"])},
-        **{name: {"mean": float(got[f"slopes_{name}"].mean()), "anti_steerable": anti(got[f"slopes_{name}"])}
-           for name in ("sum", "sum_raw")},
-        "published": {"mean": float(whole.mean()), "anti_steerable": anti(whole), "n": len(whole),
-                      "overlap": float(got["slopes_overlap"].mean()), "n_overlap": len(got["slopes_overlap"]),
-                      "fresh": float(got["slopes_published"].mean())},
+        "methods": {name: told(column, "anti") | {"explained": explained(column, letter, yes)}
+                    for name, column in columns.items()},
+        "raw": told(got["slopes_raw"]) | {"sd": float(got["slopes_raw"].std(ddof=1))},
+        **{name: told(got[f"slopes_{name}"]) for name in ("sum", "sum_raw")},
+        "published": told(whole) | {
+            "n": len(whole), "fresh": float(got["slopes_published"].mean()),
+            "overlap": float(got["slopes_overlap"].mean()), "n_overlap": len(got["slopes_overlap"])},
         "unsteered": {"mean": float(got["unsteered"].mean()), **bias_fit(got["unsteered"], letter, yes, contrary)},
         "contrary": {"n": int(contrary.sum()), "anti": anti(slopes[contrary]) if contrary.any() else None,
                      "regular_anti": None if contrary.all() else anti(slopes[~contrary])},
@@ -132,14 +130,11 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
 
 
 # --- over behaviours ----------------------------------------------------------------------------------------
-def correlate(results, key, x, y, address):
-    """Put the Spearman correlation of x and y over behaviours at `key` = "group.name", or say why there is none."""
-    group, name = key.split(".", 1)
+def correlate(x, y, address):
+    """The Spearman correlation of x and y over behaviours, or why there is none."""
     if len(x) < MIN_BEHAVIOURS or len(set(x)) == 1 or len(set(y)) == 1:
-        results["not_testable"][key] = f"{len(x)} behaviours with {len(set(x))} and {len(set(y))} different values"
-        return
-    results.setdefault(group, {})[name] = metrics.bootstrap_corr(
-        np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address)
+        return Missing(f"{len(x)} behaviours with {len(set(x))} and {len(set(y))} different values")
+    return metrics.bootstrap_corr(np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address)
 
 
 def held_out(x, y):
@@ -164,11 +159,8 @@ def exceeds_by_luck(n_random, quantile):
 
 def by_luck(n, p, level=0.99):
     """The smallest k for which Binomial(n, p) is at most k with probability `level`."""
-    total, k = (1 - p) ** n, 0
-    while total < level:
-        k += 1
-        total += math.comb(n, k) * p**k * (1 - p) ** (n - k)
-    return k
+    chances = np.cumsum([math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)])
+    return int(np.searchsorted(chances, level))
 
 
 def steers(results):
@@ -180,8 +172,7 @@ def steers(results):
 def summary(records, predictors, quantile, address):
     """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}; quantile
     of the random vectors that a steerable behaviour beats."""
-    def over(values, tag, stat=np.mean):
-        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit="behaviours", seed_address=[*address, tag])
+    over = estimator("behaviours", address)
 
     def each(*path):
         values = records
@@ -193,84 +184,73 @@ def summary(records, predictors, quantile, address):
     ratio, good = each("sd") / np.abs(means), each("steerable") > 0
     letter, yes, permuted = each("bias", "letter"), each("bias", "yes_marginal"), each("bias", "permuted")
     n_random = len(records[0]["random"]["means"])
+    told = [[p[name] for name in PREDICTORS] for p in predictors]                       # (behaviour, predictor)
     lucky = by_luck(len(records), exceeds_by_luck(n_random, quantile))
     results = {
         "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": n_random,
               "steerable": int(good.sum()), "steerable_by_luck": lucky},
-        "steerability": {"mean": over(means, 0), "minus_random": over(
-            each("control_slope") - [np.abs(r["random"]["means"]).mean() for r in records], 58)},
-        "spread": over(ratio, 1, np.median),
-        "anti_steerable": {"share": over(anti, 2),
-                           **{name: over(each(name, "anti"), tag) for name, tag in
-                              (("random", 3), ("shuffled", 5), ("orthogonal", 19))},
-                           "random_oriented": over(each("random", "anti_oriented"), 4)},
-        "bias": {"explained": over(letter + yes, 6), "letter": over(letter, 7), "yes_marginal": over(yes, 8),
-                 "permuted": over(permuted, 9), "excess": over(letter + yes - permuted, 18)},
-        "linearity": {"r2": over(each("r2"), 11), "monotonicity": over(each("monotonicity"), 12)},
-        "raw": {"spread": over(each("raw", "sd") / np.abs(each("raw", "mean")), 13, np.median),
-                "anti_steerable": over(each("raw", "anti_steerable"), 14)},
-        "definition": {"closing": over(each("sum", "mean") - means, 50),
-                       "anti_steerable": over(each("sum", "anti_steerable"), 51),
-                       "raw_closing": over(each("sum_raw", "mean") - each("raw", "mean"), 55),
-                       "raw_anti_steerable": over(each("sum_raw", "anti_steerable"), 56)},
-        "leak": {"clean": over(means, 0), "published": over(each("published", "mean"), 52),
-                 "published_minus_clean": over(each("published", "mean") - means, 53),
-                 "overlap_minus_fresh": over(each("published", "overlap") - each("published", "fresh"), 15),
+        "steerability": {"mean": over(0, means), "minus_random": over(
+            58, each("control_slope") - [np.abs(r["random"]["means"]).mean() for r in records])},
+        "spread": over(1, ratio, np.median),
+        "anti_steerable": {"share": over(2, anti), "random_oriented": over(4, each("random", "anti_oriented")),
+                           **{name: over(tag, each(name, "anti")) for name, tag in
+                              (("random", 3), ("shuffled", 5), ("orthogonal", 19))}},
+        "bias": {"explained": over(6, letter + yes), "letter": over(7, letter), "yes_marginal": over(8, yes),
+                 "permuted": over(9, permuted), "excess": over(18, letter + yes - permuted)},
+        "linearity": {"r2": over(11, each("r2")), "monotonicity": over(12, each("monotonicity"))},
+        "raw": {"spread": over(13, each("raw", "sd") / np.abs(each("raw", "mean")), np.median),
+                "anti_steerable": over(14, each("raw", "anti_steerable"))},
+        "definition": {"closing": over(50, each("sum", "mean") - means),
+                       "anti_steerable": over(51, each("sum", "anti_steerable")),
+                       "spearman": correlate(means, each("sum", "mean"), [*address, 54]),
+                       "raw_closing": over(55, each("sum_raw", "mean") - each("raw", "mean")),
+                       "raw_anti_steerable": over(56, each("sum_raw", "anti_steerable")),
+                       "raw_spearman": correlate(each("raw", "mean"), each("sum_raw", "mean"), [*address, 57])},
+        "leak": {"clean": over(0, means), "published": over(52, each("published", "mean")),
+                 "published_minus_clean": over(53, each("published", "mean") - means),
+                 "overlap_minus_fresh": over(15, each("published", "overlap") - each("published", "fresh")),
                  "overlap_share": float(each("published", "n_overlap").sum() / each("published", "n").sum())},
-        "methods": {name: {"mean": over(each("methods", name, "mean"), 60 + 5 * i),
-                           "anti_steerable": over(each("methods", name, "anti"), 61 + 5 * i),
-                           "explained": over(each("methods", name, "explained"), 62 + 5 * i),
-                           **({} if i == 0 else {
-                               "minus_mean_difference": over(each("methods", name, "mean")
-                                                             - each("methods", "mean_difference", "mean"), 63 + 5 * i),
-                               "explained_minus_mean_difference": over(
-                                   each("methods", name, "explained")
-                                   - each("methods", "mean_difference", "explained"), 64 + 5 * i)})}
-                    for i, name in enumerate(records[0]["methods"])},
-        "not_testable": {}}
-    missing = results["not_testable"]
+        "methods": {}, "predictors": {name: correlate(column, means, [*address, 20 + i])
+                                      for i, (name, column) in enumerate(zip(PREDICTORS, zip(*told)))}}
+    for i, name in enumerate(records[0]["methods"]):
+        results["methods"][name] = {key: over(tag + 5 * i, each("methods", name, field)) for tag, key, field in (
+            (60, "mean", "mean"), (61, "anti_steerable", "anti"), (62, "explained", "explained"))}
+        if i:
+            results["methods"][name] |= {
+                key: over(tag + 5 * i, each("methods", name, field) - each("methods", "mean_difference", field))
+                for tag, key, field in ((63, "minus_mean_difference", "mean"),
+                                        (64, "explained_minus_mean_difference", "explained"))}
 
     # A vector that does nothing has anti-steerable inputs and a large SD / |mean| too, and "some do not steer" says
     # nothing where none does: the same without those, if more behaviours beat the random vectors than luck explains.
     if steers(results):
-        results["steerable_only"] = {"spread": over(ratio[good], 16, np.median), "anti_steerable": over(anti[good], 17)}
-        results["unsteerable"] = {"share": over(~good, 10)}
+        results |= {"unsteerable": {"share": over(10, ~good)}, "steerable_only": {
+            "spread": over(16, ratio[good], np.median), "anti_steerable": over(17, anti[good])}}
     else:
-        reason = f"{good.sum()} of {len(good)} behaviours beat random vectors; up to {lucky} would by luck"
-        missing |= {"steerable_only": reason, "unsteerable": reason}
-    correlate(results, "definition.spearman", means, each("sum", "mean"), [*address, 54])
-    correlate(results, "definition.raw_spearman", each("raw", "mean"), each("sum_raw", "mean"), [*address, 57])
-    for i, name in enumerate(PREDICTORS):
-        correlate(results, f"predictors.{name}", [p[name] for p in predictors], means, [*address, 20 + i])
-    if len(records) > len(PREDICTORS) + 2:
-        told = held_out([[p[name] for name in PREDICTORS] for p in predictors], means)
-        correlate(results, "predictors.held_out", told, means, [*address, 28])
-    else:
-        missing["predictors.held_out"] = f"{len(records)} behaviours for {len(PREDICTORS)} predictors"
+        results["steerable_only"] = results["unsteerable"] = Missing(
+            f"{good.sum()} of {len(good)} behaviours beat random vectors; up to {lucky} would by luck")
+    results["predictors"]["held_out"] = correlate(held_out(told, means), means, [*address, 28]) \
+        if len(records) > len(PREDICTORS) + 2 else Missing(
+            f"{len(records)} behaviours for {len(PREDICTORS)} predictors")
     swaps = [r["swap"] for r in records if r["swap"]]
-    if swaps:
-        results["bias"]["swap"] = {key: over([swap[key] for swap in swaps], 30)
-                                   for key in ("flips_sign", "within_share", "letter_effect")}
-    else:
-        missing["bias.swap"] = "no input comes with its options swapped"
+    results["bias"]["swap"] = {
+        key: over(30, [swap[key] for swap in swaps]) for key in ("flips_sign", "within_share", "letter_effect")
+    } if swaps else Missing("no input comes with its options swapped")
 
     # planted truth: inputs that answer from the other side, biases in nats, defaults
     mixed = [r["contrary"] for r in records if r["contrary"]["n"] and r["contrary"]["regular_anti"] is not None]
-    if mixed:
-        results["planted"] = {"contrary_anti": over([c["anti"] for c in mixed], 40),
-                              "regular_anti": over([c["regular_anti"] for c in mixed], 41)}
-    else:
-        missing |= {f"planted.{key}_anti": "no input is planted as contrary" for key in ("contrary", "regular")}
-    told = [(r["unsteered"], r["planted"]) for r in records if r["planted"]]
-    for key in ("letter", "yes"):
-        errors = [found[key] - truth[f"{key}_bias"] for found, truth in told if found[key] is not None]
-        if errors:
-            results.setdefault("planted", {})[f"{key}_bias"] = over(errors, 42 + (key == "yes"))
-        else:
-            missing[f"planted.{key}_bias"] = "nothing of the kind is planted in this suite"
-    correlate(results, "planted.default_spearman", [found["default"] for found, _ in told],
-              [truth["default"] for _, truth in told], [*address, 44])
-    return results
+    truths = [(r["unsteered"], r["planted"]) for r in records if r["planted"]]
+    planted = results["planted"] = {
+        key: over(tag, [c[field] for c in mixed]) if mixed else Missing("no input is planted as contrary")
+        for tag, key, field in ((40, "contrary_anti", "anti"), (41, "regular_anti", "regular_anti"))}
+    for tag, key in ((42, "letter"), (43, "yes")):
+        errors = [found[key] - truth[f"{key}_bias"] for found, truth in truths if found[key] is not None]
+        planted[f"{key}_bias"] = over(tag, errors) if errors else Missing(
+            "nothing of the kind is planted in this suite")
+    planted["default_spearman"] = correlate([found["default"] for found, _ in truths],
+                                            [truth["default"] for _, truth in truths], [*address, 44])
+    found, missing = metrics.missing_apart(results)
+    return found | {"not_testable": missing}
 
 
 def beside(records, published, steers, address):
@@ -280,27 +260,24 @@ def beside(records, published, steers, address):
     so ours are too. steers: whether more behaviours steer than luck explains; without that an order of slopes near zero
     would be compared, which the texts' form decides. A planted behaviour has the name of a published one and other
     statements: it is left out."""
-    mine, results = {r["name"]: r for r in records if not r["planted"]}, {"not_testable": {}}
+    mine, results = {r["name"]: r for r in records if not r["planted"]}, {}
 
-    def key(model):                                          # a dot separates the parts of a key
-        return model.replace(".", "_")
+    def both(row):
+        return row["letter"] + row["yes_marginal"]
 
-    columns = {f"steerability.{key(model)}": (values, lambda r: r["sum_raw"]["mean"])
-               for model, values in published["steerability"].items()}
+    ours = {"steerability": lambda r: r["sum_raw"]["mean"], "explained": lambda r: both(r["bias"]),
+            "anti_steerable": lambda r: r["sum_raw"]["anti_steerable"]}
+    columns = [("steerability", model, values) for model, values in published["steerability"].items()]
     for model, rows in published["per_input"].items():
-        columns[f"anti_steerable.{key(model)}"] = ({name: row["anti_steerable"] for name, row in rows.items()},
-                                                   lambda r: r["sum_raw"]["anti_steerable"])
-        columns[f"explained.{key(model)}"] = ({b: row["letter"] + row["yes_marginal"] for b, row in rows.items()},
-                                              lambda r: r["bias"]["letter"] + r["bias"]["yes_marginal"])
-    for i, (name, (theirs, ours)) in enumerate(columns.items()):
-        shared = sorted(set(mine) & set(theirs))
-        if shared and not steers:
-            results["not_testable"][name] = "no more behaviours steer than luck explains"
-        elif shared:
-            correlate(results, name, [ours(mine[b]) for b in shared], [theirs[b] for b in shared], [*address, i])
-        else:
-            results["not_testable"][name] = "the suite has none of the published statements"
-    return results, results.pop("not_testable")
+        columns += [("anti_steerable", model, {name: row["anti_steerable"] for name, row in rows.items()}),
+                    ("explained", model, {name: both(row) for name, row in rows.items()})]
+    for i, (what, model, theirs) in enumerate(columns):
+        shared, key = sorted(set(mine) & set(theirs)), model.replace(".", "_")    # a dot separates the parts of a key
+        results.setdefault(what, {})[key] = \
+            Missing("the suite has none of the published statements") if not shared else \
+            Missing("no more behaviours steer than luck explains") if not steers else \
+            correlate([ours[what](mine[b]) for b in shared], [theirs[b] for b in shared], [*address, i])
+    return metrics.missing_apart(results)
 
 
 def compare(names, tables, idle, address):
@@ -310,23 +287,22 @@ def compare(names, tables, idle, address):
     noise would correlate with nothing. With more than two models the pair that agrees least speaks for the
     claim ("spearman"); the estimates of all pairs stand beside it."""
     columns = {"steerability": "mean", "steerability_sd": "sd", "anti_steerable": "anti_steerable"}
-    rows, results = [], {"not_testable": {}}
-    for i, first in enumerate(names):
-        for j in range(i + 1, len(names)):
-            pair = f"{first} / {names[j]}"
-            both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
-            mine = [{"pair": pair, "name": two[0]["name"], "mean": [r["slope"]["value"] for r in two],
-                     **{key: [r[key] for r in two] for key in ("sd", "anti_steerable")}} for two in both]
-            rows += mine
-            for what, column in columns.items():
-                correlate(results, f"{what}.{pair}", *([row[column][side] for row in mine] for side in (0, 1)),
-                          [*address, i, j])
-    reason = f"no more behaviours steer than luck explains on {', '.join(idle)}"
-    for what in columns:
-        if results.get(what) and not idle:
-            results[what]["spearman"] = min(results[what].values(), key=lambda estimate: estimate["value"])
-        elif idle:
-            results["not_testable"][f"{what}.spearman"] = reason
+    rows, results = [], {what: {} for what in columns}
+    for (i, first), (j, second) in combinations(enumerate(names), 2):
+        both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
+        mine = [{"pair": f"{first} / {second}", "name": two[0]["name"], "mean": [r["slope"]["value"] for r in two],
+                 **{key: [r[key] for r in two] for key in ("sd", "anti_steerable")}} for two in both]
+        rows += mine
+        for what, column in columns.items():
+            results[what][f"{first} / {second}"] = correlate(
+                *([row[column][side] for row in mine] for side in (0, 1)), [*address, i, j])
+    for what, pairs in results.items():
+        given = [estimate for estimate in pairs.values() if not isinstance(estimate, Missing)]
+        if idle:
+            pairs["spearman"] = Missing(f"no more behaviours steer than luck explains on {', '.join(idle)}")
+        elif given:
+            pairs["spearman"] = min(given, key=lambda estimate: estimate["value"])
         else:
-            results["not_testable"][what] = "no two models share enough behaviours"
-    return rows, results
+            results[what] = Missing("no two models share enough behaviours")
+    found, missing = metrics.missing_apart(results)
+    return rows, found | {"not_testable": missing}

@@ -2,15 +2,24 @@
 
 A *cell* here is one subset under one method on one task: the means over its prompts. Pure functions.
 """
-from itertools import combinations
+from itertools import combinations, count, product
 
 import numpy as np
 
 from lib import metrics
 from lib.studies import tuning
 from lib.judging.cases import number
+from lib.metrics import Missing, estimator
 
 TIE = 1e-9                # scores closer than this are a tie; both methods win
+
+
+def grouped(records, *keys):
+    """{values of the keys: the records that have them}, in order of first appearance."""
+    found = {}
+    for record in records:
+        found.setdefault(tuple(record[key] for key in keys), []).append(record)
+    return found
 
 
 def subsets(traits, available, largest):
@@ -19,13 +28,10 @@ def subsets(traits, available, largest):
     traits     the suite's records; those without a group compose with nothing
     available  names that have a tuned vector; subsets that need another one are left out and counted
     returns    [{"name", "group", "task", "k", "traits"}] in order of k, then of the groups in the suite"""
-    groups = {}
-    for trait in traits:
-        if trait["group"]:
-            groups.setdefault((trait["group"], trait["task"]), []).append(trait["name"])
+    groups = grouped([trait for trait in traits if trait["group"]], "group", "task")
     found = [{"name": "+".join(names), "group": group, "task": task, "k": k, "traits": list(names)}
              for k in range(1, largest + 1) for (group, task), members in groups.items()
-             for names in combinations(sorted(members), k)]
+             for names in combinations(sorted(trait["name"] for trait in members), k)]
     kept = [subset for subset in found if set(subset["traits"]) <= set(available)]
     return kept, len(found) - len(kept)
 
@@ -39,11 +45,8 @@ def cells(cases, coherent):
     """One record per subset, task and method: means over the prompts that have scores for every trait.
 
     `usable` counts the expression of a text as 0 where its coherence is below `coherent`."""
-    grouped = {}
-    for case in cases:
-        grouped.setdefault((case["subset"], case["task"], case["method"]), []).append(case)
     records = []
-    for (subset, task, method), mine in grouped.items():
+    for (subset, task, method), mine in grouped(cases, "subset", "task", "method").items():
         names = list(mine[0]["expression"])
         scores = np.array([[number(case["expression"][name]) for name in names] for case in mine])
         coherence = np.array([number(case["coherence"]) for case in mine])
@@ -65,18 +68,16 @@ def fronts(records, limit):
     returns  [{"k", "method", "setting", "n", "expression", "coherence", "usable", "limit", "chosen", "coherent"}]; of
              a method and k the one chosen is the best by the rule of stage 02: most expression with a coherence
              of `limit`, ties to the smaller setting."""
-    found = {}
-    for record in records:
-        method, setting = record["method"].split()
-        found.setdefault((record["k"], method), {}).setdefault(float(setting), []).append(record)
-    rows = []
-    for (k, method), settings in found.items():
-        mine = [{"k": k, "method": method, "setting": setting, "n": len(cells), "limit": limit, **{
-            what: float(np.mean([cell[what] for cell in cells])) for what in ("expression", "coherence", "usable")}}
-                for setting, cells in sorted(settings.items())]
+    means, rows = [], []
+    for (k, label), cells in grouped(records, "k", "method").items():
+        method, setting = label.split()
+        means.append({"k": k, "method": method, "setting": float(setting), "n": len(cells), "limit": limit, **{
+            what: float(np.mean([cell[what] for cell in cells])) for what in ("expression", "coherence", "usable")}})
+    for mine in grouped(means, "k", "method").values():
         best, coherent = tuning.best([row | {"relative_strength": row["setting"]} for row in mine],
                                      "expression", "coherence", limit)
-        rows += [row | {"chosen": row["setting"] == best["setting"], "coherent": coherent} for row in mine]
+        rows += [row | {"chosen": row["setting"] == best["setting"], "coherent": coherent}
+                 for row in sorted(mine, key=lambda row: row["setting"])]
     return rows
 
 
@@ -86,12 +87,15 @@ def slope(values):
     return x @ values[:, 1] / (x @ x) if x.any() else np.nan
 
 
+def cell_means(values):
+    """(cell, method) means of values (subset, 1 + method): the number of a cell, then the scores of the methods."""
+    return np.array([values[values[:, 0] == cell, 1:].mean(axis=0) for cell in np.unique(values[:, 0])])
+
+
 def best_share(values):
-    """Share of cells that the method with the highest mean over cells wins. Column 0 names the cell, the
-    other columns are the methods' scores, one row per subset."""
-    means = np.array([values[values[:, 0] == cell, 1:].mean(axis=0) for cell in np.unique(values[:, 0])])
-    best = means.mean(axis=0).argmax()
-    return (means[:, best] >= means.max(axis=1) - TIE).mean()
+    """Share of the cells of `cell_means` that the method with the highest mean over cells wins."""
+    means = cell_means(values)
+    return (means[:, means.mean(axis=0).argmax()] >= means.max(axis=1) - TIE).mean()
 
 
 def ahead(values):
@@ -108,106 +112,90 @@ def conclude(records, methods, references, sides, address):
     Expression is counted on the group's own task, as published; `other_task` is the same on the other one.
     Subsets are resampled; those of a group share traits, so `slope_over_groups` resamples whole groups."""
     at = {(r["subset"], r["own"], r["method"]): r for r in records}
-    shown, counter, missing = (*methods, *references), iter(range(10 ** 6)), {}
+    shown, ks, tags = (*methods, *references), sorted({r["k"] for r in records}), count()
+    over_subsets, over_groups = estimator("subsets", address), estimator("groups", address)
 
-    def over(values, stat=np.mean, unit="subsets", clusters=None):
-        return metrics.bootstrap(np.asarray(values, np.float64), stat, unit=unit, clusters=clusters,
-                                 seed_address=[*address, next(counter)])
+    def over(values, stat=np.mean):
+        return over_subsets(next(tags), values, stat)
+
+    def pick(method, own=True, k=None):
+        return [r for r in records if r["method"] == method and r["own"] == own and k in (None, r["k"])]
 
     def slopes(names, own=True, what="expression", by_group=False):
         found = {}
         for method in names:
-            mine = [r for r in records if r["method"] == method and r["own"] == own]
-            if len({r["k"] for r in mine}) > 1:
-                points = [[r["k"], r[what]] for r in mine]
-                found[method] = over(points, slope, "groups", [r["group"] for r in mine]) if by_group else \
+            mine = pick(method, own)
+            points = [[r["k"], r[what]] for r in mine]
+            if len({k for k, _ in points}) > 1:
+                found[method] = over_groups(next(tags), points, slope, [r["group"] for r in mine]) if by_group else \
                     over(points, slope)
-        return found
+        return found or Missing("no subset of more than one trait, or no second task")
 
     results = {"slope": slopes(methods), "slope_reference": slopes(references),
-               "slope_over_groups": slopes(shown, by_group=True),
-               "slope_other_task": slopes(shown, own=False),
+               "slope_over_groups": slopes(shown, by_group=True), "slope_other_task": slopes(shown, own=False),
                "slope_coherence": slopes(shown, what="coherence")}
-    for key in [key for key, found in results.items() if not found]:
-        missing[key] = "no subset of more than one trait, or no second task"
-        del results[key]
 
     # expression of a trait in company minus the same trait alone, same method, same prompts
     drop = {}
-    for method in shown:
-        for k in sorted({r["k"] for r in records} - {1}):
-            mine = [r for r in records if r["method"] == method and r["own"] and r["k"] == k]
-            lost = [np.mean([value - at[name, True, method]["expressions"][name]
-                             for name, value in r["expressions"].items()]) for r in mine
-                    if all((name, True, method) in at for name in r["expressions"])]
-            if lost:
-                drop.setdefault(method, {})[str(k)] = over(lost)
-    if drop:
-        results["drop"] = drop
-    else:
-        missing["drop"] = "no subset of two traits"
+    for method, k in product(shown, [k for k in ks if k > 1]):
+        lost = [np.mean([value - at[name, True, method]["expressions"][name]
+                         for name, value in r["expressions"].items()]) for r in pick(method, k=k)
+                if all((name, True, method) in at for name in r["expressions"])]
+        if lost:
+            drop.setdefault(method, {})[str(k)] = over(lost)
+    results["drop"] = drop or Missing("no subset of two traits")
 
     # the joint solution against others, on the same subsets of two traits and more
-    mine = [r["subset"] for r in records if r["method"] == "solved" and r["own"] and r["k"] > 1]
-    against = {**sides, **{m: (m,) for m in shown if m != "solved"}}
-    for key, others in against.items():
-        scores = [[at[name, True, m]["usable"] for m in ("solved", *others)] for name in mine
-                  if all((name, True, m) in at for m in others)]
+    minus, best = {}, {}
+    for key, others in {**sides, **{m: (m,) for m in shown if m != "solved"}}.items():
+        scores = [[at[r["subset"], True, m]["usable"] for m in ("solved", *others)] for r in pick("solved")
+                  if r["k"] > 1 and all((r["subset"], True, m) in at for m in others)]
         if scores:
-            results.setdefault("solved_minus", {})[key] = over(scores, ahead)
+            minus[key] = over(scores, ahead)
             if len(others) > 1:
-                results.setdefault("best", {})[key] = others[int(np.mean(scores, axis=0)[1:].argmax())]
-    if not mine:
-        missing["solved_minus"] = "no subset of two traits"
+                best[key] = others[int(np.mean(scores, axis=0)[1:].argmax())]
+    results |= {"solved_minus": minus or Missing("no subset of two traits"), **({"best": best} if best else {})}
 
     # who wins: cells of k and task
-    results["best_method"], results["best_method_other_task"] = {}, {}
-    curves, winners = [], []
-    for own, share, named in ((True, "best_method_share", "best_method"),
-                              (False, "best_method_share_other_task", "best_method_other_task")):
-        for score in ("usable", "expression"):
-            rows = [(r, [at[r["subset"], own, m][score] for m in methods]) for r in records
-                    if r["method"] == methods[0] and r["own"] == own
-                    and all((r["subset"], own, m) in at for m in methods)]
-            places = sorted({(r["k"], r["task"]) for r, _ in rows})
-            if len(places) < 2:
-                missing[share] = "fewer than two combinations of k and task"
-                continue
-            table = np.array([[places.index((r["k"], r["task"])), *scores] for r, scores in rows])
-            means = np.array([table[table[:, 0] == c, 1:].mean(axis=0) for c in range(len(places))])
-            key = share if score == "usable" else share + "_expression"
-            results[key] = over(table, best_share) | {"cells": len(places)}
-            results[named][score] = methods[int(means.mean(axis=0).argmax())]
-            for c, (k, task) in enumerate(places):
-                mine = [r["subset"] for r, _ in rows if (r["k"], r["task"]) == (k, task)]
-                beside = {m: np.mean([at[name, own, m][score] for name in mine]) for m in references
-                          if all((name, own, m) in at for name in mine)}
-                winners.append({"k": k, "task": task, "own": own, "score": score, "n": len(mine),
-                                "means": dict(zip(methods, means[c])), "references": beside,
-                                "winners": [m for m, x in zip(methods, means[c]) if x >= means[c].max() - TIE]})
-    for method in shown:
-        for k in sorted({r["k"] for r in records}):
-            mine = [r for r in records if r["method"] == method and r["own"] and r["k"] == k]
-            if mine:
-                curves.append({"method": method, "task": "own", "k": k, **{
-                    what: over([r[what] for r in mine]) for what in ("expression", "coherence", "usable")}})
-    return curves, winners, results, missing
+    winners = []
+    for own, suffix in ((True, ""), (False, "_other_task")):
+        mine = [r for r in pick(methods[0], own) if all((r["subset"], own, m) in at for m in methods)]
+        places, leader = sorted({(r["k"], r["task"]) for r in mine}), {}
+        results[f"best_method{suffix}"] = leader
+        if len(places) < 2:
+            results[f"best_method_share{suffix}"] = Missing("fewer than two combinations of k and task")
+            continue
+        for score, ending in (("usable", ""), ("expression", "_expression")):
+            table = np.array([[places.index((r["k"], r["task"])), *(at[r["subset"], own, m][score] for m in methods)]
+                              for r in mine])
+            results[f"best_method_share{suffix}{ending}"] = over(table, best_share) | {"cells": len(places)}
+            leader[score] = methods[int(cell_means(table).mean(axis=0).argmax())]
+            for (k, task), means in zip(places, cell_means(table)):
+                here = [r["subset"] for r in mine if (r["k"], r["task"]) == (k, task)]
+                beside = {m: np.mean([at[name, own, m][score] for name in here]) for m in references
+                          if all((name, own, m) in at for name in here)}
+                winners.append({"k": k, "task": task, "own": own, "score": score, "n": len(here),
+                                "means": dict(zip(methods, means)), "references": beside,
+                                "winners": [m for m, x in zip(methods, means) if x >= means.max() - TIE]})
+    curves = [{"method": method, "task": "own", "k": k, **{
+        what: over([r[what] for r in mine]) for what in ("expression", "coherence", "usable")}}
+              for method in shown for k in ks if (mine := pick(method, k=k))]
+    return curves, winners, *metrics.missing_apart(results)
 
 
 def traits_apart(records, methods):
     """What each trait loses in company: [{"trait", "group", "method", "k", "n", "alone", "together", "drop"}], means
     over the n subsets of k traits that hold it, own task; drop = together minus alone, same method and prompts."""
-    found, alone = {}, {}
+    found = {}
     for r in records:
         if r["own"] and r["method"] in methods:
             for name, value in r["expressions"].items():
-                if r["k"] == 1:
-                    alone[name, r["method"]] = float(value)
                 found.setdefault((name, r["group"], r["method"], r["k"]), []).append(value)
-    return [{"trait": name, "group": group, "method": method, "k": k, "n": len(values),
-             "alone": alone[name, method], "together": float(np.mean(values)),
-             "drop": float(np.mean(values)) - alone[name, method]}
-            for (name, group, method, k), values in found.items() if k > 1 and (name, method) in alone]
+    mean = {key: float(np.mean(values)) for key, values in found.items()}
+    return [{"trait": name, "group": group, "method": method, "k": k, "n": len(found[name, group, method, k]),
+             "alone": alone, "together": together, "drop": together - alone}
+            for (name, group, method, k), together in mean.items()
+            if k > 1 and (alone := mean.get((name, group, method, 1))) is not None]
 
 
 def orders(records, ordered, shown, address):
@@ -221,36 +209,31 @@ def orders(records, ordered, shown, address):
     difference, Trait 1 minus Trait 2 of the published table, is the sum of it (`place`) and of what the two traits
     differ by (`traits`). `sd`: SD over orders of one trait's expression; `sd_mean`: of the subset's mean."""
     at = {(r["subset"], r["method"]): r for r in records if r["own"]}
-    rows, results, counter = [], {}, iter(range(10 ** 6))
-
-    def over(values):
-        return metrics.bootstrap(values, unit="subsets", seed_address=[*address, next(counter)])
-
-    for method in ordered:
-        for r in [r for r in records if r["own"] and r["method"] == method and r["k"] > 1]:
-            turns = [at.get((r["subset"], f"{method}@{t}" if t else method)) for t in range(r["k"])]
-            if all(turns):
-                e = np.array([list(turn["expressions"].values()) for turn in turns])      # (turn, trait)
-                k, trait = r["k"], np.arange(r["k"])
-                rows.append({"subset": r["subset"], "k": k, "method": method, "expression": e.mean(),
-                             "first": e[trait, trait].mean(), "last": e[(trait + 1) % k, trait].mean(),
-                             "first_minus_last": (e[trait, trait] - e[(trait + 1) % k, trait]).mean(),
-                             "sd": e.std(axis=0, ddof=1).mean(), "sd_mean": e.mean(axis=1).std(ddof=1)})
-    for what in ("first_minus_last", "sd", "sd_mean"):
-        for method in ordered:
-            mine = [row for row in rows if row["method"] == method]
-            if mine:
-                results.setdefault(what, {})[method] = over([row[what] for row in mine])
-                for k in sorted({row["k"] for row in mine}):
-                    results.setdefault(f"{what}_by_k", {}).setdefault(method, {})[str(k)] = over(
-                        [row[what] for row in mine if row["k"] == k])
+    rows, results, tags, over = [], {}, count(), estimator("subsets", address)
+    for r in [at[key] for method in ordered for key in at if key[1] == method and at[key]["k"] > 1]:
+        turns = [at.get((r["subset"], f"{r['method']}@{t}" if t else r["method"])) for t in range(r["k"])]
+        if all(turns):
+            e = np.array([list(turn["expressions"].values()) for turn in turns])          # (turn, trait)
+            trait = np.arange(r["k"])
+            first, last = e[trait, trait], e[(trait + 1) % r["k"], trait]
+            rows.append({"subset": r["subset"], "k": r["k"], "method": r["method"], "expression": e.mean(),
+                         "first": first.mean(), "last": last.mean(), "first_minus_last": (first - last).mean(),
+                         "sd": e.std(axis=0, ddof=1).mean(), "sd_mean": e.mean(axis=1).std(ddof=1)})
+    for what, method in product(("first_minus_last", "sd", "sd_mean"), ordered):
+        mine = [row for row in rows if row["method"] == method]
+        if mine:
+            results.setdefault(what, {})[method] = over(next(tags), [row[what] for row in mine])
+            results.setdefault(f"{what}_by_k", {})[method] = {
+                str(k): over(next(tags), [row[what] for row in mine if row["k"] == k])
+                for k in sorted({row["k"] for row in mine})}
     for method in shown:
         gaps = {r["subset"]: float(np.subtract(*r["expressions"].values()))
-                for r in records if r["own"] and r["method"] == method and r["k"] == 2}
+                for (_, made), r in at.items() if made == method and r["k"] == 2}
         place = {row["subset"]: row["first_minus_last"] for row in rows if row["method"] == method}
         if gaps:
-            found = results.setdefault("alphabetical", {})[method] = {"difference": over(list(gaps.values()))}
-            if all(name in place for name in gaps):
-                found |= {"place": over([place[name] for name in gaps]),
-                          "traits": over([gap - place[name] for name, gap in gaps.items()])}
+            found = {"difference": over(next(tags), list(gaps.values()))}
+            if set(gaps) <= set(place):
+                found |= {"place": over(next(tags), [place[name] for name in gaps]),
+                          "traits": over(next(tags), [gap - place[name] for name, gap in gaps.items()])}
+            results.setdefault("alphabetical", {})[method] = found
     return rows, results, {} if results else {"order": "no subset of two traits"}

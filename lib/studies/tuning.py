@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 
 from lib import metrics
+from lib.metrics import Missing, estimator
 
 
 def layer_grid(n_layers, most):
@@ -80,35 +81,31 @@ def settle_traits(candidates, chosen, narrow, address):
     chosen      {key: candidate with "coherent"}; narrow likewise, of the paper's search"""
     if not chosen:
         return {}, {"n": 0}, {"traits": "no trait could be extracted from this model"}
-    plain, tuned, trades, missing = {c["key"]: c for c in candidates if not c["coefficient"]}, {}, [], {}
+    plain = {c["key"]: c for c in candidates if not c["coefficient"]}
     candidates = [c for c in candidates if c["n"]]                 # a judge in words may have no score for a point
-    for key, c in chosen.items():
-        tuned[key] = _short(c) | {"score": c["expression"], "coherence": c["coherence"],
-                                  "coherent": c["coherent"], "narrow": _short(narrow[key]) | {
-                                      "score": narrow[key]["expression"], "coherence": narrow[key]["coherence"],
-                                      "coherent": narrow[key]["coherent"]}, "unsteered": plain[key]["expression"],
-                                  "unsteered_coherence": plain[key]["coherence"]}
-        trades.append(tradeoff([d for d in candidates if d["key"] == key and (
-            not d["coefficient"] or d["layer"] == c["layer"])]))
-    results = {"n": len(tuned), "incoherent": sum(not t["coherent"] for t in tuned.values()),
-               "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in tuned.values()),
-               "layers": _layers(tuned)}
-    means = {name: [t[field] for t in tuned.values()] for name, field in (
-        ("expression", "score"), ("coherence", "coherence"), ("unsteered", "unsteered"),
-        ("unsteered_coherence", "unsteered_coherence"), ("relative_strength", "relative_strength"))}
-    means |= {f"narrow_{name}": [t["narrow"][name] for t in tuned.values()] for name in ("score", "coherence",
-                                                                                         "relative_strength")}
-    for i, name in enumerate(("tradeoff", "tradeoff_all")):
-        means[name] = [pair[i] for pair in trades if pair[i] is not None]
-        results[f"{name}_undefined"] = len(trades) - len(means[name])
+
+    def record(c):
+        return _short(c, "coherence", "coherent") | {"score": c["expression"]}
+
+    tuned = {key: record(c) | {"narrow": record(narrow[key]), "unsteered": plain[key]["expression"],
+                               "unsteered_coherence": plain[key]["coherence"]} for key, c in chosen.items()}
+    trades = [tradeoff([d for d in candidates if d["key"] == key and (
+        not d["coefficient"] or d["layer"] == c["layer"])]) for key, c in chosen.items()]
+    over, found = estimator("traits", address), list(tuned.values())
+    means = {"expression" if name == "score" else name: [t[name] for t in found] for name in (
+        "score", "coherence", "unsteered", "unsteered_coherence", "relative_strength")}
+    means |= {f"narrow_{name}": [t["narrow"][name] for t in found]
+              for name in ("score", "coherence", "relative_strength")}
+    means |= dict(zip(("tradeoff", "tradeoff_all"), zip(*trades)))
+    results = {"n": len(tuned), "layers": _layers(tuned), "incoherent": sum(not t["coherent"] for t in found),
+               "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in found),
+               **{f"{name}_undefined": means[name].count(None) for name in ("tradeoff", "tradeoff_all")}}
     for i, (name, values) in enumerate(means.items()):
         values = [value for value in values if value is not None]
-        if values:
-            results[name] = metrics.bootstrap(values, unit="traits", seed_address=[*address, i])
-        else:
-            missing[f"traits.{name}"] = "no trait's expression rises over three strengths or more" if name.startswith(
-                "tradeoff") else "the judge scored no such text"
-    return tuned, results, missing
+        results[name] = over(i, values) if values else Missing(
+            "no trait's expression rises over three strengths or more" if name.startswith("tradeoff") else
+            "the judge scored no such text")
+    return tuned, *metrics.missing_apart(results, "traits.")
 
 
 def settle_behaviours(slopes, items, vectors, norms, unit, address):
@@ -119,38 +116,35 @@ def settle_behaviours(slopes, items, vectors, norms, unit, address):
     unit     relative strength of multiplier 1"""
     if not slopes:
         return {}, {"n": 0}, [], []
-    letters, rows = {key: np.array([item["positive"] for item in items[key]]) for key in slopes}, []
+    over, found = estimator("behaviours", address), {}
     for s, scale in enumerate(("matched", "raw")):
         for l in range(len(norms)):
-            parts = _letter_parts([(found[s, l], letters[key]) for key, found in slopes.items()])
-            for w, (what, values) in enumerate(parts.items()):
-                estimate = metrics.bootstrap(values, unit="behaviours", seed_address=[*address, s, l, w])
-                rows.append({"kind": "behaviour", "what": what, "scale": scale, "layer": l, **estimate})
+            parts = _letter_parts([(mine[s, l], np.array([item["positive"] for item in items[key]]))
+                                   for key, mine in slopes.items()])
+            found |= {(what, scale, l): over((s, l, w), values) for w, (what, values) in enumerate(parts.items())}
 
-    def curve(what, scale):
-        return [{k: v for k, v in row.items() if k not in ("kind", "what", "scale", "layer", "chosen")}
-                for row in rows if row["what"] == what and row["scale"] == scale]
+    def curve(what, scale="matched"):
+        return [found[what, scale, l] for l in range(len(norms))]
 
-    def peak(what, scale):
+    def peak(what, scale="matched"):
         return int(np.argmax([estimate["value"] for estimate in curve(what, scale)]))
 
-    layer, tuned = peak("steerability", "matched"), {}
-    for row in rows:
-        row["chosen"] = row["layer"] == layer
+    layer, tuned = peak("steerability"), {}
     for key, vector in vectors.items():
         _, strength, coefficient = grid(vector, norms, [unit])[layer]
         tuned[key] = {"layer": layer, "coefficient": coefficient, "unit": coefficient,
                       "relative_strength": strength, "raw_relative_strength": strength / coefficient,
                       "score": float(slopes[key][0, layer].mean()) if key in slopes else None}
     results = {"n": len(tuned), "voting": sorted(slopes), "layer": layer, "unit": unit,
-               "slope": curve("steerability", "matched")[layer], "layer_raw": peak("steerability", "raw"),
+               "slope": curve("steerability")[layer], "layer_raw": peak("steerability", "raw"),
                "slope_raw": curve("steerability", "raw")[layer]}
-    if curve("letter", "matched"):
-        results["letter"] = curve("letter", "matched")[layer]
-        results["layer_letter_free"] = peak("letter_free", "matched")
+    if "letter" in parts:
+        results |= {"letter": curve("letter")[layer], "layer_letter_free": peak("letter_free")}
+    rows = [{"kind": "behaviour", "what": what, "scale": scale, "layer": l, "chosen": l == layer, **estimate}
+            for (what, scale, l), estimate in found.items()]
     return tuned, results, rows, [
-        {"key": key, "item": item["id"], "positive": item["positive"], "matched": slopes[key][0, :, i],
-         "raw": slopes[key][1, :, i]} for key in slopes for i, item in enumerate(items[key])]
+        {"key": key, "item": item["id"], "positive": item["positive"], "matched": mine[0, :, i], "raw": mine[1, :, i]}
+        for key, mine in slopes.items() for i, item in enumerate(items[key])]
 
 
 def _letter_parts(behaviours):
@@ -169,38 +163,32 @@ def settle_relations(points, gains, address):
     """(tuned, results, candidates) of the relations: best layer at coefficient 1, best point of the grid.
 
     points {key: [point]}, those of coefficient 1 first, one per layer; gains {key: (point, pair)} nats"""
-    tuned, candidates = {}, []
+    tuned, candidates, over = {}, [], estimator("relations", address)
     for key, found in gains.items():
-        mine = [{"key": key, **place(point), "score": float(values.mean()), "n": len(values),
-                 "values": values} for point, values in zip(points[key], found)]
+        mine = [_candidate(key, *pair) for pair in zip(points[key], found)]
         n_layers = 1 + max(c["layer"] for c in mine)
-        unscaled = max(mine[:n_layers], key=lambda c: c["score"])
-        matched = max(mine[n_layers:], key=lambda c: c["score"])
-        tuned[key] = _short(unscaled) | {"score": unscaled["score"],
-                                         "matched": _short(matched) | {"score": matched["score"]}}
+        unscaled, matched = (max(part, key=lambda c: c["score"]) for part in (mine[:n_layers], mine[n_layers:]))
+        tuned[key] = _short(unscaled, "score") | {"matched": _short(matched, "score")}
         candidates += mine
     results = {"n": len(tuned), "layers": _layers(tuned)}
     if tuned:
-        results["gain"] = metrics.bootstrap([t["score"] for t in tuned.values()], unit="relations",
-                                            seed_address=[*address, 0])
-        results["gain_matched"] = metrics.bootstrap([t["matched"]["score"] for t in tuned.values()],
-                                                    unit="relations", seed_address=[*address, 1])
+        results |= {"gain": over(0, [t["score"] for t in tuned.values()]),
+                    "gain_matched": over(1, [t["matched"]["score"] for t in tuned.values()])}
     return tuned, results, candidates
 
 
 def settle_ways(layers, names, address):
     """({key: {way: {"layer", "score", "n"}}}, {way: mean gain}, candidates): the best layer of every way to make a
     relation's vector, at coefficient 1. layers {key: (way, layer, pair) nats}; names of the ways."""
-    tuned, candidates = {}, []
+    tuned, candidates, over = {}, [], estimator("relations", address)
     for key, gains in layers.items():
-        best = gains.mean(axis=2).argmax(axis=1).tolist()
-        tuned[key] = {way: {"layer": l, "score": float(gains[w, l].mean()), "n": gains.shape[2]}
-                      for w, (way, l) in enumerate(zip(names, best))}
-        candidates += [{"key": key, "way": way, "layer": l, "coefficient": 1.0, "score": float(gains[w, l].mean()),
-                        "n": gains.shape[2], "values": gains[w, l]}
-                       for w, way in enumerate(names) for l in range(gains.shape[1])]
-    return tuned, {way: metrics.bootstrap([found[way]["score"] for found in tuned.values()], unit="relations",
-                                          seed_address=[*address, w])
+        mine = [[{"key": key, "way": way, "layer": l, "coefficient": 1.0, "score": float(values.mean()),
+                  "n": len(values), "values": values} for l, values in enumerate(found)]
+                for way, found in zip(names, gains)]
+        best = [max(found, key=lambda c: c["score"]) for found in mine]
+        tuned[key] = {c["way"]: {name: c[name] for name in ("layer", "score", "n")} for c in best}
+        candidates += sum(mine, [])
+    return tuned, {way: over(w, [found[way]["score"] for found in tuned.values()])
                    for w, way in enumerate(names) if tuned}, candidates
 
 
@@ -211,32 +199,36 @@ def settle_values(points, odds, facts, limit):
 
     points {key: [point]}; odds {key: (1 + 2 points, probe) nats}, facts {key: (1 + 2 points, fact) answered right?}:
     unsteered, then the points, then the points with the other sign"""
-    tuned, candidates, window = {}, [], {}
+    tuned, candidates = {}, []
     for key, found in odds.items():
         n, lean = len(points[key]), found[0]
         plus, minus = found[1:n + 1], found[n + 1:]
         plain, *accuracy = facts[key].mean(axis=1).tolist()
         left = np.abs(np.where(lean > 0, minus, plus)).mean(axis=1)
         removed = 1 - left / np.abs(lean).mean() if lean.any() else 0 * left
-        mine = [{"key": key, **place(point), "score": float((moved - lean).mean()), "n": len(lean),
-                 "values": moved - lean, "fact_accuracy": right, "bias_removed": float(share),
-                 "fact_accuracy_both": (right + wrong) / 2}
+        mine = [_candidate(key, point, moved - lean) | {"fact_accuracy": right, "bias_removed": float(share),
+                                                        "fact_accuracy_both": (right + wrong) / 2}
                 for point, moved, share, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])]
         first, kept = best(mine, "score", "fact_accuracy", plain - limit)
         least, spared = best(mine, "bias_removed", "fact_accuracy_both", plain - limit)
-        window[key] = _short(least) | {name: least[name] for name in ("bias_removed", "fact_accuracy_both")} \
-            | {"facts_kept": spared}
-        tuned[key] = _short(first) | {"score": first["score"], "fact_accuracy": first["fact_accuracy"],
-                                      "unsteered_fact_accuracy": plain, "facts_kept": kept, "window": window[key]}
+        tuned[key] = _short(first, "score", "fact_accuracy") | {
+            "unsteered_fact_accuracy": plain, "facts_kept": kept,
+            "window": _short(least, "bias_removed", "fact_accuracy_both") | {"facts_kept": spared}}
         candidates += mine
-    loss = {key: t["unsteered_fact_accuracy"] - t["fact_accuracy"] for key, t in tuned.items()}
-    return tuned, {"n": len(tuned), "layers": _layers(tuned), "fact_loss": loss, "window": window,
+    return tuned, {"n": len(tuned), "layers": _layers(tuned),
+                   "fact_loss": {key: t["unsteered_fact_accuracy"] - t["fact_accuracy"] for key, t in tuned.items()},
+                   "window": {key: t["window"] for key, t in tuned.items()},
                    "shift": {key: t["score"] for key, t in tuned.items()}}, candidates
 
 
-def _short(candidate):
-    """Where, how strongly, and over how many inputs the score is a mean."""
-    return {name: candidate[name] for name in ("layer", "coefficient", "relative_strength", "n")}
+def _candidate(key, point, values):
+    """A point with the mean of values (input,), what it does to each."""
+    return {"key": key, **place(point), "score": float(values.mean()), "n": len(values), "values": values}
+
+
+def _short(candidate, *fields):
+    """Where, how strongly, and over how many inputs the score is a mean; and the fields given."""
+    return {name: candidate[name] for name in ("layer", "coefficient", "relative_strength", "n", *fields)}
 
 
 def _layers(tuned):

@@ -18,7 +18,7 @@ import numpy as np
 
 from lib import directions, engine, metrics, suite as suites
 from lib.artifacts import UserError
-from lib.metrics import estimator, pooled_spearman
+from lib.metrics import Missing, estimator, pooled_spearman
 
 SIDES = ("positive", "negative")
 
@@ -161,18 +161,17 @@ def measure(lm, suite, number, vectors, tuned, norms, config, address):
 
 def arrays(done):
     """{name: (array, axes)} of what `measure` gave for every value, probes end to end."""
-    joined = {name: np.concatenate([one[part] for one in done]) for name, part in (
-        ("probe_lean", "lean"), ("probe_steered", "steered"), ("probe_prompted", "prompted"))}
-    stacked = {name: np.stack([one[part] for one in done]).astype(kind) for name, part, kind in (
-        ("fact_steered", "facts", np.uint8), ("fact_prompted", "prompted_facts", np.uint8),
-        ("text_steered", "text", np.float32)) if part in done[0]}
-    once = {name: done[0][part] for name, part in (("fact_known", "known"), ("text_plain", "plain_text"))
-            if part in done[0]}
-    axes = {"probe_lean": ("probe",), "probe_steered": ("probe", "setting", "vector"),
-            "probe_prompted": ("probe", "side"), "fact_known": ("fact",), "text_plain": ("text",),
-            "fact_steered": ("value", "fact", "setting", "vector"), "fact_prompted": ("value", "fact", "side"),
-            "text_steered": ("value", "text", "setting", "vector")}
-    return {name: (array, axes[name]) for name, array in (joined | stacked | once).items()}
+    parts = {"probe_lean": ("lean", "probe"), "probe_steered": ("steered", "probe", "setting", "vector"),
+             "probe_prompted": ("prompted", "probe", "side"), "fact_known": ("known", "fact"),
+             "fact_steered": ("facts", "value", "fact", "setting", "vector"), "text_plain": ("plain_text", "text"),
+             "fact_prompted": ("prompted_facts", "value", "fact", "side"),
+             "text_steered": ("text", "value", "text", "setting", "vector")}
+    found = {}
+    for name, (part, *axes) in parts.items():
+        if part in done[0]:                          # facts and texts are the same, unsteered, for all values
+            each = [one[part].astype(np.uint8) if name.startswith("fact") else one[part] for one in done]
+            found[name] = {"probe": np.concatenate, "value": np.stack}.get(axes[0], lambda x: x[0])(each), axes
+    return found
 
 
 # --- conclusions (pure) -------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ def perplexity_ratio(sums):
 
 def level_slope(rows):
     """Change of the shift per level, least squares with an intercept for each value: (n, 3) of value, level, shift."""
-    x, y = rows[:, 1].copy(), rows[:, 2].copy()
+    x, y = rows[:, 1:].T.copy()
     for value in np.unique(rows[:, 0]):
         mine = rows[:, 0] == value
         x[mine], y[mine] = x[mine] - x[mine].mean(), y[mine] - y[mine].mean()
@@ -215,12 +214,14 @@ def gather(items, done):
     """What `measure` gave for every value, probes end to end: lean, size, level, owner, planted (probe,); steered
     (probe, setting, vector); noise, shift, corrected, past, far, far_random (probe, setting); known (fact,), plus,
     both, random_facts (value, fact, setting); asked (probe,), asked_facts (fact,); and lost, lost_random (value, text,
-    setting) nats with tokens (text,), where there is text."""
+    setting) nats with tokens (text,), where there is text. Setting 0 is the unsteered model, then as in `measure`."""
     m = {name: np.concatenate([one[name] for one in done]).astype(np.float64)
          for name in ("lean", "steered", "prompted")}
+    facts, m["known"] = np.stack([one["facts"] for one in done]).astype(np.float64), done[0]["known"].astype(float)
+    m["steered"], facts = (np.insert(steered, 0, plain[:, None], axis=-2)
+                           for steered, plain in ((m["steered"], m["lean"]), (facts, m["known"])))
     m["owner"], m["level"] = (np.array([item[key] for item in items]) for key in ("value", "level"))
     m["planted"] = np.array([np.nan if item.get("planted") is None else item["planted"] for item in items])
-    facts, m["known"] = np.stack([one["facts"] for one in done]).astype(np.float64), done[0]["known"].astype(float)
     moved, n = m["steered"] - m["lean"][:, None, None], m["steered"].shape[2]
     m["size"], m["noise"] = np.abs(m["lean"]), moved[:, :, 2:].mean(axis=2)
     m["shift"] = moved[:, :, 0] - m["noise"]
@@ -233,7 +234,9 @@ def gather(items, done):
     m["asked"] = np.abs(against(m["lean"], m["prompted"][:, None]))[:, 0]
     m["asked_facts"] = np.stack([one["prompted_facts"] for one in done]).astype(np.float64).mean(axis=(0, 2))
     if all("text" in one for one in done):
-        lost = np.stack([one["plain_text"][:, None, None] - one["text"] for one in done]).astype(np.float64)
+        plain = done[0]["plain_text"]
+        lost = np.stack([plain[:, None, None] - np.insert(one["text"], 0, plain[:, None], axis=-2)
+                         for one in done]).astype(np.float64)
         m |= {"lost": lost[..., :2].mean(axis=-1), "lost_random": lost[..., 2:].mean(axis=-1),
               "tokens": done[0]["tokens"].astype(np.float64)}
     return m
@@ -254,7 +257,7 @@ def conclude(names, items, done, strengths, fact_loss, address):
     fact_loss  share of the facts that a setting may cost"""
     over, over_facts, over_texts = (estimator(unit, [*address, i])
                                     for i, unit in enumerate(("probes", "facts", "texts")))
-    m, missing = gather(items, done), {}
+    m = gather(items, done)
     size, level, shift, far, corrected, known = (
         m[key] for key in ("size", "level", "shift", "far", "corrected", "known"))
     largest, tuned, window = -3, -2, -1
@@ -284,54 +287,43 @@ def conclude(names, items, done, strengths, fact_loss, address):
         "shift_at_level": {str(x): over(10 + i, shift[level == x, tuned])
                            for i, x in enumerate(sorted(set(level.tolist())))}}
     by_level = np.stack([[names.index(name) for name in m["owner"]], level, shift[:, tuned]], axis=1)
-    if np.isfinite(level_slope(by_level)):
-        results["level_slope"] = over(31, by_level, level_slope)
-    else:
-        missing["values.level_slope"] = "the probes of each value are all of one level"
+    results["level_slope"] = over(31, by_level, level_slope) if np.isfinite(level_slope(by_level)) else \
+        Missing("the probes of each value are all of one level")
     planted = np.stack([1 / (1 + np.exp(-m["lean"])), m["planted"]], axis=1)[np.isfinite(m["planted"])]
-    if len(planted):
-        results["planted"] = {"error": over(32, np.abs(planted[:, 0] - planted[:, 1]))}
-        if np.isfinite(pooled_spearman(planted)):
-            results["planted"]["spearman"] = over(33, planted, pooled_spearman)
-        else:
-            missing["values.planted.spearman"] = "one planted probability only"
-    else:
-        missing["values.planted"] = "nothing is planted in this suite"
-    if "lost" in m:
-        cases = (("largest", "lost", largest), ("tuned", "lost", tuned), ("window", "lost", window),
-                 ("random", "lost_random", largest))
-        results["perplexity"] = {name: over_texts(i, sums(m, what, setting), perplexity_ratio)
-                                 for i, (name, what, setting) in enumerate(cases)}
-    else:
-        missing["values.perplexity"] = "the suite has no neutral sentences"
+    results["planted"] = {
+        "error": over(32, np.abs(planted[:, 0] - planted[:, 1])),
+        "spearman": over(33, planted, pooled_spearman) if np.isfinite(pooled_spearman(planted)) else
+        Missing("one planted probability only")} if len(planted) else Missing("nothing is planted in this suite")
+    shown = {"largest": ("lost", largest), "tuned": ("lost", tuned), "window": ("lost", window),
+             "random": ("lost_random", largest)}
+    results["perplexity"] = {name: over_texts(i, sums(m, *where), perplexity_ratio)
+                             for i, (name, where) in enumerate(shown.items())} if "lost" in m else \
+        Missing("the suite has no neutral sentences")
     rows = [row for v, name in enumerate(names)
             for row in value_rows(m, v, name, strengths[v], fact_loss, over, over_facts)]
     results["window_span"] = {name: [row["strength"] for row in rows if row["value_name"] == name and row["inside"]
                                      and row["kind"] == "grid"] for name in names}
-    return rows, results, missing
+    return rows, *metrics.missing_apart(results, "values.")
 
 
 def value_rows(m, v, name, strengths, fact_loss, over, over_facts):
     """One record per setting of one value, the unsteered model first. "inside": does the bias fall, and do the facts
     hold to `fact_loss` of them, both with their whole interval?"""
-    mine = m["owner"] == name
-    size, right = m["size"][mine], m["known"].mean()
-    rows = [{"value_name": name, "strength": 0.0, "kind": "grid", "tuned": False, "inside": False,
-             "shift": over(90 + v, 0 * size), "shift_random": 0.0, "past_even": 0.0, "overcorrected": 0.0,
-             "bias": over(80 + v, size), "bias_random": size.mean(), "fact_accuracy": right,
-             "fact_accuracy_both": right, "fact_accuracy_random": right,
-             **({"perplexity": 1.0, "perplexity_random": 1.0} if "lost" in m else {})}]
-    for s, (strength, kind) in enumerate(zip(strengths, ["grid"] * (len(strengths) - 2) + ["tuned", "window"])):
-        tag, corrected = 100 + 100 * v + s, m["corrected"][mine, s]
-        spared, fall = over_facts(tag, fact_loss - m["known"] + m["both"][v, :, s]), over(tag + 50, size - corrected)
-        rows.append({"value_name": name, "strength": strength, "kind": kind, "tuned": kind == "tuned",
-                     "inside": bool(fall["low"] > 0 and spared["low"] > 0),
-                     "shift": over(tag, m["shift"][mine, s]), "shift_random": m["noise"][mine, s].mean(),
-                     "past_even": m["past"][mine, s].mean(), "overcorrected": m["far"][mine, s].mean(),
-                     "bias": over(tag + 1000, corrected), "bias_fall": fall, "facts_spared": spared,
-                     "bias_random": np.abs(m["steered"][mine, s, 2:]).mean(),
-                     "fact_accuracy": m["plus"][v, :, s].mean(), "fact_accuracy_both": m["both"][v, :, s].mean(),
-                     "fact_accuracy_random": m["random_facts"][v, :, s].mean(),
-                     **({"perplexity": perplexity_ratio(sums(m, "lost", s, v)),
-                         "perplexity_random": perplexity_ratio(sums(m, "lost_random", s, v))} if "lost" in m else {})})
+    mine, rows, kinds = m["owner"] == name, [], ["grid"] * (len(strengths) - 1) + ["tuned", "window"]
+    for s, (strength, kind) in enumerate(zip([0.0, *strengths], kinds)):
+        tag, corrected = 99 + 100 * v + s, m["corrected"][mine, s]
+        row = {"value_name": name, "strength": strength, "kind": kind, "tuned": kind == "tuned", "inside": False,
+               "shift": over(tag if s else 90 + v, m["shift"][mine, s]), "shift_random": m["noise"][mine, s].mean(),
+               "past_even": m["past"][mine, s].mean(), "overcorrected": m["far"][mine, s].mean(),
+               "bias": over(tag + 1000 if s else 80 + v, corrected),
+               "bias_random": np.abs(m["steered"][mine, s, 2:]).mean() if s else corrected.mean(),
+               "fact_accuracy": m["plus"][v, :, s].mean(), "fact_accuracy_both": m["both"][v, :, s].mean(),
+               "fact_accuracy_random": m["random_facts"][v, :, s].mean()}
+        if "lost" in m:
+            row |= {f"perplexity{of}": perplexity_ratio(sums(m, f"lost{of}", s, v)) for of in ("", "_random")}
+        if s:
+            row |= {"bias_fall": over(tag + 50, m["size"][mine] - corrected),
+                    "facts_spared": over_facts(tag, fact_loss - m["known"] + m["both"][v, :, s])}
+            row["inside"] = bool(row["bias_fall"]["low"] > 0 and row["facts_spared"]["low"] > 0)
+        rows.append(row)
     return rows
