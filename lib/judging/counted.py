@@ -15,23 +15,23 @@ N_REFERENCE = 24          # unsteered texts per task
 
 
 class Counted:
+    """A judge as lib.judging.judges has them, of one model and suite."""
     name = "rules"
 
     def __init__(self, lm, suite):
         self.lm, self.suite, self.known = lm, suite, {}
 
-    def scores(self, asked):
-        """[(expression or None, coherence)] of [(trait, item, text)]; see lib.judging.judges."""
+    def read(self, asked):
         texts = {(item["id"], text): item for _, item, text in asked}
-        nats = dict(zip(texts, self.nats([(item, text) for (_, text), item in texts.items()])))
-        coherent = {key: self.reference(item["task"]).score(key[1], nats[key]) for key, item in texts.items()}
+        nats = self.nats([(item, text) for (_, text), item in texts.items()])
+        coherent = {key: self.reference(item["task"]).score(key[1], n) for (key, item), n in zip(texts.items(), nats)}
         names = [trait["name"] if isinstance(trait, dict) else trait for trait, _, _ in asked]
-        return [(natural.expression(name, text) if name in natural.SCORERS else None, coherent[item["id"], text])
+        return [(natural.expression(name, text) if name in natural.SCORERS else None, coherent[item["id"], text], None)
                 for name, (_, item, text) in zip(names, asked)]
 
     def preferences(self, asked):
         """From the expression, as exact scorers do: a count knows no contradiction, so there is no negative score."""
-        return [None if shown is None else 0 if shown == 0 else 1 if shown < 50 else 2 for shown, _ in self.scores(asked)]
+        return [None if shown is None else 0 if shown == 0 else 1 if shown < 50 else 2 for shown, *_ in self.read(asked)]
 
     def nats(self, told):
         """(n,) mean nats per token of [(item, text)] behind the item's prompt, unsteered; nan without a token."""
