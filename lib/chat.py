@@ -25,6 +25,7 @@ DATE = "26 Jul 2024"
 DAY = datetime.datetime.strptime(DATE, "%d %b %Y")
 FLAGS = ("enable_thinking", "thinking")                  # Qwen 3, SmolLM 3, GLM; Granite, DeepSeek
 OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)$")
+THOUGHT = re.compile("think|thought|reasoning|channel")
 SYSTEM, USER, ANSWER = "Mark-one", "Mark-two", "Mark-three"      # no template has them, trims them or changes them
 
 
@@ -51,7 +52,7 @@ class Chat:
             "system": "role" if self.role else "in user message", "system_why": why_not,
             "default_system": default and {"text": default, "now": self.without or "kept: it cannot be taken out"},
             "thinking": "switched off by the template's flag" if flagged else
-                        "closed before the answer" if self.opening else "the template has none",
+                        "closed before the answer" if THOUGHT.search(self.opening) else "the template has none",
             "opening": self.opening, "date": DATE if other != self._try([(USER, "user")]) else None,
             "bos": self._bos(first), "before_user": first[:first.find(USER)]}
 
