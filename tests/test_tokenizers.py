@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lib import artifacts, chat, models, suite as suites
+from lib import artifacts, chat, metrics, models, suite as suites
 from lib.artifacts import ROOT, UserError
 from lib.judging import judges
 from lib.studies import propensity
@@ -84,9 +84,10 @@ def mini(tmp_path_factory):
                             "max_new_tokens": 4, "licence": "MIT", "source": "the testbed"},
              "traits.json": [trait], "tasks.json": mine, "templates.json": source.templates[:2],
              "behaviours.json": [{key: b[key] for key in b if key != "items"} for b in behaviours],
-             "values.json": {"values": source.values[:1], "facts": source.facts, "neutral": source.neutral[:12]}}
-    parts |= {b["file"]: b["items"] for b in behaviours}
-    parts |= {f"relations/{r['name']}.json": r for r in source.relations if r["name"] in ("antonym", "synonym")}
+             "values.json": {"values": [source.values[0] | {"probes": source.values[0]["probes"][:6]}],
+                             "facts": source.facts[:6], "neutral": source.neutral[:12]}}
+    parts |= {b["file"]: sum(suites._contents(b["items"])[:8], []) for b in behaviours}
+    parts |= {f"relations/{r['name']}.json": r | {"pairs": r["pairs"][:10]} for r in source.relations if r["name"] in ("antonym", "synonym")}
     for name, content in parts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         artifacts.write_json(folder / name, content)
@@ -97,6 +98,10 @@ def run(stages, folder, suite, out, patch):
     """The stages' artifacts, all run in this process at smoke size."""
     patch.setattr(judges, "load", lambda *_: Judge())
     patch.setattr(STAGES[0], "why_dropped", lambda *_: None)
+    # A vocabulary of 250,000 is slow even at width 16, and controls do not depend on it.
+    for name, few in {"N_RANDOM": 1, "N_RANDOM_WAYS": 1, "N_RANDOM_TEXT": 1, "STRENGTHS": (0.4,)}.items():
+        patch.setattr(STAGES[2], name, few)
+    patch.setitem(metrics.bootstrap.__kwdefaults__, "n_boot", 100)
     for stage in stages:
         argv = [stage.__file__, "--model", folder, "--suite", suite, "--profile", "smoke", "--out", out]
         patch.setattr(sys, "argv", [*map(str, argv)])
