@@ -96,15 +96,15 @@ def extract_trait(lm, prompts, answers, address):
     return directions.describe(states[::2] - states[1::2], states[::2], states[1::2], address)
 
 
-def extract_behaviour(lm, suite, number):
-    """Vectors of one behaviour in the five settings; at BASE also statistics, shuffled-label vectors, the other
-    methods' directions, and the vector of the published split, which is made from the first half."""
+def extract_behaviour(lm, suite, number, read_out):
+    """Vectors of one behaviour in the five settings, by `read_out` (lib.studies.propensity); at BASE also statistics,
+    shuffled-label vectors, the other methods' directions, and the vector of the published split, from the first half."""
     behaviour = suite.behaviours[number]
     items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
     vectors, found, n = [], {}, len(items)
     for setting in SETTINGS:
         used = items + tune if setting == "BASE" else items
-        prompts, letters, _ = propensity.ask(lm, suite, behaviour, used, setting)
+        prompts, letters = propensity.ask(lm, read_out, suite, behaviour, used, setting)
         states = engine.read_pairs(lm, prompts, letters[:, :1].tolist(), letters[:, 1:].tolist())
         diffs = states[:, 0] - states[:, 1]
         vectors.append(diffs[:n].mean(axis=0))
@@ -156,11 +156,16 @@ def main():
 
     # 1. model, suite, and what fixes the numbers
     at, profile = stage.open(args, __file__), args.profile
-    lm, suite = at.lm, at.suite
+    lm = at.lm
+    read_out = propensity.find(lm, at.suite)               # before any work: where does this model have its letters?
+    suite, missing = propensity.testable(at.suite, read_out)
+    if read_out and work.is_main():
+        print(f"{at.out.name.replace('_', ' ')}  {lm.name}  {propensity.told(lm, read_out)}")
     no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
     config = at.config | {
               "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
+              "read_out": read_out and read_out.config(profile),
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
               "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if way != "heads" or not no_heads]}
@@ -204,7 +209,7 @@ def main():
             return extract_relation(lm, suite, profile, number)
         if kind == "value":
             return values.extract(lm, suite.values[number], [SEED, 6, number])
-        return extract_behaviour(lm, suite, number)
+        return extract_behaviour(lm, suite, number, read_out)
 
     done = work.units(at.out, identity, ["norms-0", *(f"{kind}-{i}" for kind, i in order)], unit, "01 vectors")
     if not work.is_main():
@@ -233,7 +238,8 @@ def main():
                           "not_extractable": sorted(set(traits) - set(names["trait"]))},
                "split_half_cosine": {kind: max(row["value"] for row in layers if row["kind"] == kind)
                                      for kind in filter(names.get, names)},
-               "not_testable": ({"heads": no_heads} if no_heads else {})
+               "read_out": read_out and {"mass": read_out.mass, "masses": read_out.masses},
+               "not_testable": missing | ({"heads": no_heads} if no_heads else {})
                | ({} if lists else {"lists_right": "the suite has no relations"})}
     for i, name in enumerate(("clean", "shuffled") if lists else ()):
         results.setdefault("lists_right", {})[name] = metrics.bootstrap(

@@ -135,12 +135,12 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
     return candidates + narrow, chosen, settled(narrow)
 
 
-def sweep_behaviour(lm, suite, behaviour, vector, norms):
+def sweep_behaviour(lm, read_out, suite, behaviour, vector, norms):
     """Slopes of propensity on the tune items: {"slopes": (scale [matched, raw], layer, item)}, nats."""
     items = suites.split(behaviour["items"], "tune")
     scales = tuning.grid(vector, norms, [UNIT]) + tuning.grid(vector, norms, [1.0], "raw")
     rows = [((l, m * unit * vector[l]),) for l, _, unit in scales for m in MULTIPLIERS]
-    found = propensity.propensities(lm, suite, behaviour, items, rows)
+    found = propensity.propensities(lm, read_out, suite, behaviour, items, rows)
     found = found.reshape(len(items), len(scales) // len(vector), len(vector), len(MULTIPLIERS))
     return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, found), 0, -1)}
 
@@ -161,7 +161,8 @@ def main():
 
     # 1. model, suite, vectors, and what fixes the numbers
     at, profile = stage.open(args, __file__, AFTER), args.profile
-    (extracted,), lm, suite = at.before, at.lm, at.suite
+    (extracted,), lm, read_out = at.before, at.lm, propensity.read_out(at.before[0])
+    suite, missing = propensity.testable(at.suite, read_out)
     config = at.config | {
               "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
               "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],
@@ -194,7 +195,7 @@ def main():
 
     def unit(key):
         if key.startswith("behaviour/"):
-            return sweep_behaviour(lm, suite, concepts[key], vectors[key], chat)
+            return sweep_behaviour(lm, read_out, suite, concepts[key], vectors[key], chat)
         if key.startswith("value/"):
             return values.sweep_tuning(lm, suite, concepts[key], points[key], vectors[key])
         by_way = relations.vectors_of(vectors, made, [r["name"] for r in suite.relations], concepts[key]["name"], ways)
@@ -212,6 +213,7 @@ def main():
     results, tables = {}, {}
     traits, results["traits"], results["not_testable"] = tuning.settle_traits(
         [c for c in candidates if "search" not in c], chosen, narrow, [SEED, 1])
+    results["not_testable"] |= missing
     tuned, results["relations"], tried = tuning.settle_relations(points, part("relation/", "gains"), [SEED, 2])
     by_way, results["relations"]["ways"], each = tuning.settle_ways(part("relation/", "ways"), ways, [SEED, 4])
     tuned = {key: record | {"ways": by_way[key]} for key, record in tuned.items()}

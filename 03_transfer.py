@@ -123,7 +123,7 @@ def trait_runs(lm, suite, traits, vectors, tuned, n):
             (steered, "03 steered", FIRST_TOKEN, True), (other, "03 other start", not FIRST_TOKEN, False)]
 
 
-def measure_behaviour(lm, suite, behaviour, vectors, tuned):
+def measure_behaviour(lm, read_out, suite, behaviour, vectors, tuned):
     """Propensities of one behaviour, nats: curves (input, pair, multiplier), unsteered (input, setting).
 
     vectors (setting, layer, d) raw; tuned {"layer", "unit"}: multiplier 1 adds unit * v_BASE[layer]."""
@@ -135,7 +135,7 @@ def measure_behaviour(lm, suite, behaviour, vectors, tuned):
     steps = [m for m in MULTIPLIERS if m]
     rows = [(), *(((layer, np.float32(m) * v),) for v in unit for m in steps)]
     for s, setting in enumerate(SETTINGS):
-        found = propensity.propensities(lm, suite, behaviour, items, rows, setting)
+        found = propensity.propensities(lm, read_out, suite, behaviour, items, rows, setting)
         curves[:, :, s] = found[:, :1, None]                               # the multiplier 0 of every vector
         curves[:, :, s, np.flatnonzero(MULTIPLIERS)] = found[:, 1:].reshape(len(items), -1, len(steps))
     unsteered = curves[:, 0, :, MULTIPLIERS.index(0.0)]
@@ -148,7 +148,8 @@ def main():
 
     # 1. data: vectors, what was tuned, and an evaluation split that no stage has seen yet
     at, profile = stage.open(args, __file__, AFTER), args.profile
-    (extract, tune), lm, suite, judge = at.before, at.lm, at.suite, at.judge
+    (extract, tune), lm, judge, read_out = at.before, at.lm, at.judge, propensity.read_out(at.before[0])
+    suite, untestable = propensity.testable(at.suite, read_out)
     config = at.config | {
               "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
               "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],
@@ -159,7 +160,7 @@ def main():
               "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
               "ways": [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
-    tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, {}
+    tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, dict(untestable)
 
     # 2. traits in other tasks
     traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], N_PROMPTS[profile]
@@ -192,7 +193,7 @@ def main():
         number = {b["name"]: i for i, b in enumerate(suite.behaviours)}
         def behaviour_unit(name):
             i = number[name]
-            return measure_behaviour(lm, suite, suite.behaviours[i], made[:, i], tuned[f"behaviour/{name}"])
+            return measure_behaviour(lm, read_out, suite, suite.behaviours[i], made[:, i], tuned[f"behaviour/{name}"])
         done = work.units(out, identity, number, behaviour_unit, "03 behaviours")
         curves, unsteered = (np.concatenate([one[part] for one in done.values()])
                              for part in ("curves", "unsteered"))
@@ -212,7 +213,7 @@ def main():
                    "slopes": (slopes.astype(np.float32), ("input", "pair"))}
         missing |= gaps
     else:
-        missing["behaviours"] = "the suite has no behaviours"
+        missing.setdefault("behaviours", "the suite has no behaviours")
 
     # 4. relations in other templates and contexts, values at rising strength
     if {"relation/antonym", "relation/synonym"} <= set(tuned):

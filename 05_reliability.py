@@ -67,7 +67,7 @@ def curve(unsteered, steered):
     return np.insert(steered, MULTIPLIERS.index(0.0), unsteered, axis=1)
 
 
-def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_random):
+def measure(lm, read_out, suite, behaviour, tuned, vector, published, others, address, n_random):
     """What one behaviour does under every row, float32 nats.
 
     tuned      {"layer", "unit"}: matched strength adds unit * vector (d,), raw strength the vector itself
@@ -84,7 +84,7 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
     rows = [(), *(row for v in runs.values() for row in scaled(layer, v))]
     rows += [((layer, np.float32(m) * v),) for group in groups.values() for v in group for m in CONTROLS]
     items, (trained, tested) = suites.split(behaviour["items"], "evaluate"), suites.published_split(behaviour["items"])
-    found = propensity.propensities(lm, suite, behaviour, items, rows)
+    found = propensity.propensities(lm, read_out, suite, behaviour, items, rows)
     out, n = {}, len(STEPS)
     for i, name in enumerate(runs):
         out[name] = curve(found[:, 0], found[:, 1 + i * n:1 + (i + 1) * n])
@@ -92,10 +92,11 @@ def measure(lm, suite, behaviour, tuned, vector, published, others, address, n_r
     for name, part in zip(groups, np.split(rest, np.cumsum([len(g) for g in groups.values()])[:-1], axis=1)):
         out[name] = part
     seen = {item["id"] for item in trained}
-    overlap = propensity.propensities(lm, suite, behaviour, [item for item in tested if item["id"] in seen],
-                           [(), *scaled(layer, runs["published"])])
+    overlap = propensity.propensities(lm, read_out, suite, behaviour, [item for item in tested if item["id"] in seen],
+                                      [(), *scaled(layer, runs["published"])])
     out["overlap"] = curve(overlap[:, 0], overlap[:, 1:])
-    closed = propensity.closings(lm, suite, behaviour, items, [(), *scaled(layer, here), *scaled(layer, vector)])
+    closed = propensity.closings(lm, read_out, suite, behaviour, items,
+                                 [(), *scaled(layer, here), *scaled(layer, vector)])
     out["sum"] = out["matched"] + curve(closed[:, 0], closed[:, 1:1 + n])
     out["sum_raw"] = out["raw"] + curve(closed[:, 0], closed[:, 1 + n:])
     return {name: value.astype(np.float32) for name, value in out.items()}
@@ -106,7 +107,7 @@ def measure_one(lm, suite, number, chosen, vector, extract, n_random):
     layer, others = chosen["layer"], extract.array("shuffled_vectors")[number, :, chosen["layer"]]
     others = {"shuffled": others, "method": extract.array("method_vectors")[:, number, layer],
               "orthogonal": metrics.orthogonal_to(others, vector[layer])}
-    return measure(lm, suite, suite.behaviours[number], chosen, vector[layer],
+    return measure(lm, propensity.read_out(extract), suite, suite.behaviours[number], chosen, vector[layer],
                    extract.array("published_vectors")[number, layer], others, [SEED, 1, number], n_random)
 
 
@@ -128,7 +129,8 @@ def per_input(done):
 def one_model(args):
     # 1. data: vectors and strengths of the stages before, inputs of the suite
     at, n_random = stage.open(args, __file__, AFTER, judged=False), N_RANDOM[args.profile]
-    (extract, tune), lm, suite = at.before, at.lm, at.suite
+    (extract, tune), lm = at.before, at.lm
+    suite, missing = propensity.testable(at.suite, propensity.read_out(extract))
     at.inputs["published"] = sha256(PUBLISHED)
     config = at.config | {
               "seed": SEED, "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
@@ -136,8 +138,8 @@ def one_model(args):
               "methods": extract.config.get("methods", [])}
     if not suite.behaviours:
         if work.is_main():
-            why = dict.fromkeys(reliability.GROUPS, "the suite has no behaviours")
-            at.save(config, "the suite has no behaviours", results={"not_testable": why})
+            reason = missing.get("behaviours", "the suite has no behaviours")
+            at.save(config, reason, results={"not_testable": dict.fromkeys(reliability.GROUPS, reason)})
         return
 
     # 2. every row of every behaviour; a unit is one behaviour
@@ -174,7 +176,7 @@ def one_model(args):
     results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
     results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
                                                     reliability.steers(results), [SEED, 5])
-    results["not_testable"] |= {f"published.{key}": reason for key, reason in gaps.items()}
+    results["not_testable"] |= missing | {f"published.{key}": reason for key, reason in gaps.items()}
 
     # 4. artifacts
     def axes(key):

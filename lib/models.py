@@ -1,8 +1,6 @@
 """Models: a Hugging Face causal language model, its tokenizer, and how text becomes token ids.
 
-The tokenizer's chat template is used as it is. A model without one gets the plain template below, and a
-template without a system role gets the system text in front of the user message; `LM.identity` says which was
-done.
+Prompts are made by the tokenizer's chat template (lib.chat); `LM.identity` says what that is and how it is used.
 """
 import sys
 from dataclasses import dataclass
@@ -14,14 +12,8 @@ from transformers.utils import cached_file, logging
 
 from lib import identity
 from lib.artifacts import UserError, digest_of
+from lib.chat import Chat
 from lib.hooks import find_layers
-
-# A base model has no template. Plain labels are what such models meet in their training text; the line break
-# after the last label lets an answer begin without a leading space, as it does after most chat templates.
-PLAIN_TEMPLATE = ("{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% else %}"
-                  "User: {{ m.content }}\n{% endif %}{% endfor %}"
-                  "{% if add_generation_prompt %}Assistant:\n{% endif %}")
-DATE = "26 Jul 2024"
 
 
 @dataclass(eq=False)
@@ -37,17 +29,16 @@ class LM:
     identity: dict
     eos: tuple               # token ids that end an answer
     max_tokens: int | None   # longest sequence the position embeddings allow
+    template: Chat           # makes the text of a prompt
     branches: bool | None = None    # found by lib.engine: can many suffixes share one pass? None: not tried
 
     def chat(self, system, user):
-        """Token ids of the chat prompt, generation prompt included; `system` may be None or "".
+        """Token ids of the chat prompt, generation prompt included; `system` may be None or "": then there is none.
 
         Special tokens come from the template alone, so there is never a second BOS.
         """
-        if system and self.identity["chat_template"]["system"] == "in user message":
-            system, user = None, f"{system}\n\n{user}"
-        text = _render(self.tokenizer, system, user)
-        return self.encode(text) if self.identity["chat_template"]["kind"] == "plain" else self.tokens(text)
+        text = self.template.text(system, user)
+        return self.encode(text) if self.template.kind == "plain" else self.tokens(text)
 
     def encode(self, text):
         """Token ids of raw text, with a BOS where the tokenizer adds one and never an EOS at the end."""
@@ -73,6 +64,15 @@ class LM:
         if len(whole) <= len(head) or whole[:len(head)] != head:
             raise UserError(f"{self.name}: the tokenizer merges {answer!r} into the text before it")
         return whole[len(head)]
+
+    def continuation(self, behind, text):
+        """Token ids of `text` as it follows the text `behind`; None where the tokenizer merges the two, or where the
+        ids read otherwise: SentencePiece may write "▁(" for "("."""
+        head, whole = self.tokens(behind), self.tokens(behind + text)
+        def read(ids):
+            return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        good = len(whole) > len(head) and whole[:len(head)] == head and read(whole) == read(head) + text
+        return whole[len(head):] if good else None
 
     def letter_ids(self):
         """(id of A, id of B) as they follow "(" in "(A)" and "(B)".
@@ -132,13 +132,12 @@ def load(name_or_path, dtype="float32", device=None):
         model.to(device)
     model.eval().requires_grad_(False)
     files = identity.model_files(path if local else Path(cached_file(source, "config.json")).parent)
-    own = bool(tokenizer.chat_template)
-    if not own:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+    template = Chat(tokenizer)
     config = model.config.get_text_config(decoder=True)
+    # Any of them ends an answer: hub configs often lack the token that ends a turn.
     eos = model.generation_config.eos_token_id
-    eos = tokenizer.eos_token_id if eos is None else eos
-    eos = tuple(eos) if isinstance(eos, (list, tuple)) else () if eos is None else (eos,)
+    eos = [*(eos if isinstance(eos, (list, tuple)) else [eos]), tokenizer.eos_token_id, *template.ends]
+    eos = tuple(dict.fromkeys(i for i in eos if i is not None))
     pad = next((i for i in (tokenizer.pad_token_id, *eos) if i is not None), 0)
     # Hub generation configs carry penalties and sampling settings that would change what greedy means.
     model.generation_config = GenerationConfig(eos_token_id=list(eos) or None, pad_token_id=pad)
@@ -150,28 +149,12 @@ def load(name_or_path, dtype="float32", device=None):
         "weights": {name: digest for name, digest in files.items() if ".safetensors" in name},
         "config": {name: digest for name, digest in files.items() if name in identity.CONFIG_FILES},
         "tokenizer": digest_of({name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}),
-        "chat_template": {"sha256": digest_of(tokenizer.chat_template), "kind": "own" if own else "plain",
-                          "system": "role" if _has_system_role(tokenizer) else "in user message"},
+        "chat_template": template.identity,
         "dtype": str(dtype),
         "n_parameters": model.num_parameters(),
     }
     return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
               d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
-              identity=found, eos=eos, max_tokens=getattr(config, "max_position_embeddings", None))
+              identity=found, eos=eos, max_tokens=getattr(config, "max_position_embeddings", None),
+              template=template)
 
-
-def _render(tokenizer, system, user):
-    """The prompt text by the tokenizer's chat template, generation prompt included."""
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": user})
-    # Some templates print today's date unless they are given one; a prompt must not change from day to day.
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True,
-                                         date_string=DATE)
-
-
-def _has_system_role(tokenizer):
-    """Whether the template shows a system message: some raise on one, some drop it without a word."""
-    try:
-        return "MARK" in _render(tokenizer, "MARK", "text")
-    except Exception:     # templates raise jinja errors of several kinds; all mean the same here
-        return False

@@ -28,7 +28,8 @@ TEXTS = 0.05                     # share of a unit's texts that may differ
 # --- the units of each stage: {name: function that gives [(file, place, committed, again)]} ------------------
 def extract_units(at, one, kept):
     """Stage 01: answers and vector of a trait; vectors of a behaviour, relation or value; the residual norms."""
-    lm, suite, profile, vectors = at.lm, at.suite, at.config["profile"], kept.array("vectors")
+    lm, profile, vectors, read_out = at.lm, at.config["profile"], kept.array("vectors"), propensity.read_out(kept)
+    suite, _ = propensity.testable(at.suite, read_out)
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
     found = {"norms": lambda: [(name, "", kept.array(name), norm) for name, norm in one.residual_norms(lm, suite).items()]}
@@ -53,7 +54,7 @@ def extract_units(at, one, kept):
                                                        [lm.tokens(answers[i]["output"]) for i in good], [one.SEED, 1, number]))
 
     def behaviour(i, name):
-        again = one.extract_behaviour(lm, suite, i)
+        again = one.extract_behaviour(lm, suite, i, read_out)
         pairs = (("setting_vectors", np.s_[:, i], "settings"), ("shuffled_vectors", i, "shuffled"),
                  ("method_vectors", np.s_[:, i], "methods"), ("published_vectors", i, "published"))
         return described(f"behaviour/{name}", again) + [
@@ -79,7 +80,9 @@ def extract_units(at, one, kept):
 
 def tune_units(at, two, kept):
     """Stage 02: texts of some candidates; the sweep of a behaviour, relation or value."""
-    lm, suite, vectors, (extract, *_) = at.lm, at.suite, at.vectors(), at.before
+    lm, vectors, (extract, *_) = at.lm, at.vectors(), at.before
+    read_out = propensity.read_out(extract)
+    suite, _ = propensity.testable(at.suite, read_out)
     profile, rows = kept.config["profile"], kept.table("candidates.jsonl")
     norms = {name: extract.array(name) for name in ("residual_norm", "residual_norm_raw") if f"{name}.npy" in extract.manifest["outputs"]}
     ways = [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]
@@ -91,7 +94,7 @@ def tune_units(at, two, kept):
             "expressions", "coherences", "expression", "coherence")}, a) for c, a in zip(mine, again)]
 
     def behaviour(b, key):
-        again = two.sweep_behaviour(lm, suite, b, vectors[key], norms["residual_norm"])["slopes"]
+        again = two.sweep_behaviour(lm, read_out, suite, b, vectors[key], norms["residual_norm"])["slopes"]
         mine = [row for row in kept.table("slopes.jsonl") if row["key"] == key]
         return [("slopes.jsonl", f"{key} {scale}", np.array([row[scale] for row in mine]).T, again[s])
                 for s, scale in enumerate(("matched", "raw"))]
@@ -124,7 +127,9 @@ def tune_units(at, two, kept):
 
 def transfer_units(at, three, kept):
     """Stage 03: some texts; the propensities of a behaviour; relations; the odds, facts and texts of a value."""
-    lm, suite, vectors, (extract, tune) = at.lm, at.suite, at.vectors(), at.before
+    lm, vectors, (extract, tune) = at.lm, at.vectors(), at.before
+    read_out = propensity.read_out(extract)
+    suite, _ = propensity.testable(at.suite, read_out)
     config, tuned, found = kept.config, tune.table("tuned"), {}
     traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
     if traits:
@@ -136,7 +141,7 @@ def transfer_units(at, three, kept):
                 lm, at.judge, [job for job, _ in mine], suite.max_new_tokens, first, prefer)) for name, mine in shares(desc, both)}
 
     def behaviour(i, b):
-        again = three.measure_behaviour(lm, suite, b, extract.array("setting_vectors")[:, i], tuned[f"behaviour/{b['name']}"])
+        again = three.measure_behaviour(lm, read_out, suite, b, extract.array("setting_vectors")[:, i], tuned[f"behaviour/{b['name']}"])
         mine = where(kept.table("behaviour_items.jsonl"), "behaviour", b["name"])
         pairs = (("propensity", again["curves"]), ("propensity_unsteered", again["unsteered"]),
                  ("slopes", metrics.slopes(three.MULTIPLIERS, again["curves"]).astype(np.float32)))
@@ -180,7 +185,8 @@ def compose_units(at, four, kept):
 
 def reliability_units(at, five, kept):
     """Stage 05: all curves and slopes of a behaviour."""
-    lm, suite, (extract, tune), tuned = at.lm, at.suite, at.before, at.before[1].table("tuned")
+    lm, (extract, tune), tuned = at.lm, at.before, at.before[1].table("tuned")
+    suite, _ = propensity.testable(at.suite, propensity.read_out(extract))
     vectors, items = at.vectors(), kept.table("items.jsonl") if suite.behaviours else []
     columns = {"propensity": "matched", "propensity_raw": "raw", "propensity_sum": "sum", "propensity_sum_raw": "sum_raw"}
 

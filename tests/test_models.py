@@ -4,7 +4,7 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lib import models
+from lib import chat, models
 from lib.artifacts import UserError, sha256
 from tests import tiny
 
@@ -68,7 +68,7 @@ def test_no_template(tmp_path):
 def test_a_template_with_a_date_does_not_change_from_day_to_day(tmp_path):
     dated = "{{ date_string if date_string is defined else strftime_now('%d') }} {{ messages[-1].content }}"
     lm = tiny.load(tmp_path / "m", "llama", chat_template=dated)
-    assert text(lm, lm.chat(None, "hello")) == f"{models.DATE} hello"
+    assert text(lm, lm.chat(None, "hello")) == f"{chat.DATE} hello"
 
 
 def test_letters(lm):

@@ -15,7 +15,7 @@ import torch
 
 from lib import artifacts, directions, suite as suites
 from lib.judging import judges
-from lib.studies import relations, tuning
+from lib.studies import propensity, relations, tuning
 from tests import tiny
 
 ROOT = artifacts.ROOT
@@ -133,7 +133,7 @@ def test_halves_of_a_behaviour_are_balanced(folder, monkeypatch):
         return noise + np.stack([sign * letter + answer, -sign * letter - answer], axis=1) / 2
 
     monkeypatch.setattr(extract.engine, "read_pairs", states)
-    found = extract.extract_behaviour(lm, suite, 0)
+    found = extract.extract_behaviour(lm, suite, 0, propensity.find(lm, suite))
     assert min(found["stats"]["split_half_cosine"]) > 0.9
     np.testing.assert_allclose(found["vector"], answer, atol=0.2)
 

@@ -5,13 +5,14 @@ import importlib
 import json
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from lib import artifacts, metrics, models, suite as suites
-from lib.studies import reliability
+from lib.studies import propensity, reliability
 from tests import tiny
 
 stage = importlib.import_module("05_reliability")
@@ -87,7 +88,10 @@ def world(tmp_path_factory):
 
 
 def plant_upstream(out, suite, rng, model):
-    made = {"model": models.load(str(model)).identity, "suite": "mini", "profile": "full"}
+    lm = models.load(str(model))
+    made = {"model": lm.identity, "suite": "mini", "profile": "full"}
+    masses = {"mass": {"yes_no": 1.0}, "masses": {"bracket": {"yes_no": 1.0}}}
+    read_out = replace(propensity.candidates(lm)[0], **masses)
     vectors = rng.normal(size=(len(NAMES), LAYERS, WIDTH)).astype(np.float32)
     concepts = [
         {
@@ -105,7 +109,8 @@ def plant_upstream(out, suite, rng, model):
     first = artifacts.save(
         out / "01_extract",
         stage="01_extract",
-        config=made | {"methods": ["one way", "another"]},
+        config=made | {"methods": ["one way", "another"], "read_out": read_out.config("full")},
+        results={"read_out": masses},
         inputs=inputs,
         tables={"concepts": concepts},
         arrays={
