@@ -42,7 +42,7 @@ stage.begin(__name__, CLI)      # up to date? says so and ends, before torch is 
 
 from lib import directions, engine, metrics, suite as suites, work
 from lib.artifacts import UserError
-from lib.judging import cases
+from lib.judging import cases, judges
 from lib.studies import propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -74,10 +74,10 @@ def why_dropped(name, positive, negative):
     return "incoherent answer" if min(coherence) < COHERENT else None
 
 
-def ask(lm, suite, profile):
-    """Jobs (see lib.judging.cases) of all traits; positive and negative answer of a pair stand side by side."""
+def ask(lm, suite, profile, judge):
+    """Jobs (see lib.judging.cases) of all traits that the judge can score; positive and negative answer of a pair stand side by side."""
     n, jobs = QUESTIONS[profile], []
-    for trait in suite.traits:
+    for trait in [trait for trait in suite.traits if judges.can(judge, trait["name"])]:
         questions = suites.tasks(suite, "question", "extract", trait["name"])
         for j, pair in enumerate(trait["instructions"]):
             for i in range(n):
@@ -172,7 +172,7 @@ def main():
     identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
-    jobs = ask(lm, suite, profile)
+    jobs = ask(lm, suite, profile, at.judge)
     answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
     kept = {}
     traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}

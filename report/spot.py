@@ -33,7 +33,7 @@ def extract_units(at, one, kept):
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
     found = {"norms": lambda: [(name, "", kept.array(name), norm) for name, norm in one.residual_norms(lm, suite).items()]}
-    jobs = one.ask(lm, suite, profile)
+    jobs = one.ask(lm, suite, profile, at.judge)
     answers = kept.table("responses.jsonl") if jobs else []
 
     def described(key, again):
@@ -71,7 +71,7 @@ def extract_units(at, one, kept):
         told.append(("relations.json", name, kept.table("relations")[i]["right"], right))
         return told + ([("head_effects.npy", name, kept.array("head_effects")[i], again["effects"])] if "heads" in ways else [])
 
-    found |= {f"trait {t['name']}": lambda t=t: trait(t["name"]) for t in suite.traits}
+    found |= {f"trait {name}": lambda name=name: trait(name) for name in dict.fromkeys(job["traits"][0] for job in jobs)}
     found |= {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b["name"]) for i, b in enumerate(suite.behaviours)}
     found |= {f"relation {r['name']}": lambda i=i, r=r: relation(i, r["name"]) for i, r in enumerate(suite.relations)}
     return found | {f"value {v['name']}": lambda i=i, v=v: described(

@@ -17,8 +17,8 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from lib import engine, metrics, models, passes
-from lib.judging import cases, endpoint as api, judges
+from lib import engine, metrics, models, passes, suite as suites
+from lib.judging import cases, endpoint as api, fluency, judges
 from lib.artifacts import ROOT, UserError, read_json
 from tests import tiny
 
@@ -45,9 +45,7 @@ def test_unknown_judges_are_told_what_there_is(name):
         judges.load(name, suite())
 
 
-def test_rules_and_missing_models_are_refused_and_a_suite_without_traits_needs_no_judge(tmp_path):
-    with pytest.raises(UserError, match="suite mini has none and names 'self'"):
-        judges.load("rules", suite())
+def test_missing_models_are_refused_and_a_suite_without_traits_needs_no_judge(tmp_path):
     with pytest.raises(UserError, match="no such model folder"):
         judges.load(f"model:{tmp_path}/nowhere", suite())
     for name in (None, "self", f"model:{tmp_path}/nowhere"):
@@ -623,3 +621,27 @@ def test_agreement_says_what_it_cannot_tell():
                                                                      "expression.mean_absolute_difference"}
     few = judges.agreement(asked[:18], truth, other, [1])[1]
     assert few["coherence.spearman"] == "9 texts, fewer than 10"
+
+
+# --- counted in any English text ---------------------------------------------------------------------------------
+def test_rules_count_in_any_text_where_the_suite_has_no_grammar(tmp_path):
+    """Perplexity is the naive one, a trait that cannot be counted has no score, and broken text is less coherent."""
+    lm, mini = tiny.load(tmp_path / "m", "llama", max_position_embeddings=512), suites.load("testbed", "smoke")
+    judge = judges.load("rules", SimpleNamespace(**vars(mini) | {"grammar": {}, "judge": "self"}), lm)
+    assert judge.name == "rules" and judges.can(judge, "emojis") and not judges.can(judge, "sarcasm")
+    item = suites.tasks(mini, "question", "evaluate")[0]
+    text = "We like it 🎉. You should try it, too!"
+    prompt, answer = lm.chat(mini.system, item["prompt"]), lm.tokens(text)
+    with torch.no_grad():
+        logp = lm.model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    want = -np.mean([float(logp[len(prompt) + k - 1, token]) for k, token in enumerate(answer)])
+    assert judge.nats([(item, text), (item, "")])[0] == pytest.approx(want, abs=1e-4)
+    assert np.isnan(judge.nats([(item, text), (item, "")])[1])
+    judge.known["question"] = fluency.Reference.of([
+        f"There are {n} good ways to do this at home. First you look at the tools, and then you plan what to do with them "
+        f"in week {n}. If that does not work, ask a friend who knows more about it." for n in range(2, 14)], np.full(12, want))
+    asked = [("emojis", item, text), ("sarcasm", item, text), ("emojis", item, "the the the the the the the the the"),
+             ("emojis", item, "")]
+    found = judge.read(asked)
+    assert found[0][0] == 100 and found[1][0] is None and found[0][1] == found[1][1] > 60
+    assert found[2][:2] == (0, 0) and found[3][:2] == (0, 0) and judge.preferences(asked) == [2, None, 0, 0]

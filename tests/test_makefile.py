@@ -130,6 +130,17 @@ def test_processes_share_a_stage(project):
     assert found[-1][1][:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "01_extract.py"]
 
 
+def test_checkpoints_are_listed_or_brought(project):
+    assert calls(project, "checkpoint")[0][1] == ["-m", "data.checkpoint"]
+    assert calls(project, "checkpoint", "NAME=smollm2-135m-instruct-q4_1")[0][1][2:] == ["smollm2-135m-instruct-q4_1"]
+
+
+def test_a_name_of_the_list_is_resolved_before_it_is_run(project):
+    (project / "python").write_text(ECHO.replace('echo "${@: -1}"', 'echo "data/checkpoints/${@: -1}"'))
+    found = calls(project, "extract", "MODEL=some-name")
+    assert found[-1][1][:3] == ["01_extract.py", "--model", "data/checkpoints/some-name"]
+
+
 def test_default_python_is_an_environment_made_once():
     plan = make("-n", "-B", "test")
     assert "-m venv .venv" in plan.stdout and "requirements.txt" in plan.stdout

@@ -33,6 +33,8 @@ RUN_BY = {
     "make compare": "test_compare_passes",
     "make smoke": ".ci/run",
     "python -m report.audit trace R2": "test_trace_fits_a_screen",
+    "make checkpoint": "tests/test_makefile.py::test_checkpoints_are_listed_or_brought",
+    "make checkpoint NAME=smollm2-135m-instruct-q4_1": "tests/test_makefile.py::test_checkpoints_are_listed_or_brought, tests/test_checkpoint.py",
     "make plan MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "test_plan_of_another_model",
     "make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "tests/test_makefile.py::test_one_chain_per_model",
     'make all MODEL="meta-llama/Llama-3.1-8B-Instruct path/to/a/folder" NPROC=4 PYTHON=python3': (

@@ -14,6 +14,12 @@ from lib.judging import fluency, natural
 N_REFERENCE = 24          # unsteered texts per task
 
 
+def preferred(found):
+    """Preference from what a counting judge read: expression 0 is 0, below 50 is 1, from 50 on 2. A count of hits
+    knows no contradiction, so there is no negative score."""
+    return [None if shown is None else 0 if shown == 0 else 1 if shown < 50 else 2 for shown, *_ in found]
+
+
 class Counted:
     """A judge as lib.judging.judges has them, of one model and suite."""
     name = "rules"
@@ -21,17 +27,19 @@ class Counted:
     def __init__(self, lm, suite):
         self.lm, self.suite, self.known = lm, suite, {}
 
+    def can(self, trait):
+        return trait in natural.SCORERS
+
     def read(self, asked):
         texts = {(item["id"], text): item for _, item, text in asked}
         nats = self.nats([(item, text) for (_, text), item in texts.items()])
         coherent = {key: self.reference(item["task"]).score(key[1], n) for (key, item), n in zip(texts.items(), nats)}
         names = [trait["name"] if isinstance(trait, dict) else trait for trait, _, _ in asked]
-        return [(natural.expression(name, text) if name in natural.SCORERS else None, coherent[item["id"], text], None)
+        return [(natural.expression(name, text) if self.can(name) else None, coherent[item["id"], text], None)
                 for name, (_, item, text) in zip(names, asked)]
 
     def preferences(self, asked):
-        """From the expression, as exact scorers do: a count knows no contradiction, so there is no negative score."""
-        return [None if shown is None else 0 if shown == 0 else 1 if shown < 50 else 2 for shown, *_ in self.read(asked)]
+        return preferred(self.read(asked))
 
     def nats(self, told):
         """(n,) mean nats per token of [(item, text)] behind the item's prompt, unsteered; nan without a token."""

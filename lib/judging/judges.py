@@ -1,6 +1,7 @@
 """Judges: how strongly a text expresses a trait, and how coherent it is, both 0 to 100.
 
-    rules            exact scorers, for suites with a grammar (lib.judging.scorers)
+    rules            exact scorers: of the suite's grammar (lib.judging.scorers) if it has one, else of what can be
+                     counted in any English text (lib.judging.counted)
     self             the model under test, unsteered
     model:<id>       another local model, a folder or a Hugging Face id
     api:<model>      a chat-completions endpoint with log-probabilities; OPENAI_BASE_URL and OPENAI_API_KEY say
@@ -28,6 +29,7 @@ import numpy as np
 from lib import engine, metrics, models
 from lib.artifacts import UserError, digest_of
 from lib.judging import endpoint
+from lib.judging.counted import Counted, preferred
 from lib.judging.scorers import Grammar
 from lib.suite import judge_kind
 
@@ -88,13 +90,10 @@ def load(name, suite, lm=None):
     if name is None and not traits:
         return nobody
     kind, which = judge_kind(suite.judge if name is None else name)
-    if kind == "rules" and not suite.grammar:
-        raise UserError(f"the judge rules scores what a grammar.json describes; suite {suite.name} has none and "
-                        f"names {suite.judge!r}")
     if not traits:
         return nobody
     if kind == "rules":
-        return Rules(Grammar(suite.grammar))
+        return Rules(Grammar(suite.grammar)) if suite.grammar else Counted(lm, suite)
     if kind == "api":
         there = endpoint.find(which)
         return Words(f"api:{which}@{there.place}", traits, functools.partial(endpoint.ask, there))
@@ -104,6 +103,11 @@ def load(name, suite, lm=None):
         raise ValueError("the judge self needs the model under test")
     name = f"model:{lm.name}@{digest_of(lm.identity)[:12]}" if kind == "model" else "self"
     return Words(name, traits, functools.partial(ask_model, lm))
+
+
+def can(judge, trait):
+    """Whether a judge can score the trait of this name at all; one that counts cannot count everything."""
+    return getattr(judge, "can", lambda _: True)(trait)
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,7 @@ class Rules:
         return found
 
     def preferences(self, asked):
-        """From the expression: 0 is 0, below 50 is 1, from 50 on 2. A count of hits knows no contradiction, so there
-        is no negative score."""
-        return [0 if shown == 0 else 1 if shown < 50 else 2 for shown, _, _ in self.read(asked)]
+        return preferred(self.read(asked))
 
 
 @dataclass(frozen=True)
