@@ -11,8 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     "lib/identity", "lib/artifacts",
     "lib/hooks lib/metrics lib/suite lib/work",
-    "lib/compose lib/directions lib/models",
-    "lib/passes", "lib/engine",
+    "lib/compose lib/directions lib/passes", "lib/engine", "lib/probe", "lib/models",
     "lib/judging", "lib/studies", "lib/stage",
     "data", "stages", "report",
 )
