@@ -11,8 +11,9 @@ Steering touches only the last `suffix` tokens of a prompt, so the key/value cac
 is the same for every row. It is computed once, and the rows follow as branches of one further pass: S copies
 of the suffix, side by side at the *same* position ids, under a mask that lets each copy see the prefix and
 itself only. This is the naive computation regrouped (tests hold it to 1e-4). Models whose attention cannot
-take such a mask (sliding windows, ALiBi, recurrent layers) get copies of the cache as rows of a batch
-instead, which is slower and gives the same numbers.
+take such a mask (ALiBi, recurrent layers) and prompts longer than a sliding window get copies of the cache as
+rows of a batch instead, which is slower and gives the same numbers. lib.probe holds every path to a plain pass
+when a model is loaded, and says which ones it takes.
 
 Prompts are lists of token ids; rows are tuples of (layer, vector), see lib.hooks. Prompts are packed by
 length, batches fit a memory budget, and an out-of-memory error halves the batch.
@@ -70,17 +71,17 @@ def read_pairs(lm, prefixes, positives, negatives):
     for i, pair in enumerate(both):
         if not all(pair):
             raise UserError(f"pair {i}: an ending is empty")
-    if not passes.can_branch(lm):
+    ends = [max(map(len, pair)) for pair in both]
+    if not passes.can_branch(lm, max(map(len, prefixes), default=0) + max(ends, default=0)):
         whole = [list(prefix) + end for prefix, pair in zip(prefixes, both) for end in pair]
         return read(lm, whole).reshape(len(both), 2, lm.n_layers, lm.d_model)
-    ends = [max(map(len, pair)) for pair in both]
     passes.lengths_of(lm, [list(prefix) + max(pair, key=len) for prefix, pair in zip(prefixes, both)])
     lengths = [len(prefix) for prefix in prefixes]
     out = np.empty((len(both), 2, lm.n_layers, lm.d_model), np.float32)
 
     def work(batch):
-        cache, seen = passes.prefill(lm, [prefixes[i] for i in batch])
         width = max(ends[i] for i in batch)
+        cache, seen = passes.prefill(lm, [prefixes[i] for i in batch], width)
         ids = passes.right_padded(lm, [end for i in batch for end in both[i]], width).view(len(batch), 2 * width)
         entries = torch.arange(len(batch)).repeat_interleave(2)
         positions = [side * width + len(end) - 1 for i in batch for side, end in enumerate(both[i])]
@@ -170,7 +171,7 @@ def after_endings(lm, prompts, endings, tokens):
     room = max(map(len, endings))
     lengths = passes.lengths_of(lm, prompts, room)
     n, e = len(prompts), len(endings)
-    if not passes.can_branch(lm):
+    if not passes.can_branch(lm, max(lengths) + room):
         found = sweep(lm, [prompt + ending for prompt in prompts for ending in endings], [()], tokens)
         return {"logits": found["logits"].reshape(n, e, len(tokens)),
                 "logsumexp": found["logsumexp"].reshape(n, e)}
@@ -179,7 +180,7 @@ def after_endings(lm, prompts, endings, tokens):
     out = {"logits": np.empty((n, e, len(tokens)), np.float32), "logsumexp": np.empty((n, e), np.float32)}
 
     def work(batch):
-        cache, seen = passes.prefill(lm, [prompts[i][:-1] for i in batch])
+        cache, seen = passes.prefill(lm, [prompts[i][:-1] for i in batch], m)
         for start in range(0, e, width):
             chunk = endings[start:start + width]
             ids = passes.right_padded(lm, [prompts[i][-1:] + ending for i in batch for ending in chunk], m)
@@ -211,8 +212,12 @@ def generate(lm, prompts, rows, max_new_tokens, first_token=True):
 
 
 @torch.inference_mode()
-def generate_ids(lm, prompts, rows, max_new_tokens, first_token=True):
-    """`generate` as lists of token ids, without the end-of-sequence token."""
+def generate_ids(lm, prompts, rows, max_new_tokens, first_token=True, watch=None):
+    """`generate` as lists of token ids, without the end-of-sequence token.
+
+    watch  None, or what lib.probe looks through: called with the token ids so far (B, T), padded on the left, and
+           the logits (B, V) that follow; returns the logits
+    """
     if len(prompts) != len(rows):
         raise UserError(f"{len(prompts)} prompts, {len(rows)} rows: expected one row per prompt")
     lengths = passes.lengths_of(lm, prompts, room=max_new_tokens)
@@ -222,7 +227,7 @@ def generate_ids(lm, prompts, rows, max_new_tokens, first_token=True):
     def work(batch):
         ids, mask = passes.left_padded(lm, [prompts[i] for i in batch])
         added = passes.stacked(lm, [rows[i] for i in batch])
-        cache = passes.new_cache(lm)
+        cache = passes.new_cache(lm, ids.shape[1] + max_new_tokens) if lm.keeps else None
         if cache is not None and ids.shape[1] > 1:
             # Rows of one prompt differ from its last token on only: the tokens before it are run once.
             both = torch.cat([ids[:, :-1], mask[:, :-1]], dim=1)      # a pad may look like a token
@@ -235,9 +240,14 @@ def generate_ids(lm, prompts, rows, max_new_tokens, first_token=True):
         thin = _Thin(lm.eos) if cache is not None else None
         while len(rest):
             left = prompt + max_new_tokens - ids.shape[1]
-            with steer(lm.layers, added, last=1, skip=skip):
+            last, acting = 1, added
+            if not lm.keeps:     # each token runs the whole sequence, in which all steered tokens are steered again
+                last, left, skip = ids.shape[1] - prompt + first_token, 1, 0
+                acting = added if last else {}
+            with steer(lm.layers, acting, last=last, skip=skip):
                 ids = lm.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=left, do_sample=False,
-                                        use_cache=True, past_key_values=cache,
+                                        use_cache=lm.keeps, past_key_values=cache,
+                                        logits_processor=[watch] if watch else None,
                                         stopping_criteria=[thin] if thin else None)
             new = ids[:, prompt:].cpu()
             ended = torch.isin(new, torch.tensor(lm.eos, dtype=new.dtype)).any(dim=1)
@@ -252,12 +262,14 @@ def generate_ids(lm, prompts, rows, max_new_tokens, first_token=True):
                 added = {layer: matrix[kept] for layer, matrix in added.items()}
                 ids, mask = ids[kept.to(ids.device)], mask[kept.to(ids.device)]
                 mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
-                cache.batch_select_indices(kept.to(ids.device))
+                if cache is not None:
+                    cache.batch_select_indices(kept.to(ids.device))
 
     # Equal prompts side by side, so that they meet in one batch.
     order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], list(prompts[i])))
     most = GENERATE_ROWS["cuda" if lm.device.type == "cuda" else "cpu"]
-    passes.each(passes.batches(lm, lengths, lambda longest: (longest, longest + max_new_tokens, 1), order, most), work)
+    passes.each(passes.batches(lm, lengths, lambda longest: (longest, longest + max_new_tokens, 1), order, most,
+                               equal=not lm.pads), work)
     return answers
 
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import cached_file, logging
 
-from lib import identity
+from lib import identity, probe
 from lib.artifacts import UserError, digest_of
 from lib.chat import Chat
 from lib.hooks import find_layers
+
+# Old checkpoints hold these beside their weights; the models compute them.
+BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias",
+           "position_ids")
 
 
 @dataclass(eq=False)
@@ -30,7 +34,12 @@ class LM:
     eos: tuple               # token ids that end an answer
     max_tokens: int | None   # longest sequence the position embeddings allow
     template: Chat           # makes the text of a prompt
-    branches: bool | None = None    # found by lib.engine: can many suffixes share one pass? None: not tried
+    # Which paths agree with a plain pass, found by lib.probe; the engine takes the others never.
+    branches: bool | None = None    # many suffixes share one pass, side by side; None: not tried
+    copies: bool = True             # a cache goes on in copies; False: every row runs the whole prompt
+    steps: bool = False             # ... by one token at a time only
+    pads: bool = True               # answers to prompts of several lengths in one batch; False: of one length only
+    keeps: bool = True              # generation keeps a cache; False: each token runs the whole sequence
 
     def chat(self, system, user):
         """Token ids of the chat prompt, generation prompt included; `system` may be None or "": then there is none.
@@ -101,8 +110,9 @@ def load(name_or_path, dtype="float32", device=None):
     dtype   "float32", "bfloat16" or "float16"
     device  None: a GPU if there is one, else the CPU; "auto": spread over all devices (transformers'
             device_map)
-    Raises UserError if the path or id does not exist, needs code of its own, or its weights are incomplete.
-    Only safetensors are read and no code of the repository is run.
+    Raises UserError in one line if the path or id does not exist, needs code of its own, is no causal language
+    model, if its weights are not those that its configuration asks for, or if it does not do what the engine takes
+    for granted (lib.probe). Only safetensors are read and no code of the repository is run.
     """
     torch_dtype = getattr(torch, str(dtype), None)
     if not (isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point):
@@ -120,18 +130,47 @@ def load(name_or_path, dtype="float32", device=None):
     if not sys.stderr.isatty():
         logging.disable_progress_bar()      # thousands of bar updates would fill a log
     try:
+        _refuse(source, AutoConfig.from_pretrained(source, trust_remote_code=False))
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch_dtype, device_map="auto" if device == "auto" else None,
-            trust_remote_code=False, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{source}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+            trust_remote_code=False, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
+        found = _assemble(source, model, tokenizer, info, dtype, device, path if local else None)
+    except UserError:
+        raise
+    except Exception as error:     # whatever a folder from elsewhere holds, it ends in one line
+        raise UserError(f"{source}: cannot be loaded: {' '.join(str(error).split())[:300] or type(error).__name__}"
+                        ) from error
+    return probe.check(found)
+
+
+def _refuse(source, config):
+    """UserError for what is known by its configuration, before gigabytes of weights are read."""
+    text = config.get_text_config(decoder=True)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(f"{source}: {config.model_type} is an encoder-decoder model, expected a causal language model")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        other = [key.removesuffix("_config") for key in ("vision_config", "audio_config") if getattr(config, key, None)]
+        raise UserError(f"{source}: {config.model_type} is " + (f"a model with {' and '.join(other)} input" if other else
+                        "no causal language model of transformers") + ", expected a causal language model for text")
+    if not getattr(text, "num_hidden_layers", None):
+        raise UserError(f"{source}: its config.json names no number of layers")
+
+
+def _assemble(source, model, tokenizer, info, dtype, device, folder):
+    """The LM of a model that has been read, not yet probed. folder: a Path, or None for a hub id."""
+    for name, found, expected in map(tuple, info["mismatched_keys"]):
+        raise UserError(f"{source}: {name} of the weights is {tuple(found)}, expected {tuple(expected)}")
     if info["missing_keys"]:     # transformers would go on with random weights in their place
         raise UserError(f"{source}: the weights lack {sorted(info['missing_keys'])[:3]}")
+    extra = sorted(key for key in info["unexpected_keys"] if not key.endswith(BUFFERS))
+    if extra:                    # a config with fewer layers, say: another model than the weights are
+        raise UserError(f"{source}: the weights hold {len(extra)} tensors that the model of its config.json has no "
+                        f"place for: {extra[:3]}")
     if device != "auto":
         model.to(device)
     model.eval().requires_grad_(False)
-    files = identity.model_files(path if local else Path(cached_file(source, "config.json")).parent)
+    files = identity.model_files(folder or Path(cached_file(source, "config.json")).parent)
     template = Chat(tokenizer)
     config = model.config.get_text_config(decoder=True)
     # Any of them ends an answer: hub configs often lack the token that ends a turn.
@@ -142,10 +181,10 @@ def load(name_or_path, dtype="float32", device=None):
     # Hub generation configs carry penalties and sampling settings that would change what greedy means.
     model.generation_config = GenerationConfig(eos_token_id=list(eos) or None, pad_token_id=pad)
     layers = find_layers(model)
-    name = path.resolve().name if local else source.replace("/", "--")
+    name = folder.resolve().name if folder else source.replace("/", "--")
     found = {
-        "id": name if local else source,
-        "revision": None if local else getattr(model.config, "_commit_hash", None),
+        "id": name if folder else source,
+        "revision": None if folder else getattr(model.config, "_commit_hash", None),
         "weights": {name: digest for name, digest in files.items() if ".safetensors" in name},
         "config": {name: digest for name, digest in files.items() if name in identity.CONFIG_FILES},
         "tokenizer": digest_of({name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}),
@@ -155,6 +194,12 @@ def load(name_or_path, dtype="float32", device=None):
     }
     return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
               d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
-              identity=found, eos=eos, max_tokens=getattr(config, "max_position_embeddings", None),
-              template=template)
+              identity=found, eos=eos, max_tokens=_most_tokens(config), template=template)
+
+
+def _most_tokens(config):
+    try:
+        return getattr(config, "max_position_embeddings", None)
+    except NotImplementedError:     # XLNet's way to say that there is no limit
+        return None
 

@@ -1,11 +1,13 @@
 """Passes: how prompts and rows become calls of a model: caches, branches of one prefix, batches that fit the memory.
 
 Rows that share a prefix are branches: copies of the suffix side by side at the *same* position ids, under a mask that
-lets each copy see the prefix and itself only (`side_by_side`). Models whose attention cannot take such a mask (sliding
-windows, ALiBi, recurrent layers) get copies of the cache as rows of a batch (`as_batch`): slower, the same numbers.
+lets each copy see the prefix and itself only (`side_by_side`). Models whose attention cannot take such a mask (ALiBi,
+recurrent layers) and prompts longer than a sliding window get copies of the cache as rows of a batch (`as_batch`):
+slower, the same numbers. lib.probe finds which of these a model takes.
 """
 import copy
 import inspect
+import math
 
 import numpy as np
 import torch
@@ -35,16 +37,17 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
         raise UserError("no rows to sweep over")
     check_rows(lm, rows, place)
     distinct, which = distinct_rows(rows, keep_zeros=place is not None)
-    fast = can_branch(lm)
+    room = window(lm) if can_branch(lm) else 0
     lengths = [len(prefix) for prefix in prefixes]
-    by_shape = {}
+    by_shape = {}        # by the prompt alone, so that a prompt takes the same path whatever stands beside it
     for i, suffix in enumerate(suffixes):
-        by_shape.setdefault((len(suffix), None if fast else lengths[i]), []).append(i)
-    for (m, _), members in sorted(by_shape.items(), key=lambda item: item[0][0]):
+        whole = lengths[i] + len(suffix)
+        by_shape.setdefault((len(suffix), None if whole <= room else lengths[i]), []).append(i)
+    for (m, same), members in sorted(by_shape.items(), key=lambda item: item[0][0]):
         width = max(1, min(len(distinct), BRANCH_TOKENS // m))     # rows per pass
         order = sorted(members, key=lambda i: -lengths[i])
 
-        def work(batch, m=m, width=width):
+        def work(batch, m=m, width=width, fast=same is None):
             before, after = [prefixes[i] for i in batch], [suffixes[i] for i in batch]
             passes = side_by_side if fast else as_batch
             for start, logits in passes(lm, before, after, distinct, width, min(keep_last, m), place):
@@ -52,7 +55,7 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
                 for out, values in zip(outs, measure(batch, logits)):
                     out[np.ix_(batch, places)] = values.cpu().numpy()[:, which[places] - start]
 
-        def need(longest, m=m, width=width):
+        def need(longest, m=m, width=width, fast=same is None):
             tokens = longest + width * m if fast else width * (longest + m)
             return tokens, longest + width * m, width * min(keep_last, m)
 
@@ -62,7 +65,7 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
 def side_by_side(lm, prefixes, suffixes, rows, width, keep_last, place=None):
     """Yields (first row, logits (B, rows, keep_last, V)): all rows as branches of one sequence."""
     m = len(suffixes[0])
-    cache, seen = prefill(lm, prefixes)
+    cache, seen = prefill(lm, prefixes, m)
     ids = torch.tensor([list(suffix) for suffix in suffixes], device=lm.device)
     for start in range(0, len(rows), width):
         chunk = rows[start:start + width]
@@ -78,32 +81,42 @@ def side_by_side(lm, prefixes, suffixes, rows, width, keep_last, place=None):
 
 def as_batch(lm, prefixes, suffixes, rows, width, keep_last, place=None):
     """The same for any model: rows as copies of the cache along the batch. The prefixes have one length, so
-    that no pad stands between a token and those before it and any notion of position is right as it is.
-    Models without a cache of keys and values run the whole prompt for each row."""
+    that no pad stands between a token and those before it and any notion of position is right as it is. A cache
+    may hold states of recurrent layers as well as keys and values, and some of these go on by one token at a time
+    only (lm.steps). Without a cache (lm.copies) every row runs the whole prompt."""
     m = len(suffixes[0])
-    cache, _ = prefill(lm, prefixes)
+    cache, name = (DynamicCache(config=lm.model.config) if lm.copies else None), cache_name(lm)
     whole = [list(prefix) + list(suffix) for prefix, suffix in zip(prefixes, suffixes)]
     ids = torch.tensor(whole, device=lm.device)
+    if cache is not None and ids.shape[1] > m:
+        right_padded_pass(lm, ids[:, :-m], use_cache=True, **{name: cache})
     for start in range(0, len(rows), width):
         chunk = rows[start:start + width]
         n = len(chunk)
         repeated = ids.repeat_interleave(n, 0)
-        given = {"attention_mask": torch.ones_like(repeated), "input_ids": repeated}
+        pieces, branch = [repeated], None
         if cache is not None:
-            branch = copy.deepcopy(cache)
-            branch.batch_repeat_interleave(n)
-            given |= {"input_ids": repeated[:, -m:], "past_key_values": branch}
-        added = {layer: matrix.repeat(len(ids), 1) for layer, matrix in stacked(lm, chunk, place).items()}
+            pieces, branch = repeated[:, -m:].split(1 if lm.steps else m, dim=1), copy.deepcopy(cache)
+            branch.reorder_cache(torch.arange(len(ids), device=lm.device).repeat_interleave(n))
+        added, seen, logits = stacked(lm, chunk, place), repeated.shape[1] - sum(p.shape[1] for p in pieces), []
+        added = {layer: matrix.repeat(len(ids), 1) for layer, matrix in added.items()}
         with acting(lm, added, place, last=m):
-            logits = lm.model(use_cache=cache is not None, **given).logits[:, -keep_last:]
+            for piece in pieces:
+                seen += piece.shape[1]
+                given = {} if cache is None else {name: branch}
+                if name != "cache_params":         # models without attention have no use for a mask
+                    given["attention_mask"] = torch.ones_like(repeated[:, :seen])
+                logits.append(lm.model(input_ids=piece, use_cache=cache is not None, **given).logits)
+        logits = torch.cat(logits, dim=1)[:, -keep_last:]
         yield start, logits.float().view(len(ids), n, keep_last, -1)
 
 
-def prefill(lm, prefixes):
-    """(cache or None, (B,) lengths) of prefixes padded on the right; `branched` hides these pads."""
-    cache = new_cache(lm)
+def prefill(lm, prefixes, room):
+    """(cache, (B,) lengths) of prefixes padded on the right; `branched` hides these pads. `room`: how many tokens
+    of one branch will follow."""
     seen = torch.tensor([len(prefix) for prefix in prefixes], device=lm.device)
-    if cache is not None and seen.max() > 0:
+    cache = new_cache(lm, int(seen.max()) + room)
+    if seen.max() > 0:
         right_padded_pass(lm, right_padded(lm, prefixes), past_key_values=cache, use_cache=True)
     return cache, seen
 
@@ -137,13 +150,28 @@ class Growing(DynamicLayer):
         return self.keys, self.values
 
 
-def new_cache(lm):
-    """An empty cache, or None for a model with layers that keep something else than keys and values."""
+def new_cache(lm, longest=math.inf):
+    """An empty cache for sequences of `longest` tokens at most, or None for a model with layers that keep something
+    else than keys and values, or that does not take a cache."""
     cache = DynamicCache(config=lm.model.config)
-    if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
+    kinds = {type(layer) for layer in cache.layers}
+    if not (lm.copies and kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and cache_name(lm) == "past_key_values"):
         return None
-    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    full = longest <= window(lm)         # then a layer with a window keeps what one without it keeps
+    cache.layers = [Growing() if full or type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def cache_name(lm):
+    """What the model calls its cache, or None."""
+    takes = inspect.signature(lm.model.forward).parameters
+    return next((name for name in ("past_key_values", "cache_params") if name in takes), None)
+
+
+def window(lm):
+    """How many tokens every attention layer sees in full: the smallest sliding window or chunk, or infinity."""
+    layers = DynamicCache(config=lm.model.config).layers
+    return min((layer.sliding_window for layer in layers if hasattr(layer, "sliding_window")), default=math.inf)
 
 
 def branched(lm, seen, n, m):
@@ -160,37 +188,20 @@ def branched(lm, seen, n, m):
     return {"attention_mask": mask, "position_ids": positions.clamp(max=(lm.max_tokens or 2**31) - 1)}
 
 
-def can_branch(lm):
-    """Whether the model takes branches of one sequence; found out once per model.
-
-    Excluded by declaration: layers that do not keep plain keys and values of all tokens (sliding, chunked,
-    recurrent), and position schemes that go by index and not by position ids. Anything left is tried on a
-    small example.
-    """
-    if lm.branches is None:
-        config = lm.model.config.get_text_config(decoder=True)
-        takes = inspect.signature(lm.model.forward).parameters
-        plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=lm.model.config).layers)
-        lm.branches = (plain and {"position_ids", "logits_to_keep"} <= set(takes)
-                       and config._attn_implementation in ("sdpa", "eager")
-                       and not any(getattr(config, key, None) for key in ("alibi", "attention_layers"))
-                       and branches_agree(lm))
-    return lm.branches
+def can_branch(lm, longest=0):
+    """Whether the model takes branches of sequences of `longest` tokens. Within a sliding window attention is full
+    attention; beyond it the keys of the branches would push those of the prefix out."""
+    return bool(lm.branches) and longest <= window(lm)
 
 
-def branches_agree(lm):
-    """Both ways on two short prefixes of random token ids: equal up to rounding?"""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(lm.model.get_input_embeddings().num_embeddings, size=(2, 7)).tolist()
-    rows = [(), ((0, rng.standard_normal(lm.d_model)),)]
-    prefixes, suffixes = [ids[0][:5], ids[1][:3]], [ids[0][5:], ids[1][3:5]]
-    try:
-        (_, fast), = side_by_side(lm, prefixes, suffixes, rows, 2, 1)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
-        return False      # the mask or the positions were refused
-    slow = torch.cat([next(as_batch(lm, [a], [b], rows, 2, 1))[1] for a, b in zip(prefixes, suffixes)])
-    rounding = {torch.float32: 1e-4, torch.float16: 2e-2}.get(lm.model.dtype, 1e-1)
-    return bool((fast - slow).abs().max() <= rounding * slow.abs().max())
+def may_branch(lm):
+    """Whether it is worth a try (lib.probe): layers that keep plain keys and values, positions that go by position
+    ids. By index go those of ALiBi and of GPT-Neo's local layers."""
+    config = lm.model.config.get_text_config(decoder=True)
+    takes = inspect.signature(lm.model.forward).parameters
+    return (new_cache(lm) is not None and {"position_ids", "logits_to_keep"} <= set(takes)
+            and config._attn_implementation in ("sdpa", "eager")
+            and not any(getattr(config, key, None) for key in ("alibi", "attention_layers")))
 
 
 def stacked(lm, rows, place=None):
@@ -230,12 +241,13 @@ def distinct_rows(rows, keep_zeros=False):
 # --- batches --------------------------------------------------------------------------------
 
 
-def batches(lm, lengths, need, order=None, most=None):
+def batches(lm, lengths, need, order=None, most=None, equal=False):
     """Batches of indices, longest first, so that the largest need of memory comes at once.
 
     need(longest)  (query tokens, key tokens, positions with logits) of one item
     order          indices by falling length; None: all of them
     most           most items per batch; None: as many as memory allows, on a CPU CPU_TOKENS query tokens
+    equal          True: only items of one length meet in a batch
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i]) if order is None else order
     on_gpu = lm.device.type == "cuda"
@@ -247,7 +259,7 @@ def batches(lm, lengths, need, order=None, most=None):
         size = budget // memory(lm, queries, keys, heads)
         limit = min(len(order), start + min(size, most or (size if on_gpu else CPU_TOKENS // queries)))
         stop = start + 1
-        while stop < limit and lengths[order[stop]] >= SPREAD * longest:
+        while stop < limit and lengths[order[stop]] >= (1 if equal else SPREAD) * longest:
             stop += 1
         batches.append(order[start:stop])
         start = stop

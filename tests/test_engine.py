@@ -13,8 +13,9 @@ from tests import tiny
 VOCAB, D = 320, 32
 KINDS = {"llama": {}, "llama-eager": {"attn_implementation": "eager"}, "qwen2": {"tie_word_embeddings": True},
          "gpt2": {}, "gptj": {},          # blocks of gptj and bloom give tuples
-         "mistral": {}, "bloom": {},      # sliding window of 12 and ALiBi: copies of the cache
-         "lfm2": {}}                      # convolutions with a state: no cache to share
+         "mistral": {}, "gemma3": {},     # sliding windows of 12: branches within it, copies of the cache beyond
+         "bloom": {},                     # ALiBi: copies of the cache
+         "lfm2": {}, "mamba": {}}         # states: copies of them, Mamba's go on by single tokens
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -64,9 +65,10 @@ def naive_read(lm, ids):
     handle = lm.layers[-1].register_forward_hook(lambda _m, _a, output: kept.append(
         output if isinstance(output, torch.Tensor) else output[0]))
     with torch.no_grad():
-        hidden = lm.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        hidden = lm.model(torch.tensor([ids]), output_hidden_states=True, use_cache=False).hidden_states
     handle.remove()
-    return torch.cat([*hidden[1:-1], kept[0]]).numpy()
+    first = 0 if lm.model.config.model_type in ("mamba", "mamba2", "rwkv") else 1      # these leave the embedding out
+    return torch.cat([*hidden[first:first + lm.n_layers - 1], kept[0]]).numpy()
 
 
 def naive_generate(lm, ids, row, n, first_token=True):
@@ -82,7 +84,19 @@ def naive_generate(lm, ids, row, n, first_token=True):
 
 def test_which_models_branch(lm):
     engine.sweep(lm, [[5, 6, 7]], [()], [8])
-    assert lm.branches is (lm.name not in ("mistral", "bloom", "lfm2"))
+    assert lm.branches is (lm.name not in ("bloom", "lfm2", "mamba")) and lm.copies and lm.pads and lm.keeps
+    assert lm.steps is (lm.name == "mamba")
+
+
+def test_which_prompts_of_a_windowed_model_branch(lm, monkeypatch):
+    """Up to its window and no longer; the numbers of both are in test_sweep."""
+    fast, paths = 12 if lm.name in ("mistral", "gemma3") else 30 if lm.branches else 0, {}
+    for name in ("side_by_side", "as_batch"):
+        real = getattr(passes, name)
+        monkeypatch.setattr(passes, name, lambda lm, prefixes, suffixes, *rest, name=name, real=real: (
+            paths.update({len(p) + len(s): name for p, s in zip(prefixes, suffixes)}), real(lm, prefixes, suffixes, *rest))[1])
+    engine.sweep(lm, [[6] * n for n in range(2, 30)], [()], [8])
+    assert paths == {n: "side_by_side" if n <= fast else "as_batch" for n in range(2, 30)}
 
 
 def test_read(lm):
@@ -203,12 +217,13 @@ def test_a_batch_goes_on_without_the_rows_that_have_ended(lm, monkeypatch):
     prompts, rows = some(12, seed=3), (some_rows() * 2)[:12]
     free, real, sizes = engine.generate_ids(lm, prompts, rows, 20), lm.model.generate, []
     common = np.bincount(sum((ids[2:] for ids in free), []), minlength=VOCAB).argsort()[-2:].tolist()
+    common = sorted({*common, *lm.eos})       # an answer that had ended by itself ends again
     monkeypatch.setattr(lm, "eos", tuple(common))
     monkeypatch.setattr(lm.model.generation_config, "eos_token_id", common)
     monkeypatch.setattr(engine, "LEAST_ENDED", 1)
     monkeypatch.setattr(passes, "SPREAD", 0)
     monkeypatch.setattr(lm.model, "generate", lambda **k: sizes.append(len(k["input_ids"])) or real(**k))
-    ends = [next((k for k, token in enumerate(ids) if token in common), 20) for ids in free]
+    ends = [next((k for k, token in enumerate(ids) if token in common), len(ids)) for ids in free]
     assert engine.generate_ids(lm, prompts, rows, 20) == [ids[:end] for ids, end in zip(free, ends)]
     shared = passes.new_cache(lm) is not None          # other models keep a state that cannot be selected
     assert len(set(ends)) > 3 and sizes[0] == 12 and (sizes[1:] and sizes[1] <= 6 if shared else sizes == [12])

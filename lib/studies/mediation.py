@@ -17,30 +17,55 @@ from lib import engine
 from lib.artifacts import UserError
 from lib.hooks import Place
 
-# Llama, Qwen2, Mistral, ...; GPT-2; GPT-J
-PROJECTIONS = ("self_attn.o_proj", "attn.c_proj", "attn.out_proj")
+SAMPLE = [[6, 7, 8]]     # token ids of the pass that shows which projection comes last
 
 
 def projections(lm):
     """The Place of all heads: inputs of the attention's output projections, one per layer.
 
-    UserError if a layer has none of PROJECTIONS, or one that is no plain linear map of n_heads equal parts."""
+    The output projection (self_attn.o_proj of Llama, attn.c_proj of GPT-2, attention.dense of GPT-NeoX, ...) is found
+    by what it does: in the outermost module of a block whose class is an attention, the last map to be run, from one
+    part per head to the width of the model. UserError if a layer has none, or one that is no plain linear map of
+    n_heads equal parts."""
+    heads = getattr(lm.model.config.get_text_config(decoder=True), "num_attention_heads", None)
     found = []
-    for number, layer in enumerate(lm.layers):
-        modules = dict(layer.named_modules())
-        names = [name for name in PROJECTIONS if name in modules]
-        if not names:
-            raise UserError(f"{lm.name}: layer {number} has no attention output projection "
-                            f"(looked for {', '.join(PROJECTIONS)})")
-        if not isinstance(modules[names[0]], (torch.nn.Linear, Conv1D)):
-            raise UserError(f"{lm.name}: {names[0]} of layer {number} is a {type(modules[names[0]]).__name__}, "
+    for number, (attention, maps) in enumerate(zip(*_run_in(lm))):
+        if not maps or not heads:
+            raise UserError(f"{lm.name}: layer {number} has no attention output projection (looked for a linear map in "
+                            "an attention module, as self_attn.o_proj is)")
+        name, module = maps[-1]
+        if not isinstance(module, (torch.nn.Linear, Conv1D)):
+            raise UserError(f"{lm.name}: {attention}.{name} of layer {number} is a {type(module).__name__}, "
                             "expected Linear or Conv1D")
-        found.append(modules[names[0]])
+        if _matrix(module).shape[1] != lm.d_model:
+            raise UserError(f"{lm.name}: {attention}.{name} of layer {number} puts out {_matrix(module).shape[1]} values, "
+                            f"expected {lm.d_model}")
+        found.append(module)
     widths = {_matrix(module).shape[0] for module in found}
-    if len(widths) > 1 or min(widths) % n_heads(lm):
+    if len(widths) > 1 or min(widths) % heads:
         raise UserError(f"{lm.name}: output projections take {sorted(widths)} values, expected one number that is a "
-                        f"multiple of {n_heads(lm)} heads")
+                        f"multiple of {heads} heads")
     return Place(found, widths.pop(), True)
+
+
+def _run_in(lm):
+    """(names of the blocks' attention modules or None, [(name, module)] of the maps run in each, in their order)."""
+    names, maps, handles = [], [], []
+    for layer in lm.layers:
+        outer = [(name, module) for name, module in layer.named_modules()
+                 if type(module).__name__.endswith(("Attention", "AttentionSDPA")) and name]
+        name, attention = min(outer, key=lambda item: item[0].count("."), default=(None, None))
+        names.append(name), maps.append([])
+        for inner, module in attention.named_modules() if attention is not None else ():
+            if getattr(module, "weight", None) is not None and module.weight.ndim > 1:
+                note = lambda *_, into=maps[-1], item=(inner, module): into.append(item)
+                handles.append(module.register_forward_hook(note))
+    try:
+        engine.read(lm, SAMPLE)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return names, maps
 
 
 def n_heads(lm):
