@@ -179,6 +179,34 @@ def test_a_bracket_that_merges_with_the_prompt_is_tokenised_behind_something_els
         assert got == [f"{' ' * (one.name == 'published')}({letter}" for letter in "AB"]
 
 
+def cut(*pieces):
+    """A tokenizer that knows whole pieces, and else every sign by itself."""
+    def ids(_, behind, text):
+        found = []
+        while text:
+            piece = next((p for p in pieces if text.startswith(p)), text[0])
+            found, text = [*found, sum(map(ord, piece))], text[len(piece):]
+        return found
+    return ids
+
+
+def test_letters_that_merge_with_what_closes_them(lm, mini, monkeypatch):
+    for pieces, want in ((("(A)", "(B)"), {("open", ()), ("bracket", (40,)), ("published", (32, 40))}),
+                         (("A)", "B)"), {("bracket", (40,)), ("published", (32, 40))}),
+                         (("(A)", "(B"), {("bracket", (40,)), ("published", (32, 40))})):       # not alike: no candidate
+        monkeypatch.setattr(models.LM, "continuation", cut(*pieces))
+        found = propensity.candidates(lm)
+        assert {(one.name, one.prefix) for one in found} == want
+        assert found[0].close == (None if pieces[1].endswith(")") else ord(")"))
+    suite = suites.load(str(mini), "smoke")
+    rows, items = [(), ((0, np.ones(lm.d_model, np.float32)),)], suite.behaviours[0]["items"][:3]
+    one = replace(found[0], close=None)
+    assert not propensity.closings(lm, one, suite, suite.behaviours[0], items, rows).any()
+    monkeypatch.setattr(models.LM, "continuation", lambda *_: None)
+    with pytest.raises(UserError, match="no tokens for the letters"):
+        propensity.candidates(lm)
+
+
 # --- which read-out is used ---------------------------------------------------------------------------------
 @pytest.fixture
 def lm(tmp_path):
