@@ -82,7 +82,8 @@ class Chat:
             return [{"type": "text", "text": text}] if self.parts else text
         return chat_template_utils._compile_jinja_template(self.template).render(
             messages=[{"role": role, "content": content(text)} for text, role in messages], tools=None,
-            documents=None, add_generation_prompt=prompt, strftime_now=day.strftime, date_string=day.strftime("%d %b %Y"),
+            documents=None, add_generation_prompt=prompt, strftime_now=day.strftime,
+            date_string=day.strftime("%d %b %Y"),
             **dict.fromkeys(FLAGS, thinking), **self.tokenizer.special_tokens_map)
 
     def _try(self, messages, **options):
