@@ -5,7 +5,8 @@
 h_l is the output of block l. Layer 0 is the first block, there is no row for the embeddings, and nothing is
 normalised. What a pair is, and where it is read:
     trait      two answers of the model, asked for the trait and against it; mean over the answer's tokens
-    behaviour  one multiple-choice prompt, answered with either letter; at the letter
+    behaviour  one multiple-choice prompt, answered with either letter; at the letter. Where the letters are is found
+               first of all (lib.studies.propensity); a format in which the model has none is left out
     relation   the end of an in-context list (template 0), minus the mean of that over all relations
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
@@ -97,8 +98,9 @@ def extract_trait(lm, prompts, answers, address):
 
 
 def extract_behaviour(lm, suite, number, read_out):
-    """Vectors of one behaviour in the five settings, by `read_out` (lib.studies.propensity); at BASE also statistics,
-    shuffled-label vectors, the other methods' directions, and the vector of the published split, from the first half."""
+    """Vectors of one behaviour in the five settings, at the letters of `read_out`; at BASE also statistics,
+    shuffled-label vectors, the other methods' directions, and the vector of the published split, which is made from
+    the first half."""
     behaviour = suite.behaviours[number]
     items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
     vectors, found, n = [], {}, len(items)

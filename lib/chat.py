@@ -30,8 +30,8 @@ SYSTEM, USER, ANSWER = "Mark-one", "Mark-two", "Mark-three"      # no template h
 
 
 class Chat:
-    """The prompts of one tokenizer. identity: what its template is and how it is used, JSON-able; ends: token ids which
-    the template puts behind an answer. Sets tokenizer.chat_template to PLAIN where that is used."""
+    """The prompts of one tokenizer. identity: what its template is and how it is used, JSON-able; ends: token ids
+    that the template puts behind an answer. Sets tokenizer.chat_template to PLAIN where that is used."""
 
     def __init__(self, tokenizer):
         self.tokenizer, self.bos = tokenizer, tokenizer.bos_token
@@ -57,8 +57,8 @@ class Chat:
             "bos": self._bos(first), "before_user": first[:first.find(USER)]}
 
     def text(self, system, user):
-        """The prompt, generation prompt included. No system text, None or "", means none of the template's own either.
-        UserError if the template raises."""
+        """The prompt, generation prompt included. No system text, None or "", means none of the template's own
+        either. UserError if the template raises."""
         if system and not self.role:
             system, user = None, f"{system}\n\n{user}"
         messages = [(user, "user")]
@@ -77,12 +77,13 @@ class Chat:
         return text + self.opening
 
     def _render(self, messages, prompt=True, thinking=False, day=DAY):
-        """What the template makes of [(text, role)]; `apply_chat_template` lets no clock but today's through."""
+        """What the template makes of [(text, role)]; `apply_chat_template` would pass no clock but today's."""
         def content(text):
             return [{"type": "text", "text": text}] if self.parts else text
         return chat_template_utils._compile_jinja_template(self.template).render(
-            messages=[{"role": role, "content": content(text)} for text, role in messages], tools=None, documents=None,
-            add_generation_prompt=prompt, strftime_now=day.strftime, date_string=day.strftime("%d %b %Y"),
+            messages=[{"role": role, "content": content(text)} for text, role in messages], tools=None,
+            documents=None, add_generation_prompt=prompt, strftime_now=day.strftime,
+            date_string=day.strftime("%d %b %Y"),
             **dict.fromkeys(FLAGS, thinking), **self.tokenizer.special_tokens_map)
 
     def _try(self, messages, **options):
@@ -144,8 +145,8 @@ class Chat:
     def _answer(self):
         """(what stands between the generation prompt and an answer, ids of what ends an answer).
 
-        The first is an empty thought, the channel of answers, or a generation prompt that the template keeps for whole
-        conversations. White space alone is not: answers begin with it."""
+        The first is an empty thought, the channel of answers, or a generation prompt that the template keeps for
+        whole conversations. White space alone is not: answers begin with it."""
         asked = self._try([(USER, "user")]) or ""
         whole = self._try([(USER, "user"), (ANSWER, "assistant")], prompt=False) or ""
         before, found, after = whole.rpartition(ANSWER)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lib import artifacts, models, stage as frame, suite as suites
-from lib.studies import relations, subsets, transfer
+from lib.studies import propensity, relations, subsets, transfer
 from report import audit
 from tests import tiny
 
@@ -318,10 +318,12 @@ def plant_upstream(world):
     size, norms = (lm.n_layers, lm.d_model), (np.full(lm.n_layers, 6, np.float32), ("layer",))
     config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "judge": "rules", "ways": ["mean", "contrast", "heads"],
               "fact_loss": 0.1}
+    found = propensity.find(lm, suite)
     folder = frame.paths(SimpleNamespace(
         model=str(world / "tiny"), suite="testbed", profile="smoke", out=world / "outputs"))
     first = artifacts.save(
-        folder / "01_extract", stage="01_extract", config=config, inputs={"suite": suite.digest},
+        folder / "01_extract", stage="01_extract", config=config | {"read_out": found.config("smoke")}, inputs={"suite": suite.digest},
+        results={"read_out": {"mass": found.mass, "masses": found.masses}},
         tables={"concepts": [{"key": key} for key in keys]},
         arrays={"vectors": arrays(len(keys), *size, axes=("concept", "layer", "d_model")),
                 "setting_vectors": arrays(5, len(suite.behaviours), *size,

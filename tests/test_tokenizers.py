@@ -33,7 +33,8 @@ WRITTEN = {"gemma2": "<bos>" + PLAIN, "gpt2": PLAIN, "llama2": PLAIN, "mistral_n
            + "{}<|eot_id|>" + HEADER.format("assistant"),
            "qwen1_5": CHATML, "qwen2_5": CHATML, "qwen3": CHATML + "<think>\n\n</think>\n\n"}
 MERGED = {"llama3_1", "mistral_nemo", "qwen1_5", "qwen2_5", "qwen3"}       # "(A" is one token
-ENDS = {"llama3_1": "<|eot_id|>", "mistral_nemo": "</s>", "qwen1_5": "<|im_end|>", "qwen2_5": "<|im_end|>", "qwen3": "<|im_end|>"}
+ENDS = {"llama3_1": "<|eot_id|>", "mistral_nemo": "</s>",
+        **dict.fromkeys(("qwen1_5", "qwen2_5", "qwen3"), "<|im_end|>")}
 
 
 class Judge:
@@ -87,7 +88,8 @@ def mini(tmp_path_factory):
              "values.json": {"values": [source.values[0] | {"probes": source.values[0]["probes"][:6]}],
                              "facts": source.facts[:6], "neutral": source.neutral[:12]}}
     parts |= {b["file"]: sum(suites._contents(b["items"])[:8], []) for b in behaviours}
-    parts |= {f"relations/{r['name']}.json": r | {"pairs": r["pairs"][:10]} for r in source.relations if r["name"] in ("antonym", "synonym")}
+    parts |= {f"relations/{name}.json": (r := suites.relation(source, name)) | {"pairs": r["pairs"][:10]}
+              for name in ("antonym", "synonym")}
     for name, content in parts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         artifacts.write_json(folder / name, content)
@@ -146,9 +148,11 @@ def test_the_stages_run_and_read_the_letters_where_01_found_them(named, mini, tm
     name, folder = named
     first, second, third, fifth = run(STAGES, folder, mini, tmp_path, monkeypatch)
     kept = first.config["read_out"]
-    assert set(first.results["read_out"]["masses"]) == {"bracket", "published"} | ({"open"} if name in MERGED else set())
+    tried = {"bracket", "published"} | ({"open"} if name in MERGED else set())
+    assert set(first.results["read_out"]["masses"]) == tried
     assert kept["not_testable"] == [] and set(first.results["read_out"]["mass"]) == {"yes_no", "options"}
-    assert second.results["behaviours"]["n"] == 2 and len(third.table("behaviours")) == len(fifth.table("behaviours")) == 2
+    assert second.results["behaviours"]["n"] == 2
+    assert len(third.table("behaviours")) == len(fifth.table("behaviours")) == 2
     # one curve of stage 05 against plain passes over prompt + prefix, the suffix steered
     lm, suite = models.load(folder, device="cpu"), suites.load(str(mini), "smoke")
     row, behaviour = fifth.table("items")[0], suite.behaviours[0]
@@ -172,11 +176,39 @@ def test_a_bracket_that_merges_with_the_prompt_is_tokenised_behind_something_els
     """Llama 2 ends a prompt in "[/INST]" and has a token "](": behind it, "(A" is written with a token of its own."""
     name, folder = named
     lm = models.load(folder, device="cpu")
-    lm.tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}"
+    lm.tokenizer.chat_template = "{{ bos_token + '[INST] ' + messages[-1].content + ' [/INST]' }}"
     lm.template = chat.Chat(lm.tokenizer)
     for one in propensity.candidates(lm):
         got = [lm.tokenizer.decode([*lm.tokens("x"), *one.prefix, token])[1:] for token in one.letters]
         assert got == [f"{' ' * (one.name == 'published')}({letter}" for letter in "AB"]
+
+
+def cut(*pieces):
+    """A tokenizer that knows whole pieces, and else every sign by itself."""
+    def ids(_, behind, text):
+        found = []
+        while text:
+            piece = next((p for p in pieces if text.startswith(p)), text[0])
+            found, text = [*found, sum(map(ord, piece))], text[len(piece):]
+        return found
+    return ids
+
+
+def test_letters_that_merge_with_what_closes_them(lm, mini, monkeypatch):
+    for pieces, want in ((("(A)", "(B)"), {("open", ()), ("bracket", (40,)), ("published", (32, 40))}),
+                         (("A)", "B)"), {("bracket", (40,)), ("published", (32, 40))}),
+                         (("(A)", "(B"), {("bracket", (40,)), ("published", (32, 40))})):      # no candidate
+        monkeypatch.setattr(models.LM, "continuation", cut(*pieces))
+        found = propensity.candidates(lm)
+        assert {(one.name, one.prefix) for one in found} == want
+        assert found[0].close == (None if pieces[1].endswith(")") else ord(")"))
+    suite = suites.load(str(mini), "smoke")
+    rows, items = [(), ((0, np.ones(lm.d_model, np.float32)),)], suite.behaviours[0]["items"][:3]
+    one = replace(found[0], close=None)
+    assert not propensity.closings(lm, one, suite, suite.behaviours[0], items, rows).any()
+    monkeypatch.setattr(models.LM, "continuation", lambda *_: None)
+    with pytest.raises(UserError, match="no tokens for the letters"):
+        propensity.candidates(lm)
 
 
 # --- which read-out is used ---------------------------------------------------------------------------------
@@ -231,60 +263,68 @@ def test_behaviours_without_letters_are_left_out_with_the_reason(mass, lm, mini,
 BODY = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</s>' }}{% endfor %}"
 PROMPT = "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 IF_NONE = "{% if messages[0].role != 'system' %}{{ '<system>You are Tiny.</s>' }}{% endif %}"
-# name: (template, prompt with a system text, prompt without, what the identity says)
+DROPS = "{% for m in messages if m.role != 'system' %}{{ '<' + m.role + '>' + m.content }}{% endfor %}"
+LIST = ("{% for m in messages %}{% for c in m.content if c.type == 'text' %}{{ '<' + m.role + '>' + c.text }}"
+        "{% endfor %}{% endfor %}")
+FIRST = "(messages[0].content if messages[0].role == 'system' else '')"
+LAST = "{{ '</s><user>' + messages[-1].content + '</s><assistant>' }}"
+OMITS = ("{% set s = messages[0].content if messages[0].role == 'system' else 'You are Tiny.' %}"
+         "{% if s %}{{ '<system>' + s }}{% endif %}" + LAST)
+EMPTY = "{{ '<system>' + (messages[0].content if messages[0].role == 'system' else 'You are Tiny.') }}" + LAST
+KEEPS = "{{ '<system>' + (" + FIRST + " or 'You are Tiny.') }}" + LAST
+FLAG = "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+THINKS = "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+CHANNELS = BODY.replace("m.content", "('<|channel|>final' if m.role == 'assistant' else '') + m.content")
+BOTH = "<system>S</s><user>U</s><assistant>", "<user>U</s><assistant>"      # a prompt with a system text, and without
+NO_ROLE = "<user>S\n\nU</s><assistant>", "<user>U</s><assistant>"
+NO_TEMPLATE = "<s>S\n\nUser: U\nAssistant:\n", "<s>User: U\nAssistant:\n"
+
+
+def default(now):
+    return {"default_system": {"text": "You are Tiny.", "now": now}}
+
+
+def around(before, prompts, after=""):
+    return tuple(before + prompt + after for prompt in prompts)
+
+
+# name: (template, the two prompts, what the identity says)
 TOYS = {
-    "plain chat": (tiny.CHAT, "<s><system>S</s><user>U</s><assistant>", "<s><user>U</s><assistant>",
-                   {"kind": "own", "system": "role", "default_system": None, "opening": "", "date": None, "bos": "template"}),
-    "raises on a system message": (tiny.NO_SYSTEM, "<s><user>S\n\nU</s><assistant>", "<s><user>U</s><assistant>",
-                                   {"system": "in user message", "system_why": "the template raises 'no'"}),
-    "drops a system message": ("{% for m in messages if m.role != 'system' %}{{ '<' + m.role + '>' + m.content }}{% endfor %}",
-                               "<user>S\n\nU<assistant>", "<user>U<assistant>", {"system": "in user message", "system_why": "the template drops it"}),
-    "default, in a block": ("{{ bos_token }}" + IF_NONE + BODY + PROMPT, "<s><system>S</s><user>U</s><assistant>",
-                            "<s><user>U</s><assistant>", {"default_system": {"text": "You are Tiny.", "now": "cut"}}),
-    "default, empty is none": (
-        "{% set s = messages[0].content if messages[0].role == 'system' else 'You are Tiny.' %}"
-        "{% if s %}{{ '<system>' + s + '</s>' }}{% endif %}{{ '<user>' + messages[-1].content + '</s><assistant>' }}",
-        "<system>S</s><user>U</s><assistant>", "<user>U</s><assistant>",
-        {"default_system": {"text": "You are Tiny.", "now": "an empty message"}}),
-    "default, not cut": (
-        "{{ '<system>' + (messages[0].content if messages[0].role == 'system' else 'You are Tiny.') }}"
-        "{{ '</s><user>' + messages[1 if messages[0].role == 'system' else 0].content + '</s><assistant>' }}",
-        "<system>S</s><user>U</s><assistant>", "<system></s><user>U</s><assistant>",
-        {"default_system": {"text": "You are Tiny.", "now": "an empty message"}}),
-    "default that stays": (
-        "{% set s = messages[0].content if messages[0].role == 'system' else '' %}"
-        "{{ '<system>' + (s or 'You are Tiny.') + '</s><user>' + messages[1 if s else 0].content }}",
-        "<system>S</s><user>U", "<system>You are Tiny.</s><user>U",
-        {"default_system": {"text": "You are Tiny.", "now": "kept: it cannot be taken out"}}),
-    "thinking flag": (BODY + PROMPT + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
-                      "<system>S</s><user>U</s><assistant><think>\n\n</think>\n\n", "<user>U</s><assistant><think>\n\n</think>\n\n",
-                      {"thinking": "switched off by the template's flag"}),
-    "thinks without a flag": (BODY + PROMPT + "{% if add_generation_prompt %}<think>\n{% endif %}",
-                              "<system>S</s><user>U</s><assistant><think>\n\n</think>\n\n", "<user>U</s><assistant><think>\n\n</think>\n\n",
+    "nothing special": (tiny.CHAT, around("<s>", BOTH), {"kind": "own", "system": "role", "default_system": None,
+                                                         "opening": "", "date": None, "bos": "template"}),
+    "raises on a system text": (tiny.NO_SYSTEM, around("<s>", NO_ROLE),
+                                {"system": "in user message", "system_why": "the template raises 'no'"}),
+    "drops a system text": (DROPS, ("<user>S\n\nU<assistant>", "<user>U<assistant>"),
+                            {"system": "in user message", "system_why": "the template drops it"}),
+    "default, in a block": ("{{ bos_token }}" + IF_NONE + BODY + PROMPT, around("<s>", BOTH), default("cut")),
+    "default, empty is none": (OMITS, (BOTH[0], "</s>" + BOTH[1]), default("an empty message")),
+    "default, not cut": (EMPTY, (BOTH[0], "<system></s>" + BOTH[1]), default("an empty message")),
+    "default that stays": (KEEPS, (BOTH[0], "<system>You are Tiny.</s>" + BOTH[1]),
+                           default("kept: it cannot be taken out")),
+    "thinking flag": (BODY + PROMPT + FLAG, around("", BOTH, "<think>\n\n</think>\n\n"),
+                      {"thinking": "switched off by the template's flag", "opening": ""}),
+    "thinks without a flag": (BODY + PROMPT + THINKS, around("", BOTH, "<think>\n\n</think>\n\n"),
                               {"thinking": "closed before the answer", "opening": "\n</think>\n\n"}),
-    "channels": ("{% for m in messages %}{{ '<' + m.role + '>' + ('<|channel|>final' if m.role == 'assistant' else '') + m.content + '</s>' }}"
-                 "{% endfor %}" + PROMPT, "<system>S</s><user>U</s><assistant><|channel|>final", "<user>U</s><assistant><|channel|>final",
+    "channels": (CHANNELS + PROMPT, around("", BOTH, "<|channel|>final"),
                  {"thinking": "closed before the answer", "opening": "<|channel|>final"}),
-    "no generation prompt": (BODY, "<system>S</s><user>U</s><assistant>", "<user>U</s><assistant>",
-                             {"thinking": "the template has none", "opening": "<assistant>"}),
-    "clock": ("{{ strftime_now('%d %b %Y') }} " + BODY + PROMPT, f"{chat.DATE} <system>S</s><user>U</s><assistant>", f"{chat.DATE} <user>U</s><assistant>",
-              {"date": chat.DATE}),
+    "no generation prompt": (BODY, BOTH, {"thinking": "the template has none", "opening": "<assistant>"}),
+    "clock": ("{{ strftime_now('%d %b %Y') }} " + BODY + PROMPT, around(f"{chat.DATE} ", BOTH), {"date": chat.DATE}),
     "a macro's clock": ("{% macro day() %}{{ strftime_now('%Y') }}{% endmacro %}{{ day() }}" + BODY + PROMPT,
-                        "2024<system>S</s><user>U</s><assistant>", "2024<user>U</s><assistant>", {"date": chat.DATE}),
-    "two BOS": ("{{ bos_token }}{{ bos_token }}" + BODY + PROMPT, "<s><system>S</s><user>U</s><assistant>", "<s><user>U</s><assistant>", {"bos": "template"}),
-    "list content": ("{% for m in messages %}{% for c in m.content if c.type == 'text' %}{{ '<' + m.role + '>' + c.text }}{% endfor %}"
-                     "{% endfor %}" + PROMPT, "<system>S<user>U<assistant>", "<user>U<assistant>", {"kind": "own", "content": "list", "system": "role"}),
-    "empty": ("{{ '' }}", "<s>S\n\nUser: U\nAssistant:\n", "<s>User: U\nAssistant:\n",
-              {"kind": "plain", "why": "the template leaves the user's text out"}),
-    "broken": ("{{ raise_exception('never') }}", "<s>S\n\nUser: U\nAssistant:\n", "<s>User: U\nAssistant:\n",
+                        around("2024", BOTH), {"date": chat.DATE}),
+    "two BOS": ("{{ bos_token }}{{ bos_token }}" + BODY + PROMPT, around("<s>", BOTH), {"bos": "template"}),
+    "no BOS": (BODY + PROMPT, BOTH, {"bos": "none, though the tokenizer puts one before raw text"}),
+    "list content": (LIST + PROMPT, ("<system>S<user>U<assistant>", "<user>U<assistant>"),
+                     {"kind": "own", "content": "list", "system": "role"}),
+    "empty": ("{{ '' }}", NO_TEMPLATE, {"kind": "plain", "why": "the template leaves the user's text out"}),
+    "broken": ("{{ raise_exception('never') }}", NO_TEMPLATE,
                {"kind": "plain", "why": "the template raises 'never'"}),
-    "none": (None, "<s>S\n\nUser: U\nAssistant:\n", "<s>User: U\nAssistant:\n", {"kind": "plain", "why": "the tokenizer has no template"}),
+    "none": (None, NO_TEMPLATE, {"kind": "plain", "why": "the tokenizer has no template"}),
 }
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_templates(name, lm):
-    template, with_system, without, told = TOYS[name]
+    template, (with_system, without), told = TOYS[name]
     lm.tokenizer.chat_template = template
     lm.template = chat.Chat(lm.tokenizer)
     read = lambda system: lm.tokenizer.decode(lm.chat(system, "U"))
@@ -294,7 +334,8 @@ def test_templates(name, lm):
 
 
 def test_a_template_that_fails_on_one_text_says_so(lm):
-    lm.tokenizer.chat_template = "{% if 'U' == messages[-1].content %}{{ raise_exception('not U') }}{% endif %}" + BODY
+    lm.tokenizer.chat_template = "{% if messages[-1].content == 'U' %}{{ raise_exception('not U') }}{% endif %}" \
+                                 + BODY
     with pytest.raises(UserError, match="'U': not U"):
         chat.Chat(lm.tokenizer).text(None, "U")
 
@@ -318,8 +359,9 @@ def test_the_embedded_models_read_what_they_always_read():
         for behaviour in suite.behaviours:
             for setting in suites.SETTINGS:
                 items = behaviour["items"][:4]
-                want = [lm.tokenizer.apply_chat_template(
-                    [{"role": role, "content": text} for role, text in zip(("system", "user"), suites.behaviour_prompts(
-                        suite, behaviour, item, setting))], add_generation_prompt=True, return_dict=False) + lm.tokens("(")
-                    for item in items]
-                assert propensity.ask(lm, found, suite, behaviour, items, setting)[0] == want
+                got, _ = propensity.ask(lm, found, suite, behaviour, items, setting)
+                for item, prompt in zip(items, got):
+                    system, user = suites.behaviour_prompts(suite, behaviour, item, setting)
+                    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+                    want = lm.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+                    assert prompt == want + lm.tokens("(")

@@ -2,10 +2,10 @@
 
     m = logit(positive letter) - logit(negative letter)                                          nats
 
-at the first token in which "(A)" and "(B)" differ. Where that token stands depends on the tokenizer, and where a model
-has its letters on the model, so the read-out is found (`find`), and m is read where the two letters hold most of the
-probability. Rows (see lib.hooks) act from the last prompt token on, so that what stands between prompt and letter is
-steered with it. Source: Tan et al. 2024, arXiv 2407.12404.
+at the first token in which "(A)" and "(B)" differ. Where that token stands depends on the tokenizer, and where a
+model has its letters on the model, so the read-out is found (`find`), and m is read where the two letters hold most
+of the probability. Rows (see lib.hooks) act from the last prompt token on, so that what stands between prompt and
+letter is steered with it. Source: Tan et al. 2024, arXiv 2407.12404.
 """
 from dataclasses import asdict, dataclass, replace
 
@@ -16,8 +16,8 @@ from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 N_PROMPTS = 32           # tuning prompts per format on which the probability of the letters is measured
-# A model that writes neither letter in nine of ten answers is not asked for a choice: m would be the odds of something
-# that it hardly does. The smoke profile asks whether the code runs, on models that have no letters at all.
+# A model that writes neither letter in nine of ten answers is not asked for a choice: m would be the odds of
+# something that it hardly does. The smoke profile asks whether the code runs, on models that have no letters at all.
 LEAST_MASS = {"full": 0.1, "smoke": 0.0}
 # ------------------------------------------------------------------------------------------------------------
 BEHIND = ("\n", "x", ">", ".", "]")      # where a text is tokenised if the prompt's end would merge with it
@@ -25,11 +25,12 @@ BEHIND = ("\n", "x", ">", ".", "]")      # where a text is tokenised if the prom
 
 @dataclass(frozen=True)
 class ReadOut:
-    """Where the letters are read. name: "open", the prompt as it is; "bracket", behind "("; "published", behind " (".
+    """Where the letters are read: "open", the prompt as it is; "bracket", behind "("; "published", behind " (".
 
-    prefix   ids appended to a prompt; letters (A, B) and close: ids of the letter and of what closes the bracket behind
-             it, None where the letter's token does that
-    mass     {format: mean probability of the two letters on tuning prompts}; masses: that of every candidate, by name"""
+    prefix   ids appended to a prompt
+    letters  ids of A and of B; close: id of what closes the bracket behind them, None where they do it themselves
+    mass     {format: mean probability of the two letters on tuning prompts, given the prefix}
+    masses   that of every candidate, by name"""
     name: str
     prefix: tuple
     letters: tuple
@@ -53,8 +54,8 @@ class ReadOut:
 def candidates(lm):
     """[ReadOut, ...] that the tokenizer allows, without masses; those that come to the same ids are one.
 
-    Every id is held to the text: prefix and letter read "(A", " (A" or what the prompt's end asks for, and the tokens of
-    A and B differ in the letter alone. UserError if there is none."""
+    Every id is held to the text: prefix and letter read "(A" or " (A", and the tokens of A and B differ in the
+    letter alone. UserError if there is none."""
     end, found = lm.template.text("Be brief.", "Is it so?\n\nChoices:\n(A): Yes\n(B): No"), {}
     for name, forced in (("open", ""), ("bracket", "("), ("published", " (")):
         written = [lm.continuation(at, forced) for at in (end, *BEHIND)] if forced else [()]
@@ -68,7 +69,8 @@ def candidates(lm):
 
 
 def _letters(lm, end, forced, prefix):
-    """(prefix, letters, close) where "(A)" and "(B)" part behind the forced text; None where they cannot be told apart.
+    """(prefix, letters, close) where "(A)" and "(B)" part behind the forced text; None where they cannot be told
+    apart.
 
     As the tokenizer writes the whole, if that begins with the prefix; else with what follows as a text of its own."""
     def both(text):
@@ -82,10 +84,11 @@ def _letters(lm, end, forced, prefix):
 
 
 def sample(suite, fmt):
-    """[(behaviour, item), ...] of one format: N_PROMPTS tuning items at most, half of them with the positive option A, the
-    first of every behaviour before the second of any."""
+    """[(behaviour, item), ...] of one format: N_PROMPTS tuning items at most, half of them with positive option A,
+    the first of every behaviour before the second of any."""
     behaviours = [(b, suites.split(b["items"], "tune")) for b in suite.behaviours if b["format"] == fmt]
-    columns = [[[(b, item) for item in items if item["positive"] == letter] for b, items in behaviours] for letter in "AB"]
+    columns = [[[(b, item) for item in items if item["positive"] == letter] for b, items in behaviours]
+               for letter in "AB"]
     ranked = [[column[r] for r in range(max(map(len, side), default=0)) for column in side if r < len(column)]
               for side in columns]
     n = min(N_PROMPTS // 2, *map(len, ranked))
@@ -93,7 +96,7 @@ def sample(suite, fmt):
 
 
 def find(lm, suite):
-    """The ReadOut with the largest mean mass over the formats of the suite's behaviours, unsteered; None without any."""
+    """The ReadOut with the largest mean mass over the formats of the suite's behaviours; None without behaviours."""
     formats = sorted({b["format"] for b in suite.behaviours})
     if not formats:
         return None
@@ -102,7 +105,7 @@ def find(lm, suite):
     for fmt in formats:
         prompts = [lm.chat(*suites.behaviour_prompts(suite, b, item, "BASE")) for b, item in sample(suite, fmt)]
         got = engine.after_endings(lm, prompts, [one.prefix for one in tried], tokens)
-        p = np.exp(got["logits"].astype(np.float64) - got["logsumexp"][..., None]).mean(axis=0)       # (candidate, token)
+        p = np.exp(got["logits"].astype(np.float64) - got["logsumexp"][..., None]).mean(axis=0)   # (candidate, token)
         for row, one in zip(p, tried):
             masses.setdefault(one.name, {})[fmt] = round(float(sum(row[tokens.index(i)] for i in one.letters)), 4)
     best = max(tried, key=lambda one: sum(masses[one.name].values()))          # the first of equals
@@ -117,7 +120,7 @@ def read_out(extract):
 
 
 def testable(suite, found):
-    """(suite without the behaviours of formats in which the letters hold too little, {key: reason}) for ReadOut `found`."""
+    """(suite without the behaviours of formats in which the letters hold too little, {key: reason})."""
     if found is None:
         return suite, {}
     least = LEAST_MASS[suite.profile]
@@ -140,7 +143,8 @@ def ask(lm, found, suite, behaviour, items, setting="BASE"):
     """(prompts, letters) of items in one prompt setting (lib.suite.SETTINGS) for ReadOut `found`.
 
     prompts  token ids up to the letter; letters (item, 2): token ids of the positive and the negative letter"""
-    prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + [*found.prefix] for item in items]
+    prompts = [lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + list(found.prefix)
+               for item in items]
     return prompts, np.array([found.letters if item["positive"] == "A" else found.letters[::-1] for item in items])
 
 
@@ -153,8 +157,8 @@ def propensities(lm, found, suite, behaviour, items, rows, setting="BASE"):
 
 def closings(lm, found, suite, behaviour, items, rows):
     """(item, row) float64, nats: logit of what closes "(A)" behind the positive letter minus behind the negative one,
-    the letter steered too; 0 where the letter's token closes it. The released code adds the raw logits of all tokens of
-    "(A)": m + this."""
+    the letter steered too; 0 where the letter's token closes it. The released code adds the raw logits of all tokens
+    of "(A)": m + this."""
     if found.close is None:
         return np.zeros((len(items), len(rows)))
     prompts, letters = ask(lm, found, suite, behaviour, items)
