@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import cached_file, logging
 
 from lib import identity, probe
@@ -146,13 +147,16 @@ def load(name_or_path, dtype="float32", device=None):
 
 def _refuse(source, config):
     """UserError for what is known by its configuration, before gigabytes of weights are read."""
-    text = config.get_text_config(decoder=True)
+    text, senses = config.get_text_config(decoder=True), ("vision", "audio")
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"{source}: {config.model_type} is an encoder-decoder model, expected a causal language model")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        other = [key.removesuffix("_config") for key in ("vision_config", "audio_config") if getattr(config, key, None)]
-        raise UserError(f"{source}: {config.model_type} is " + (f"a model with {' and '.join(other)} input" if other else
-                        "no causal language model of transformers") + ", expected a causal language model for text")
+        kind = "an encoder-decoder model"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        other = [sense for sense in senses if getattr(config, f"{sense}_config", None)]
+        kind = f"a model with {' and '.join(other)} input" if other else "no causal language model of transformers"
+    else:
+        kind = None
+    if kind:
+        raise UserError(f"{source}: {config.model_type} is {kind}, expected a causal language model")
     if not getattr(text, "num_hidden_layers", None):
         raise UserError(f"{source}: its config.json names no number of layers")
 

@@ -10,7 +10,7 @@ none does, the model is refused in one line.
     lm.branches  branches side by side, else copies         (ALiBi, recurrent layers)
     lm.pads      answers in padded batches, else of equal lengths    (recurrent states that the pads change)
     lm.keeps     answers with a cache, else without
-    refused      a later token, a neighbour in the batch or a pad changes a state (encoders); states that are not finite
+    refused      a later token, a neighbour or a pad changes a state (encoders); values that are not finite
 """
 import math
 from contextlib import contextmanager
@@ -63,7 +63,8 @@ def _check(lm):
 
     first, middle = _rows(lm, alone)
     rows = [(), first + middle]
-    steered = torch.stack([logits[:, -1], plain(lm, [long, other], rows[1:] * 2, 2)[:, -1]], dim=1)  # (prompt, row, V)
+    steered = plain(lm, [long, other], rows[1:] * 2, 2)
+    steered = torch.stack([logits[:, -1], steered[:, -1]], dim=1)     # (prompt, row, V)
     for lm.copies, lm.steps in ((True, False), (True, True), (False, False)):
         if agrees(lm, passes.as_batch, [long, other], rows, steered):
             break
@@ -85,7 +86,8 @@ def paths(lm):
     window = passes.window(lm)
     words = ("branches" + (f" up to {window} tokens, then copies" if window < math.inf else "") if lm.branches else
              "whole prompts" if not lm.copies else "copies, by single tokens" if lm.steps else "copies")
-    return words + ("" if lm.pads else "; answers in batches of one length") + ("" if lm.keeps else "; no cache in answers")
+    return (words + ("" if lm.pads else "; answers in batches of one length")
+            + ("" if lm.keeps else "; no cache in answers"))
 
 
 def plain(lm, ids, rows=None, last=1):
@@ -171,7 +173,7 @@ def _shapes(lm, ids):
             raise UserError(f"{lm.name}: a block puts out {shape}, expected (batch, token, d_model), here "
                             f"{(1, len(ids), lm.d_model)}")
     if len(found) != lm.n_layers:
-        raise UserError(f"{lm.name}: {len(found)} of its {lm.n_layers} blocks were run in one pass, expected each once")
+        raise UserError(f"{lm.name}: one pass ran {len(found)} blocks, expected each of its {lm.n_layers} once")
 
 
 @contextmanager

@@ -93,8 +93,11 @@ def test_which_prompts_of_a_windowed_model_branch(lm, monkeypatch):
     fast, paths = 12 if lm.name in ("mistral", "gemma3") else 30 if lm.branches else 0, {}
     for name in ("side_by_side", "as_batch"):
         real = getattr(passes, name)
-        monkeypatch.setattr(passes, name, lambda lm, prefixes, suffixes, *rest, name=name, real=real: (
-            paths.update({len(p) + len(s): name for p, s in zip(prefixes, suffixes)}), real(lm, prefixes, suffixes, *rest))[1])
+
+        def noted(lm, prefixes, suffixes, *rest, name=name, real=real):
+            paths.update({len(p) + len(s): name for p, s in zip(prefixes, suffixes)})
+            return real(lm, prefixes, suffixes, *rest)
+        monkeypatch.setattr(passes, name, noted)
     engine.sweep(lm, [[6] * n for n in range(2, 30)], [()], [8])
     assert paths == {n: "side_by_side" if n <= fast else "as_batch" for n in range(2, 30)}
 

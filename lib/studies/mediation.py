@@ -31,15 +31,15 @@ def projections(lm):
     found = []
     for number, (attention, maps) in enumerate(zip(*_run_in(lm))):
         if not maps or not heads:
-            raise UserError(f"{lm.name}: layer {number} has no attention output projection (looked for a linear map in "
-                            "an attention module, as self_attn.o_proj is)")
+            raise UserError(f"{lm.name}: layer {number} has no attention output projection (looked for a linear map "
+                            "in an attention module, as self_attn.o_proj is)")
         name, module = maps[-1]
         if not isinstance(module, (torch.nn.Linear, Conv1D)):
             raise UserError(f"{lm.name}: {attention}.{name} of layer {number} is a {type(module).__name__}, "
                             "expected Linear or Conv1D")
         if _matrix(module).shape[1] != lm.d_model:
-            raise UserError(f"{lm.name}: {attention}.{name} of layer {number} puts out {_matrix(module).shape[1]} values, "
-                            f"expected {lm.d_model}")
+            raise UserError(f"{lm.name}: {attention}.{name} of layer {number} puts out {_matrix(module).shape[1]} "
+                            f"values, expected {lm.d_model}")
         found.append(module)
     widths = {_matrix(module).shape[0] for module in found}
     if len(widths) > 1 or min(widths) % heads:
