@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lib import artifacts, engine, models, passes, stage, suite as suites
-from lib.studies import mediation, relations, subsets
+from lib.studies import mediation, propensity, relations, subsets
 
 PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
 
@@ -120,7 +120,7 @@ def probe(lm, suite, length):
     rng = np.random.default_rng(0)
     high = min(lm.model.get_input_embeddings().weight.shape[0], 1000)
     prompts = [rng.integers(3, high, max(8, int(length))).tolist() for _ in range(PROBE["prompts"])]
-    row = ((0, np.zeros(lm.d_model, np.float32)),)
+    rows = [((0, row),) for row in 1e-3 * rng.standard_normal((PROBE["rows"], lm.d_model)).astype(np.float32)]
 
     def timed(work):
         work()                                          # the first run pays for what is made once
@@ -129,11 +129,11 @@ def probe(lm, suite, length):
 
     tokens = sum(map(len, prompts))
     read = timed(lambda: engine.read(lm, prompts))[1]
-    swept = timed(lambda: engine.sweep(lm, prompts, [row] * PROBE["rows"], np.array([3, 4]), suffix=2))[1]
+    swept = timed(lambda: engine.sweep(lm, prompts, rows, np.array([3, 4]), suffix=2))[1]
     steered = max(swept - read, 0.1 * swept) / (2 * PROBE["rows"] * len(prompts))
     asked = [lm.chat(suite.system, item["prompt"]) for item in suite.tasks.get("question", {}).get("evaluate", [])] or prompts
     asked = (asked * math.ceil(PROBE["texts"] / len(asked)))[:PROBE["texts"]]
-    texts, written = timed(lambda: engine.generate(lm, asked, [row] * len(asked), PROBE["tokens"]))
+    texts, written = timed(lambda: engine.generate(lm, asked, [rows[i % len(rows)] for i in range(len(asked))], PROBE["tokens"]))
     steps = max(len(lm.tokens(text)) for text in texts) + 1               # a batch ends with its longest answer
     return read / tokens, steered, written / (len(asked) * steps)
 
@@ -143,11 +143,12 @@ def main():
     suite = suites.load(args.suite, args.profile)
     for model in args.model:
         lm = models.load(model)
-        counts = count(lm, suite, args.profile)
+        read_out, counts = propensity.find(lm, suite), count(lm, suite, args.profile)
         costs = probe(lm, suite, np.mean([n for n in mean_length(lm, suite, suite.behaviours).values() if n] or [64]))
         weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
         work = passes.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
         print(f"{lm.name} on {suite.name}, {args.profile}, {lm.device}; {lm.n_layers} layers x {lm.d_model}")
+        print(propensity.told(lm, read_out) if read_out else "no behaviours, no read-out")
         print(f"memory   weights {weights / 2**30:.2f} GiB, batches at most {work / 2**30:.1f} GiB")
         print(f"{'stage':16s}{'prompt tokens':>16s}{'steered tokens':>16s}{'written tokens':>16s}{'minutes':>9s}")
         total = 0.0
