@@ -76,7 +76,8 @@ def why_dropped(name, positive, negative):
 
 
 def ask(lm, suite, profile, judge):
-    """Jobs (see lib.judging.cases) of all traits that the judge can score; positive and negative answer of a pair stand side by side."""
+    """Jobs (see lib.judging.cases) of all traits that the judge can score; positive and negative answer of a pair
+    stand side by side."""
     n, jobs = QUESTIONS[profile], []
     for trait in [trait for trait in suite.traits if judges.can(judge, trait["name"])]:
         questions = suites.tasks(suite, "question", "extract", trait["name"])

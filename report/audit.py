@@ -93,7 +93,8 @@ def _data(artifact, run):
     folder = next((f for f in (ROOT / name, ROOT / "data" / "suites" / name) if (f / "suite.json").is_file()), None)
     if folder is None or "suite" not in artifact.manifest["inputs"]:
         return 0, []
-    shown, kept = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder, (run.get("data") or {}).get("files", {})
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    kept = (run.get("data") or {}).get("files", {})
     try:
         now = suites.load(folder).data["files"]
     except UserError as fault:
@@ -113,7 +114,8 @@ def _weights(artifact, run):
     files = identity.model_files(folder)
     tokenizer = {name: files.pop(name) for name in identity.TOKENIZER_FILES if name in files}
     kept = model["weights"] | model["config"]
-    wrong = [f"made with another {folder / name}" for name in sorted({*kept, *files}) if kept.get(name) != files.get(name)]
+    wrong = [f"made with another {folder / name}" for name in sorted({*kept, *files})
+             if kept.get(name) != files.get(name)]
     if digest_of(tokenizer) != model["tokenizer"]:
         wrong.append(f"made with another tokenizer than {folder}'s")
     return len(files) + len(tokenizer), wrong
@@ -157,7 +159,8 @@ def verify_all(folders):
             continue
         artifact = load(path)
         now = state(artifact)
-        print(f"ok   {path}  {artifact.digest[:12]}  {', '.join(f'{what} {n}' for what, n in counts.items())}; sources "
+        checked = ", ".join(f"{what} {n}" for what, n in counts.items())
+        print(f"ok   {path}  {artifact.digest[:12]}  {checked}; sources "
               f"{'the same' if not now['sources'] else 'changed'}; {now['spot']}")
         for text in now["sources"]:
             print(f"     made by other sources: {text}")

@@ -129,9 +129,9 @@ def rows_table(keys, stage, digits, names, found):
 
 
 def provenance(names, found):
-    """Markdown: every stage that was read with its digest and circumstances, what changed in its sources since and its
+    """Markdown: every stage that was read with its digest and circumstances, what changed in its sources since, its
     last spot check, and what each model is."""
-    lines = ["| model | stage | digest | seconds | commit | sources since | spot check |", "|---|---|---|---|---|---|---|"]
+    lines = ["| model | stage | digest | seconds | commit | sources since | spot check |", "|---" * 7 + "|"]
     for (name, stage), artifact in found.items():
         run, who = artifact.run, "model set" if name == "+" else name
         commit = (run["commit"] or "none")[:10] + (" with changes" if run["dirty"] else "")

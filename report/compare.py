@@ -19,7 +19,7 @@ from lib.artifacts import UserError, load, read_json
 
 GRADES = ("same", "rounding", "moved", "differs")
 TOLERANCE = 1e-4                 # |a - b| / (1 + |a|) that another order of additions explains in one number
-HUNDREDTH = 0.01                 # of an interval: ranks and shares of nearly tied inputs move estimates by more than that
+HUNDREDTH = 0.01                 # of an interval: ranks and shares of nearly tied inputs move an estimate so far
 
 
 def gaps(old, new, where=""):
@@ -63,7 +63,8 @@ def compare(committed, again):
     """(grade, [what to say]) of one stage folder made twice."""
     first, second = load(committed), load(again)
     outputs = first.manifest["outputs"], second.manifest["outputs"]
-    made = [f"{part}.{key}" for part in ("config", "inputs") for key in sorted({*first.manifest[part], *second.manifest[part]})
+    made = [f"{part}.{key}" for part in ("config", "inputs")
+            for key in sorted({*first.manifest[part], *second.manifest[part]})
             if first.manifest[part].get(key) != second.manifest[part].get(key)]
     if outputs[0] == outputs[1] and first.results == second.results:
         return "same", [f"made from another {', '.join(made)}"] if made else [f"digest {first.digest[:12]}"]

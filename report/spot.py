@@ -1,16 +1,17 @@
 """Spot: work units drawn at random, computed again by today's code from the committed inputs, and held to what is
 committed, item by item.
 
-A unit is what one concept, or a hundredth of a stage's texts, comes to. Those that were not yet checked against these
-results are drawn first, so a few calls check everything. Numbers may differ by TOLERANCE, and of texts the share
-TEXTS: another machine adds in another order, and a nearly tied token flips. What was checked is kept in spot.json beside
-the stages; `verify` and the report say it.
+A unit is what one concept, or one share of a stage's texts, comes to; no stage has more than about a hundred. Those
+that were not yet checked against these results are drawn first, so ten calls check everything. Numbers may differ by
+TOLERANCE, and of texts the share TEXTS: another machine adds in another order, and a nearly tied token flips. What
+was checked is kept in spot.json beside the stages; `verify` and the report say it.
 
     python -m report.audit spot --n 10 --model data/models/pico-llama
 """
 import importlib
 import subprocess
 import time
+from functools import partial
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from lib.judging import cases
 from lib.studies import propensity, relations, subsets, values
 from report import compare
 
-SHARES = 100                     # into which the texts of a stage are cut
-TOLERANCE = 1e-3                 # |a - b| / (1 + |a|) of one number; a solver makes ten times as much of the last bits
+SHARES = {"02": 80, "03": 20, "04": 95}       # units into which a stage cuts its texts; three sorts of them in 03
+TOLERANCE = 1e-3                 # |a - b| / (1 + |a|) of one number; a solver makes ten times more of the last bits
 TEXTS = 0.05                     # share of a unit's texts that may differ
 
 
@@ -32,9 +33,11 @@ def extract_units(at, one, kept):
     suite, _ = propensity.testable(at.suite, read_out)
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
-    found = {"norms": lambda: [(name, "", kept.array(name), norm) for name, norm in one.residual_norms(lm, suite).items()]}
     jobs = one.ask(lm, suite, profile, at.judge)
     answers = kept.table("responses.jsonl") if jobs else []
+
+    def norms():
+        return [(name, "", kept.array(name), norm) for name, norm in one.residual_norms(lm, suite).items()]
 
     def described(key, again):
         stats = {name: concepts[row[key]][name] for name in again["stats"]}
@@ -50,8 +53,9 @@ def extract_units(at, one, kept):
         if key not in row:
             return told
         number = [c["name"] for c in concepts if c["kind"] == "trait"].index(name)
-        return told + described(key, one.extract_trait(lm, [jobs[i]["prompt"] for i in good],
-                                                       [lm.tokens(answers[i]["output"]) for i in good], [one.SEED, 1, number]))
+        return told + described(key, one.extract_trait(
+            lm, [jobs[i]["prompt"] for i in good], [lm.tokens(answers[i]["output"]) for i in good],
+            [one.SEED, 1, number]))
 
     def behaviour(i, name):
         again = one.extract_behaviour(lm, suite, i, read_out)
@@ -66,16 +70,22 @@ def extract_units(at, one, kept):
         told = [("way_vectors.npy", f"{way} {name}", made[w, i], np.broadcast_to(again[way], made[w, i].shape))
                 for w, way in enumerate(ways)]
         centre = made[ways.index("mean")].mean(axis=0) if made.shape[1] > 1 else 0
-        told.append(("vectors.npy", f"[{row[f'relation/{name}']}]", vectors[row[f"relation/{name}"]], again["mean"] - centre))
+        at_row = row[f"relation/{name}"]
+        told.append(("vectors.npy", f"[{at_row}]", vectors[at_row], again["mean"] - centre))
         right = dict(zip(("clean", "shuffled"), again["list_right"].mean(axis=0).tolist()))
         told.append(("relations.json", name, kept.table("relations")[i]["right"], right))
-        return told + ([("head_effects.npy", name, kept.array("head_effects")[i], again["effects"])] if "heads" in ways else [])
+        if "heads" in ways:
+            told.append(("head_effects.npy", name, kept.array("head_effects")[i], again["effects"]))
+        return told
 
-    found |= {f"trait {name}": lambda name=name: trait(name) for name in dict.fromkeys(job["traits"][0] for job in jobs)}
-    found |= {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b["name"]) for i, b in enumerate(suite.behaviours)}
-    found |= {f"relation {r['name']}": lambda i=i, r=r: relation(i, r["name"]) for i, r in enumerate(suite.relations)}
-    return found | {f"value {v['name']}": lambda i=i, v=v: described(
-        f"value/{v['name']}", values.extract(lm, v, [one.SEED, 6, i])) for i, v in enumerate(suite.values)}
+    def value(i, v):
+        return described(f"value/{v['name']}", values.extract(lm, v, [one.SEED, 6, i]))
+
+    found = {"norms": norms, **{f"trait {name}": partial(trait, name) for name in dict.fromkeys(
+        job["traits"][0] for job in jobs)}}
+    found |= {f"behaviour {b['name']}": partial(behaviour, i, b["name"]) for i, b in enumerate(suite.behaviours)}
+    found |= {f"relation {r['name']}": partial(relation, i, r["name"]) for i, r in enumerate(suite.relations)}
+    return found | {f"value {v['name']}": partial(value, i, v) for i, v in enumerate(suite.values)}
 
 
 def tune_units(at, two, kept):
@@ -84,17 +94,18 @@ def tune_units(at, two, kept):
     read_out = propensity.read_out(extract)
     suite, _ = propensity.testable(at.suite, read_out)
     profile, rows = kept.config["profile"], kept.table("candidates.jsonl")
-    norms = {name: extract.array(name) for name in ("residual_norm", "residual_norm_raw") if f"{name}.npy" in extract.manifest["outputs"]}
     ways = [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]
 
     def candidates(mine):
-        again = two.steered_answers(lm, suite, profile, [(c["key"], c["layer"], c["relative_strength"], c["coefficient"]) for c in mine],
-                                    vectors, lambda jobs: cases.make(lm, at.judge, jobs, suite.max_new_tokens))
-        return [("candidates.jsonl", f"{c['key']} layer {c['layer']} x {c['coefficient']:.3g}", {part: c[part] for part in (
-            "expressions", "coherences", "expression", "coherence")}, a) for c, a in zip(mine, again)]
+        tried = [(c["key"], c["layer"], c["relative_strength"], c["coefficient"]) for c in mine]
+        again = two.steered_answers(lm, suite, profile, tried, vectors, lambda jobs: cases.make(
+            lm, at.judge, jobs, suite.max_new_tokens))
+        return [("candidates.jsonl", f"{c['key']} layer {c['layer']} x {c['coefficient']:.3g}", {
+            part: c[part] for part in ("expressions", "coherences", "expression", "coherence")}, a)
+                for c, a in zip(mine, again)]
 
     def behaviour(b, key):
-        again = two.sweep_behaviour(lm, read_out, suite, b, vectors[key], norms["residual_norm"])["slopes"]
+        again = two.sweep_behaviour(lm, read_out, suite, b, vectors[key], extract.array("residual_norm"))["slopes"]
         mine = [row for row in kept.table("slopes.jsonl") if row["key"] == key]
         return [("slopes.jsonl", f"{key} {scale}", np.array([row[scale] for row in mine]).T, again[s])
                 for s, scale in enumerate(("matched", "raw"))]
@@ -102,8 +113,10 @@ def tune_units(at, two, kept):
     def relation(r, key):
         mine = [c for c in rows if c["key"] == key]
         points = [(c["layer"], c["relative_strength"], c["coefficient"]) for c in mine if "way" not in c]
-        by_way = relations.vectors_of(vectors, extract.array("way_vectors"), [x["name"] for x in suite.relations], r["name"], ways)
-        again = relations.sweep_layers(lm, suites.relation_split(r, "tune"), suite.templates[0], points, vectors[key], by_way)
+        made, order = extract.array("way_vectors"), [relation["name"] for relation in suite.relations]
+        by_way = relations.vectors_of(vectors, made, order, r["name"], ways)
+        pairs = suites.relation_split(r, "tune")
+        again = relations.sweep_layers(lm, pairs, suite.templates[0], points, vectors[key], by_way)
         return [("candidates.jsonl", key, np.array([c["values"] for c in mine if "way" not in c]), again["gains"]),
                 ("candidates.jsonl", f"{key} ways", np.array([c["values"] for c in mine if "way" in c]),
                  again["ways"].reshape(-1, again["ways"].shape[-1]))]
@@ -112,16 +125,17 @@ def tune_units(at, two, kept):
         mine = [c for c in rows if c["key"] == key]
         points = [(c["layer"], c["relative_strength"], c["coefficient"]) for c in mine]
         again = values.sweep_tuning(lm, suite, v, points, vectors[key])
-        odds, right = again["odds"][1:1 + len(points)] - again["odds"][:1], again["facts"].mean(axis=1)[1:1 + len(points)]
+        plus = slice(1, 1 + len(points))
+        odds, right = again["odds"][plus] - again["odds"][:1], again["facts"].mean(axis=1)[plus]
         return [("candidates.jsonl", key, np.array([c["values"] for c in mine]), odds),
                 ("candidates.jsonl", f"{key} facts", np.array([c["fact_accuracy"] for c in mine]), right)]
 
     texted = [c for c in rows if c["key"].startswith("trait/")]
-    found = {name: lambda mine=mine: candidates(mine) for name, mine in shares("candidates", texted)}
+    found = {name: partial(candidates, mine) for name, mine in shares("candidates", texted, SHARES["02"])}
     voting = [b for b in suite.behaviours if f"behaviour/{b['name']}" in kept.results["behaviours"].get("voting", [])]
     for kind, work, these in (("behaviour", behaviour, voting), ("relation", relation, suite.relations),
                               ("value", value, suite.values)):
-        found |= {f"{kind} {c['name']}": lambda work=work, c=c, kind=kind: work(c, f"{kind}/{c['name']}") for c in these}
+        found |= {f"{kind} {c['name']}": partial(work, c, f"{kind}/{c['name']}") for c in these}
     return found
 
 
@@ -133,15 +147,16 @@ def transfer_units(at, three, kept):
     config, tuned, found = kept.config, tune.table("tuned"), {}
     traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
     if traits:
-        told, start = kept.table("cases.jsonl"), 0
-        for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, three.N_PROMPTS[config["profile"]]):
+        told, start, n = kept.table("cases.jsonl"), 0, three.N_PROMPTS[config["profile"]]
+        for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, n):
             both = list(zip(jobs, told[start:start + len(jobs)]))
             start += len(jobs)
-            found |= {name: lambda mine=mine, first=first, prefer=prefer: texts("cases.jsonl", [case for _, case in mine], cases.make(
-                lm, at.judge, [job for job, _ in mine], suite.max_new_tokens, first, prefer)) for name, mine in shares(desc, both)}
+            found |= {name: partial(written, at, mine, first, prefer)
+                      for name, mine in shares(desc, both, SHARES["03"])}
 
     def behaviour(i, b):
-        again = three.measure_behaviour(lm, read_out, suite, b, extract.array("setting_vectors")[:, i], tuned[f"behaviour/{b['name']}"])
+        made, chosen = extract.array("setting_vectors")[:, i], tuned[f"behaviour/{b['name']}"]
+        again = three.measure_behaviour(lm, read_out, suite, b, made, chosen)
         mine = where(kept.table("behaviour_items.jsonl"), "behaviour", b["name"])
         pairs = (("propensity", again["curves"]), ("propensity_unsteered", again["unsteered"]),
                  ("slopes", metrics.slopes(three.MULTIPLIERS, again["curves"]).astype(np.float32)))
@@ -159,13 +174,14 @@ def transfer_units(at, three, kept):
         return [(f"{file}.npy", v["name"], kept.array(file)[place.get(axes[0], slice(None))], now)
                 for file, (now, axes) in values.arrays([again]).items()]
 
-    found |= {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b) for i, b in enumerate(suite.behaviours)}
+    found |= {f"behaviour {b['name']}": partial(behaviour, i, b) for i, b in enumerate(suite.behaviours)}
     if "relation_logp.npy" in kept.manifest["outputs"]:
         made = extract.array("way_vectors")
         found |= {"relation contexts": lambda: relation("relation", lambda: relations.measure_contexts(
-            lm, suite, vectors, tuned, config, three.SEED)), "relation ways": lambda: relation("way", lambda: relations.measure_ways(
-                lm, suite, vectors, made, tuned, config, three.SEED))}
-    return found | {f"value {v['name']}": lambda i=i, v=v: value(i, v) for i, v in enumerate(suite.values)}
+                      lm, suite, vectors, tuned, config, three.SEED)),
+                  "relation ways": lambda: relation("way", lambda: relations.measure_ways(
+                      lm, suite, vectors, made, tuned, config, three.SEED))}
+    return found | {f"value {v['name']}": partial(value, i, v) for i, v in enumerate(suite.values)}
 
 
 def compose_units(at, four, kept):
@@ -178,9 +194,11 @@ def compose_units(at, four, kept):
     chosen = {int(k): settings for k, settings in kept.results["chosen"].items()}
     jobs = four.evaluation_jobs(lm, suite, found, four.N_PROMPTS[profile], four.N_OTHER[profile], at.vectors(), tuned,
                                 extract.array("residual_norm"), chosen)
-    units = {name: lambda mine=mine: texts("cases.jsonl", [case for _, case in mine], cases.make(
-        lm, at.judge, [job for job, _ in mine], suite.max_new_tokens)) for name, mine in shares("subsets", list(zip(jobs, told)))}
-    return units | {"cells": lambda: [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]}
+    def cells():
+        return [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]
+
+    parts = shares("subsets", list(zip(jobs, told)), SHARES["04"])
+    return {"cells": cells, **{name: partial(written, at, mine) for name, mine in parts}}
 
 
 def reliability_units(at, five, kept):
@@ -188,7 +206,7 @@ def reliability_units(at, five, kept):
     lm, (extract, tune), tuned = at.lm, at.before, at.before[1].table("tuned")
     suite, _ = propensity.testable(at.suite, propensity.read_out(extract))
     vectors, items = at.vectors(), kept.table("items.jsonl") if suite.behaviours else []
-    columns = {"propensity": "matched", "propensity_raw": "raw", "propensity_sum": "sum", "propensity_sum_raw": "sum_raw"}
+    columns = {"propensity": "matched", **{f"propensity_{part}": part for part in ("raw", "sum", "sum_raw")}}
 
     def behaviour(i, b):
         chosen, key = tuned[f"behaviour/{b['name']}"], f"behaviour/{b['name']}"
@@ -198,20 +216,22 @@ def reliability_units(at, five, kept):
         # Ranks and shares of a curve jump where values are nearly tied, so they are held to the committed curve.
         got |= {name: getattr(metrics, name)(five.MULTIPLIERS, kept.array("propensity")[mine].astype(np.float64))
                 for name in ("r2", "monotonicity")}
-        return [(name, b["name"], kept.array(name.removesuffix(".npy"))[mine], np.asarray(got[name.removesuffix(".npy")], np.float32))
-                for name in kept.manifest["outputs"] if name.endswith(".npy")]
+        arrays = [name.removesuffix(".npy") for name in kept.manifest["outputs"] if name.endswith(".npy")]
+        return [(f"{name}.npy", b["name"], kept.array(name)[mine], np.asarray(got[name], np.float32))
+                for name in arrays]
 
-    return {f"behaviour {b['name']}": lambda i=i, b=b: behaviour(i, b) for i, b in enumerate(suite.behaviours)}
-
-
-UNITS = {"01_extract": extract_units, "02_tune": tune_units, "03_transfer": transfer_units, "04_compose": compose_units,
-         "05_reliability": reliability_units}
+    return {f"behaviour {b['name']}": partial(behaviour, i, b) for i, b in enumerate(suite.behaviours)}
 
 
-def shares(name, rows):
-    """[(name of the unit, its rows)]: the rows cut into SHARES parts at most."""
-    size = max(1, -(-len(rows) // SHARES))
-    return [(f"{name} {start}-{min(start + size, len(rows)) - 1}", rows[start:start + size]) for start in range(0, len(rows), size)]
+UNITS = {"01_extract": extract_units, "02_tune": tune_units, "03_transfer": transfer_units,
+         "04_compose": compose_units, "05_reliability": reliability_units}
+
+
+def shares(name, rows, most):
+    """[(name of the unit, its rows)]: the rows cut into `most` parts at most."""
+    size = max(1, -(-len(rows) // most))
+    parts = [(start, rows[start:start + size]) for start in range(0, len(rows), size)]
+    return [(f"{name} {start}-{start + len(mine) - 1}", mine) for start, mine in parts]
 
 
 def where(rows, key, name):
@@ -221,7 +241,14 @@ def where(rows, key, name):
 
 def texts(file, committed, again):
     """What to compare of texts and their scores: all fields that were made again."""
-    return [(file, f"text {i}", {key: case.get(key) for key in now}, now) for i, (case, now) in enumerate(zip(committed, again))]
+    return [(file, f"text {i}", {key: case.get(key) for key in now}, now)
+            for i, (case, now) in enumerate(zip(committed, again))]
+
+
+def written(at, both, first=True, prefer=False):
+    """The texts of [(job, committed case)] made again."""
+    again = cases.make(at.lm, at.judge, [job for job, _ in both], at.suite.max_new_tokens, first, prefer)
+    return texts("cases.jsonl", [case for _, case in both], again)
 
 
 # --- drawing and judging ------------------------------------------------------------------------------------
@@ -264,7 +291,8 @@ def check(args, folders, name_of_book):
         for name in [folder.name for folder in folders if folder.parent == stage.paths(mine)]:
             kept, script = artifacts.load(stage.paths(mine) / name, name), importlib.import_module(name)
             opened = opened or stage.open(mine, script.__file__)
-            opened.before = [artifacts.load(stage.paths(mine) / before, before) for before in getattr(script, "AFTER", ())]
+            earlier = getattr(script, "AFTER", ())
+            opened.before = [artifacts.load(stage.paths(mine) / before, before) for before in earlier]
             units = UNITS[name](opened, script, kept)
             last = kept_book.get(name, {})
             done = last.get("units", {}) if last.get("digest") == kept.digest else {}
@@ -276,7 +304,8 @@ def check(args, folders, name_of_book):
                 print(f"{'BAD ' if fault else 'ok  '} {kept.path}  {key}: {told}")
                 bad, total, done = bad + fault, total + 1, done | {key: told}
                 last = {"digest": kept.digest, "seed": seed, "commit": commit, "of": len(units), "units": done,
-                        "bad": last.get("bad", 0) * (len(done) > 1) + fault, "time": time.strftime("%Y-%m-%d", time.gmtime()),
+                        "bad": last.get("bad", 0) * (len(done) > 1) + fault,
+                        "time": time.strftime("%Y-%m-%d", time.gmtime()),
                         "versions": identity.versions()}
             kept_book[name] = last
         artifacts.write_json(book, kept_book)

@@ -264,7 +264,7 @@ def one_slope(rows):
 def test_a_planted_digit_is_found_in_ten_runs(run, tmp_path, monkeypatch, capsys, name, file, change):
     shutil.copytree(run / "outputs", tmp_path / "outputs")
     shutil.copytree(run / "tiny", tmp_path / "tiny")
-    monkeypatch.setitem(spot.__dict__, "SHARES", 20)
+    monkeypatch.setattr(spot, "SHARES", dict.fromkeys(spot.SHARES, 20))
     folder = tmp_path / "outputs/tiny/testbed-smoke" / name
     check(tmp_path, monkeypatch, name, 1, 7)                       # as it was written, a unit is equal
     total = json.loads((folder.parent / audit.SPOTS).read_text())[name]["of"]
