@@ -5,8 +5,8 @@
 h_l is the output of block l. Layer 0 is the first block, there is no row for the embeddings, and nothing is
 normalised. What a pair is, and where it is read:
     trait      two answers of the model, asked for the trait and against it; mean over the answer's tokens
-    behaviour  one multiple-choice prompt, answered with either letter; at the letter. Where the letters are is found
-               first of all (lib.studies.propensity); a format in which the model has none is left out
+    behaviour  one multiple-choice prompt, answered with either letter; at the letter. Where the letters are
+               is found first of all (lib.studies.propensity); a format in which there are none is left out
     relation   the end of an in-context list (template 0), minus the mean of that over all relations
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both

@@ -7,8 +7,8 @@
 Inputs are the evaluation split under the BASE prompt. Letters are read where stage 01 found them.
 Steering starts at the last prompt token, so a bracket before the letter is steered too. lambda runs over
 MULTIPLIERS twice: matched, where 1 is the same relative strength (UNIT of stage 02) for every behaviour and
-model; and raw, on the vector as it is. "sum" is the propensity of the released code, which adds the logits of the
-closing bracket.
+model; and raw, on the vector as it is. "sum" is the propensity of the released code, which adds the logits of
+the closing bracket.
 Controls have the norm of the vector: random, shuffled labels, the same made orthogonal to it, and directions
 of other methods. They run at lambda = CONTROLS alone, where the slope is (m(1) - m(-1)) / 2; the vector meets
 them through the same slope. A behaviour is steerable if its mean is above RANDOM_QUANTILE of the random means,

@@ -100,7 +100,7 @@ def _made(artifact, key):
     return [f"  artifact   {shown}" + (f" line {line_of(where, key)}: {key}" if key else "")
             + f", digest {artifact.digest[:12]}",
             f"  made by    python {' '.join(run['argv'])}",
-            f"             {run['wall_s']:.0f} s, {run['time'][:10]}, seed {artifact.config.get('seed')}, commit "
+            f"             {run['wall_s'] or 0:.0f} s, {run['time'][:10]}, seed {artifact.config.get('seed')}, commit "
             f"{(run['commit'] or 'none')[:10]}{' with changes' if run['dirty'] else ''}; "
             + ", ".join(f"{name} {number}" for name, number in run["versions"].items()),
             f"  inputs     {_short(artifact.manifest['inputs'])}"

@@ -30,7 +30,7 @@ RUN_BY = {
     "make verify": "test_verify_passes and .ci/run",
     "make spot": ".ci/run, tests/test_audit.py",
     "make report FROZEN=1": "test_report_from_committed_artifacts and .ci/run",
-    "make compare": "test_compare_passes",
+    "make compare": "tests/test_makefile.py::test_one_chain_per_model, tests/test_audit.py::test_publish_and_compare",
     "make smoke": ".ci/run",
     "python -m report.audit trace R2": "test_trace_fits_a_screen",
     "make checkpoint": "tests/test_makefile.py::test_checkpoints_are_listed_or_brought",
@@ -192,7 +192,7 @@ def test_a_gone_source_and_an_edited_result_are_found(clone, monkeypatch):
 
 
 def test_one_number_of_a_committed_artifact(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "outputs/committed/pico-llama/testbed/05_reliability", tmp_path / "05_reliability")
+    shutil.copytree(ROOT / "outputs/committed/pico-llama/testbed", tmp_path, dirs_exist_ok=True)
     assert not [fault for fault in audit.inspect(tmp_path / "05_reliability")[0] if "changed; delete" in fault]
     edit(tmp_path / "05_reliability/behaviours.json", b'"mean": 0.', b'"mean": 1.')
     assert any("behaviours.json: changed" in fault for fault in audit.inspect(tmp_path / "05_reliability")[0])

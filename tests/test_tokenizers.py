@@ -41,9 +41,9 @@ class Judge:
     """Scores that depend on the text alone."""
     name = "hash"
 
-    def scores(self, asked):
+    def read(self, asked):
         found = [hashlib.sha256((trait + text).encode()).digest()[:2] for trait, _, text in asked]
-        return [(100.0 * (first % 5) / 4, 60.0 + second % 41) for first, second in found]
+        return [(100.0 * (first % 5) / 4, 60.0 + second % 41, None) for first, second in found]
 
     def preferences(self, asked):
         return [len(text) % 5 - 2 for _, _, text in asked]
