@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib import artifacts, stage
-from lib.artifacts import ROOT, UserError
+from lib.artifacts import UserError
 from lib.judging import judges
 from report import audit, compare, spot, trace
 from tests import tiny
@@ -203,7 +203,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spot")
     tiny.save(folder / "tiny", "llama", max_position_embeddings=2048)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges, "load", lambda *_: SpotJudge())
+        patch.setattr(judges, "load", lambda *_: HashJudge())
         patch.setattr(importlib.import_module("01_extract"), "why_dropped", lambda *_: None)
         for name in STAGES:
             patch.setattr(sys, "argv", [name, "--model", str(folder / "tiny"), "--profile", "smoke", "--out",
@@ -212,13 +212,8 @@ def run(tmp_path_factory):
     return folder
 
 
-class SpotJudge(HashJudge):
-    def preferences(self, asked):
-        return [len(text) % 5 - 2 for _, _, text in asked]
-
-
 def check(run, monkeypatch, name, n, seed):
-    monkeypatch.setattr(judges, "load", lambda *_: SpotJudge())
+    monkeypatch.setattr(judges, "load", lambda *_: HashJudge())
     args = stage.cli("x", many=True).parse_args(["--model", str(run / "tiny"), "--profile", "smoke", "--out", str(run / "outputs")])
     args.n, args.seed = n, seed
     spot.check(args, [path for path in audit.due(args) if path.name == name], audit.SPOTS)
@@ -290,4 +285,3 @@ def test_units_not_yet_checked_come_first_and_the_book_says_so(run, tmp_path, mo
     told = audit.spotted(artifacts.load(tmp_path / "outputs/tiny/testbed-smoke/05_reliability"))
     assert told.startswith("0 of 4 units differ (4 in all), commit ")
     assert audit.spotted(artifacts.load(tmp_path / "outputs/tiny/testbed-smoke/01_extract")) == "no spot check"
-    assert ROOT.is_dir()

@@ -2,7 +2,6 @@
 
 Chat templates that would spoil a prompt, each as a toy: what lib.chat makes of it.
 """
-import hashlib
 import importlib
 import json
 import sys
@@ -19,6 +18,7 @@ from lib.artifacts import ROOT, UserError
 from lib.judging import judges
 from lib.studies import propensity
 from tests import tiny
+from tests.test_stage_01_02 import HashJudge
 
 SHARED = ROOT.parent / "shared" / "data" / "tokenizers"
 NAMES = ("gemma2", "gpt2", "llama2", "llama3_1", "mistral_nemo", "qwen1_5", "qwen2_5", "qwen3")
@@ -35,18 +35,6 @@ WRITTEN = {"gemma2": "<bos>" + PLAIN, "gpt2": PLAIN, "llama2": PLAIN, "mistral_n
 MERGED = {"llama3_1", "mistral_nemo", "qwen1_5", "qwen2_5", "qwen3"}       # "(A" is one token
 ENDS = {"llama3_1": "<|eot_id|>", "mistral_nemo": "</s>",
         **dict.fromkeys(("qwen1_5", "qwen2_5", "qwen3"), "<|im_end|>")}
-
-
-class Judge:
-    """Scores that depend on the text alone."""
-    name = "hash"
-
-    def read(self, asked):
-        found = [hashlib.sha256((trait + text).encode()).digest()[:2] for trait, _, text in asked]
-        return [(100.0 * (first % 5) / 4, 60.0 + second % 41, None) for first, second in found]
-
-    def preferences(self, asked):
-        return [len(text) % 5 - 2 for _, _, text in asked]
 
 
 def model(folder, tokenizer):
@@ -98,7 +86,7 @@ def mini(tmp_path_factory):
 
 def run(stages, folder, suite, out, patch):
     """The stages' artifacts, all run in this process at smoke size."""
-    patch.setattr(judges, "load", lambda *_: Judge())
+    patch.setattr(judges, "load", lambda *_: HashJudge())
     patch.setattr(STAGES[0], "why_dropped", lambda *_: None)
     # A vocabulary of 250,000 is slow even at width 16, and controls do not depend on it.
     for name, few in {"N_RANDOM": 1, "N_RANDOM_WAYS": 1, "N_RANDOM_TEXT": 1, "STRENGTHS": (0.4,)}.items():
