@@ -5,6 +5,8 @@ An *estimate* is {"value", "low", "high", "n", "unit", "method"}: a 95 % percent
 `n` counts the units that were resampled and `unit` names them. Empty or non-finite input raises UserError: a
 mean over nothing must not become a number.
 """
+from statistics import NormalDist
+
 import numpy as np
 
 from lib.artifacts import UserError
@@ -269,3 +271,10 @@ def orthogonal_to(vectors, v):
     """vectors (n, d) without their part along v (d,), float32: what else the data vary in, at no cosine with v."""
     x, v = _values(vectors, "orthogonal_to"), _values(v, "orthogonal_to")
     return (x - np.outer(x @ v, v) / (v @ v)).astype(np.float32)
+
+
+def wilson(k, n, level=LEVEL):
+    """(low, high): Wilson's interval of a share, k of n."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * (k * (n - k) / n + z * z / 4) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

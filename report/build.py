@@ -19,7 +19,7 @@ writes  <to>/report.md, <to>/report.tex, <to>/figures/<name>.png, <to>/figures/<
         <to>/index.json     claims and figures with the artifacts they read, for `python -m report.audit trace`
         <to>/cases/<model>.md   prompts, answers and scores of three texts per trait
         <to>/report.pdf     where a TeX engine is installed; left alone if it is of this page already
-        the block of --readme between its two marks: verdicts by model
+        the block of --readme between its two marks: verdicts by model; and that of report/methods.md: changed rules
 cost    seconds; no model is loaded
 
     python -m report.build --model data/models/pico-llama --model data/models/pico-gpt2 --frozen
@@ -38,13 +38,15 @@ from pathlib import Path
 from lib import artifacts, stage as stages, suite
 from lib.artifacts import ROOT, UserError
 from report import audit, draw, examples, figures, latex, trace
-from report.claims import ACROSS, claim_list, counted, decide, lookup, show, source, summary, verdict_table
+from report.claims import (ACROSS, changed_table, claim_list, counted, decide, listed, lookup, show, source, summary,
+                           verdict_table)
 
 EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 # Digits that prose may carry: identifiers, words that begin with a letter (R2, GPT-2, Llama-2-7b), code, tables of
 # papers, and the level of every interval (lib.metrics). All else is measured or set, and comes from a token.
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
+RULES = ("<!-- rules: written by make report -->", "<!-- end of rules -->")
 SMOKE = "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n"
 
 
@@ -292,12 +294,12 @@ def replacing(to):
             part.rename(to / part.name)
 
 
-def with_block(path, block):
-    """Text of a Markdown file with `block` between its MARKS. UserError if these are not there, once each."""
-    text = path.read_text(encoding="utf-8")
-    if [text.count(mark) for mark in MARKS] != [1, 1]:
-        raise UserError(f"{path}: expected {MARKS[0]} and {MARKS[1]} once each")
-    return f"{text.split(MARKS[0])[0]}{MARKS[0]}\n{block}\n{MARKS[1]}{text.split(MARKS[1])[1]}"
+def with_block(path, block, marks=MARKS):
+    """Text of a Markdown file with `block` between two marks. UserError if these are not there, once each."""
+    text, (first, last) = path.read_text(encoding="utf-8"), marks
+    if [text.count(mark) for mark in marks] != [1, 1]:
+        raise UserError(f"{path}: expected {first} and {last} once each")
+    return f"{text.split(first)[0]}{first}\n{block}\n{last}{text.split(last)[1]}"
 
 
 def index(claims, names, cells, told, found):
@@ -322,7 +324,7 @@ def main():
     # 1. artifacts, every hash and every link of the chain checked
     args.out, to, readme = place(args)
     names, found = load(args)
-    claims, published = (artifacts.read_json(ROOT / file) for file in ("report/claims.json", "data/published.json"))
+    claims, published = listed(), artifacts.read_json(ROOT / "data/published.json")
 
     # 2. verdicts, and the rows of every figure
     cells = {(claim["id"], name): decide(claim, name, found) for claim in claims for name in names}
@@ -351,9 +353,11 @@ def main():
         write(new / "report.md", page)
         artifacts.write_json(new / "index.json", index(claims, names, cells, told, found))
         pdf = latex.write(page, new, to)
-        block = readme and with_block(readme, summary(claims, names, cells))
-    if readme:
-        write(readme, block)
+        methods = ROOT / "report/methods.md"
+        blocks = {} if not readme else {readme: with_block(readme, summary(claims, names, cells)),
+                                        methods: with_block(methods, changed_table(claims), RULES)}
+    for file, text in blocks.items():
+        write(file, text)
     print(f"{pdf}\nreport  {to / 'report.md'}  {counted(cells)}")
 
 

@@ -1,26 +1,46 @@
 """Claims: what decides one, what is said of it, and what it costs to check. Reads manifests; computes no science.
 
-    verdict(estimate, rule)     interval beyond the threshold           reproduced
-                                point beyond, interval across it        partly
-                                point not beyond                        not reproduced
-                                no estimate, with the reason            not testable here
+    verdict(estimate, rule)     whole interval beyond the threshold         reproduced
+                                whole interval on the other side            contradicted
+                                interval that holds the threshold           undecided
+                                no estimate, or a gate that is shut         not testable here
 
 A claim is an entry of report/claims.json; a cell is the outcome of one claim on one model (see `decide`).
+
+    gates   what has to hold before the claim says anything: {"key", "side", "threshold", "what", "stage" (else the
+            claim's own)}. An estimate has to lie beyond the threshold with its whole interval, a number by itself
+    reads   what a verdict means for a user of the model, one sentence per verdict
+    null    the null runs in which the claim is false (report/null.py); changed: what the rule was, and why it is not
+
+Where all parts under a key must hold, each has its own chance to end on the wrong side, so their intervals are
+widened to the level 1 - 0.05 / parts (Bonferroni; ends moved in proportion to the normal quantiles).
 """
 import os
+from statistics import NormalDist
 
-from lib.artifacts import UserError
+from lib.artifacts import ROOT, UserError, read_json
 from lib.studies import reliability
 from report import draw, trace
 from report.audit import STAGES
 
 ACROSS = "05_across"
-VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
+VERDICTS = ("reproduced", "undecided", "contradicted", "not testable here")
 PAPERS = {"preferences": "arXiv 2607.01802", "reliability": "arXiv 2407.12404", "alignment": "arXiv 2505.01162",
           "beyond": "beyond the papers"}
 # What each command runs, for its cost.
 COMMANDS = {"make tune": STAGES[:2], "make transfer": STAGES[:3], "make compose": (*STAGES[:2], "04_compose"),
             "make reliability": (*STAGES[:3], "05_reliability", ACROSS)}
+
+
+def listed():
+    """The claims of report/claims.json, in the order of the page."""
+    return read_json(ROOT / "report" / "claims.json")
+
+
+def measured():
+    """{claim: its null and planted runs} of report/null.json; empty before the first `make null`."""
+    path = ROOT / "report" / "null.json"
+    return read_json(path)["claims"] if path.is_file() else {}
 
 
 # --- what decides -------------------------------------------------------------------------------------------
@@ -36,10 +56,8 @@ def verdict(estimate, rule):
     if any(estimate.get(key) is None for key in ("value", "low", "high")):
         raise UserError(f"an estimate without value, low and high decides nothing: {estimate}")
     sign = 1 if rule["side"] == "above" else -1
-    value, *ends = (sign * (estimate[key] - rule["threshold"]) for key in ("value", "low", "high"))
-    if min(ends) > 0:
-        return "reproduced"
-    return "partly" if value > 0 else "not reproduced"
+    ends = [sign * (estimate[key] - rule["threshold"]) for key in ("low", "high")]
+    return "reproduced" if min(ends) > 0 else "contradicted" if max(ends) < 0 else "undecided"
 
 
 def weakest(estimates, rule):
@@ -48,6 +66,28 @@ def weakest(estimates, rule):
     Returns (name, estimate)."""
     sign = 1 if rule["side"] == "above" else -1
     return max(estimates.items(), key=lambda item: (VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"]))
+
+
+def widened(estimates):
+    """{name: estimate} with intervals at the level that their number asks for; one alone stays as it is."""
+    n, normal = len(estimates), NormalDist()
+    factor = normal.inv_cdf(1 - 0.025 / n) / normal.inv_cdf(0.975)
+    return estimates if n == 1 else {name: {
+        **e, **{end: e["value"] + factor * (e[end] - e["value"]) for end in ("low", "high")},
+        "method": f"{e['method']}, widened for {n} parts"} for name, e in estimates.items()}
+
+
+def shut(claim, name, found):
+    """Why the first gate of a claim that does not hold keeps it shut, with the number; None if all hold."""
+    for gate in claim.get("gates", ()):
+        value = lookup(found[source({"stage": claim["stage"], **gate}, name)], gate["key"])
+        needed = f"needed {gate['side']} {gate['threshold']:g}"
+        if isinstance(value, dict) and "reason" in value:
+            return f"{gate['what']}: {value['reason']}"
+        estimate = value if isinstance(value, dict) else dict.fromkeys(("value", "low", "high"), value)
+        if verdict(estimate, gate) != "reproduced":
+            return f"{gate['what']}: {show(estimate) if estimate is value else draw.number(value, 2)}, {needed}"
+    return None
 
 
 def lookup(artifact, key):
@@ -76,13 +116,14 @@ def source(claim, name):
 
 def untested(reason, digest, key):
     """The cell of a claim that has no number here."""
-    return {"verdict": VERDICTS[3], "estimate": None, "part": "", "reason": reason, "digest": digest, "key": key}
+    return {"verdict": VERDICTS[3], "estimate": None, "part": "", "parts": {}, "reason": reason, "digest": digest,
+            "key": key}
 
 
 def decide(claim, name, found):
-    """{"verdict", "estimate" or None, "reason", "digest", "key", "part"} of a claim on one model.
+    """{"verdict", "estimate" or None, "reason", "digest", "key", "part", "parts"} of a claim on one model.
 
-    Of a key with .* all parts must hold: "part" is the one that decides."""
+    Of a key with .* all parts must hold: "parts" are their estimates, "part" names the one that decides."""
     key, part = claim["key"].removesuffix(".*"), ""
     if source(claim, name) not in found:
         return untested("needs two models", "", key)
@@ -90,13 +131,17 @@ def decide(claim, name, found):
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
         return untested("no more behaviours steer than luck explains", artifact.digest, key)
-    value = lookup(artifact, key)
+    reason = shut(claim, name, found)
+    if reason:
+        return untested(reason, artifact.digest, key)
+    value, parts = lookup(artifact, key), {}
     if "reason" in value:
         return untested(value["reason"], artifact.digest, key)
     if claim["key"].endswith(".*"):
-        part, value = weakest(value, claim["rule"])
+        parts = widened(value)
+        part, value = weakest(parts, claim["rule"])
         key += f".{part}"
-    return {"verdict": verdict(value, claim["rule"]), "estimate": value, "part": part, "reason": "",
+    return {"verdict": verdict(value, claim["rule"]), "estimate": value, "part": part, "parts": parts, "reason": "",
             "digest": artifact.digest, "key": key}
 
 
@@ -125,24 +170,46 @@ def link(artifact, key, to):
 
 
 def ruled(claim):
-    return f"{claim['unit']} {claim['rule']['side']} {claim['rule']['threshold']}"
+    """The rule of a claim in words, its gates behind it."""
+    gates = [f"{gate['what']} ({gate['side']} {gate['threshold']:g})" for gate in claim.get("gates", ())]
+    gates += ["behaviours steer"] if "needs" in claim else []
+    rule = f"{claim['unit']} {claim['rule']['side']} {claim['rule']['threshold']}"
+    return rule + (f", where {', '.join(gates)}" if gates else "")
+
+
+def null_rate(claim, told):
+    """How often a claim's rule says `reproduced` where it is false, and where it is true, from report/null.json."""
+    if claim["id"] not in told:
+        return "not measured"
+    def share(name, one):
+        rate = "{} [{}, {}]".format(*(draw.number(x, 2) for x in one["rate"]))
+        return f"{one.get(VERDICTS[0], 0)} of {one['n']} {name}, {rate}"
+    mine = told[claim["id"]]
+    said = [share(kind, one) for kind, one in mine["chains"].items()]
+    said += [share("synthetic", mine["false"])] if "false" in mine else []
+    power = mine.get("planted")
+    return "<br>".join(said or ["no null run"]) + (f"<br>power {draw.number(power['rate'][0], 2)}: {mine['what']}"
+                                                  if power else "")
 
 
 def verdict_table(claims, names, cells, found, to):
-    """Markdown table, one row per claim: what is claimed, the rule, how to make it, and one column per model."""
-    lines = ["| | claim | published | rule | " + " | ".join(names) + " | command, time per model |",
-             "|---" * (len(names) + 5) + "|"]
+    """Markdown table, one row per claim: what is claimed, the rule, one column per model, how often the rule speaks
+    where there is nothing, and how to make it."""
+    lines = ["| | claim | published | rule | " + " | ".join(names)
+             + " | reproduced in null runs, and power | command, time per model |", "|---" * (len(names) + 6) + "|"]
+    told = measured()
     for claim in claims:
-        row = [claim["id"], claim["title"], claim["published"],
-               ruled(claim) + (", where behaviours steer" if "needs" in claim else "")]
+        row = [claim["id"], claim["title"], claim["published"], ruled(claim)]
         for name in names:
             cell, artifact = cells[claim["id"], name], found.get(source(claim, name))
             said = cell["reason"]
             if cell["estimate"]:
                 said = f"{show(cell['estimate'], claim['digits'])}, n = {cell['estimate']['n']}"
-                said += f" ({cell['part']})" if cell["part"] else ""
+                others = [f"{part} {show(e, claim['digits'])}" for part, e in cell["parts"].items() if part != cell["part"]]
+                said += f" ({cell['part']}, which decides; {'; '.join(others)})" if cell["part"] else ""
             said += f"<br>{link(artifact, cell['key'], to)}" if artifact else ""
             row.append(f"**{cell['verdict']}**<br>{said}")
+        row += [null_rate(claim, told)]
         row.append(f"`{claim['command']}`<br>{cost(claim['command'], names, found)}")
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |")
     return "\n".join(lines)
@@ -167,10 +234,9 @@ def claim_list(claims, names, cells, found):
     """One paragraph per claim: statement, source, rule, where each number stands and how it was made."""
     blocks = []
     for claim in claims:
-        needs = "; only where more behaviours steer than luck explains." if "needs" in claim else "."
         lines = [f"**{claim['id']}. {claim['title']}.** {claim['statement']}",
                  f"*Published*: {claim['published']} ({claim['source']}).",
-                 f"*Rule*: {ruled(claim)}; {claim['rule']['why']}{needs}",
+                 f"*Rule*: {ruled(claim)}; {claim['rule']['why']}.",
                  f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`, "
                  f"{cost(claim['command'], names, found)} per model."]
         for name in names:
@@ -178,7 +244,16 @@ def claim_list(claims, names, cells, found):
             estimate, said = cell["estimate"], f": {cell['reason']}."
             if estimate:
                 said = (f", {show(estimate, claim['digits'])}, n = {estimate['n']}, {estimate['method']}, resampled: "
-                        f"{estimate['unit']}; digest {cell['digest'][:12]}.")
+                        f"{estimate['unit']}; digest {cell['digest'][:12]}. {claim.get('reads', {}).get(cell['verdict'], '')}")
             lines.append(f"*{name}*: {cell['verdict']}{said}")
         blocks.append("  \n".join(lines))
     return "\n\n".join(blocks)
+
+
+def changed_table(claims):
+    """Markdown table of the rules that changed: from what, to what, why, and whether results had been seen."""
+    rows = [(claim["id"], claim["changed"]) for claim in claims if "changed" in claim]
+    lines = ["| | was | is | why | results seen before |", "|---" * 5 + "|"]
+    return "\n".join(lines + ["| " + " | ".join(text.replace("|", "\\|") for text in (
+        name, change["from"], change["to"], change["why"], "yes" if change.get("seen") else "no")) + " |"
+        for name, change in rows])

@@ -22,7 +22,7 @@ Figure = namedtuple("Figure", "name title caption rows draw")
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLORS = plt.rcParams["axes.prop_cycle"].by_key()["color"]
 GREY, PALE = "#8C8C8C", "#D9D9D9"
-VERDICT = {"reproduced": (GREEN, "\u2713"), "partly": (ORANGE, "~"), "not reproduced": (RED, "\u2717"),
+VERDICT = {"reproduced": (GREEN, "\u2713"), "undecided": (ORANGE, "?"), "contradicted": (RED, "\u2717"),
            "not testable here": (PALE, "\u2013")}
 
 

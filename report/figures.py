@@ -24,7 +24,7 @@ def verdict_rows(names, found, claims, cells):
 def style(verdict):
     """Fill of a cell: told apart in grey too, where green and red are one shade."""
     color, _ = VERDICT[verdict]
-    if verdict == "not reproduced":
+    if verdict == "contradicted":
         return {"facecolor": "white", "edgecolor": color, "linewidth": 1.4}
     return {"facecolor": color, "linewidth": 0, "alpha": 0.8 if verdict == "reproduced" else 0.6}
 

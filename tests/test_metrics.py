@@ -240,3 +240,13 @@ def test_resampled_variance_shares_are_those_of_the_resample():
             assert {name: draws[b] for name, draws in found.items()} == pytest.approx(naive, abs=1e-9)
     low, high = metrics.interval(metrics.resampled_variance_shares(slopes, letter, yes, counts)["letter"])
     assert 0 < low < metrics.variance_shares(slopes, letter)["letter"] < high < 1
+
+
+def test_wilson_covers_and_stays_inside():
+    """Held to what it has to do: the true share lies inside in about 95 of 100 draws."""
+    rng = np.random.default_rng([3, 9])
+    for p in (0.03, 0.2, 0.5):
+        ends = np.array([metrics.wilson(k, 60) for k in rng.binomial(60, p, 2000)])
+        assert 0.92 < ((ends[:, 0] <= p) & (p <= ends[:, 1])).mean() < 0.98
+        assert ends.min() >= 0 and ends.max() <= 1
+    assert metrics.wilson(0, 20)[0] == 0 and metrics.wilson(20, 20)[1] == 1

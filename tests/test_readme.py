@@ -15,7 +15,7 @@ import pytest
 
 from lib import artifacts
 from lib.artifacts import UserError
-from report import audit, build, latex, trace
+from report import audit, build, claims, latex, trace
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,7 +227,7 @@ def test_readme_shows_the_committed_verdicts():
     for claim, cells in index["claims"].items():
         for model, cell in cells.items():
             row = next(line for line in block.splitlines() if line.startswith(f"| {model} |"))
-            column = ("reproduced", "partly", "not reproduced", "not testable here").index(cell["verdict"])
+            column = claims.VERDICTS.index(cell["verdict"])
             assert claim in re.split(r"[ :|]+", row.split("|")[2 + column])
 
 
@@ -235,7 +235,7 @@ def test_first_screen_answers_what_on_what_and_what_not():
     screen = "\n".join(README.splitlines()[:30])
     for said in (
         "verdicts.png",
-        "not reproduced",
+        "contradicted",
         "pico-llama",
         "pico-gpt2",
         "Subbiah",

@@ -1,0 +1,176 @@
+"""Null: how often does each rule speak where there is nothing, and how often where there is something?
+
+Chains in which every claim that names their kind is false, at the sizes of PROFILE, both embedded models:
+    untrained   a network of the same architecture and tokenizer with fresh weights
+    random      stage 01 as it is, then every vector a random one of its norm; stages 02 to 05
+    shuffled    stage 01 as it is, then every vector that of shuffled labels; stages 02 to 05
+    permuted    no chain: the labels that a claim compares (methods, traits' scope) dealt anew in the committed tables
+Synthetic data beside them, through the functions that the stages conclude with (report/planted_<study>.py):
+    false       the claim does not hold          planted     it holds, at a stated size
+A claim is decided in each by the code that decides it on the page (report/claims.py).
+
+reads   data/models, the committed results, report/claims.json
+writes  <out>/ (the chains; what is done is not done again), report/null.json: per claim and kind, how often each
+        verdict came; rates with Wilson's 95 % interval
+cost    about an hour on two cores
+
+    python -m report.null
+"""
+import argparse
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from lib import artifacts, identity, metrics
+from lib.artifacts import ROOT, UserError
+from report import claims
+from report.audit import STAGES
+
+# --- settings -----------------------------------------------------------------------------------------------
+MODELS = ("pico-llama", "pico-gpt2")
+SEEDS = {"untrained": (1, 2, 3, 4), "random": (1, 2, 3, 4), "shuffled": (0, 1, 2, 3)}     # shuffled: the draw that is used
+PROFILE = ("--profile", "quick", "--sizes", "preferences=0.4 reliability=0.6 alignment=0.7")
+SYNTHETIC = {"false": 200, "planted": 100}         # draws of synthetic data per claim
+MOST = 0.05                                        # a rule may speak in so many of its null runs
+STUDIES = ("preferences", "reliability", "alignment")
+SAME = ("shuffled_vectors",)                       # arrays of stage 01 that are controls themselves
+# ------------------------------------------------------------------------------------------------------------
+
+
+# --- chains -------------------------------------------------------------------------------------------------
+def untrained(model, seed, to):
+    """A folder like the model's, with fresh weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    source, folder = ROOT / "data/models" / model, to / model
+    if not (folder / "model.safetensors").is_file():
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).save_pretrained(folder)
+        for name in identity.TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copy(source / name, folder / name)
+    return folder
+
+
+def replaced(kind, seed, name, array, shuffled):
+    """An array of vectors of stage 01 (..., layer, d) with others in their place; shuffled (concept, draw, layer, d)."""
+    if kind == "shuffled" and name == "vectors":
+        return shuffled[:, seed]
+    drawn = np.random.default_rng([seed, *name.encode()]).standard_normal(array.shape)
+    norms = np.linalg.norm(array, axis=-1, keepdims=True) / np.linalg.norm(drawn, axis=-1, keepdims=True)
+    return (drawn * norms).astype(np.float32)
+
+
+def derive(kind, seed, made, folder):
+    """Stage 01 of a chain from the one that was made as it is: the same manifest, other vectors."""
+    if (folder / "manifest.json").is_file():
+        return
+    arrays, tables = {}, {}
+    shuffled = made.array("shuffled_vectors")
+    for file, output in made.manifest["outputs"].items():
+        name, ending = file.rsplit(".", 1)
+        if ending != "npy":
+            tables[name if ending == "json" else file] = made.table(name)
+            continue
+        array, axes = made.array(name), output["axes"]
+        if axes[-1] == "d_model" and name not in SAME:
+            array = replaced(kind, seed, name, array, shuffled)
+        arrays[name] = array, axes
+    artifacts.save(folder, stage="01_extract", config={**made.config, "null": [kind, seed]}, arrays=arrays, tables=tables,
+                   inputs=made.manifest["inputs"], results=made.results, sources=[])
+
+
+def stage_of(script, model, out, *more):
+    """Run one stage script; UserError with its last lines if it fails."""
+    done = subprocess.run([sys.executable, script, *model, *PROFILE, *more, "--out", str(out)], cwd=ROOT, text=True,
+                          capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise UserError(f"{script} {' '.join(model)} --out {out}: {done.stderr.strip()[-300:]}")
+
+
+def chain(kind, seed, model, out):
+    """All stages of one case and model; returns {(model, stage): Artifact}."""
+    folder = out / f"{kind}-{seed}"
+    source = untrained(model, seed, folder / "models") if kind == "untrained" else ROOT / "data/models" / model
+    leaf = folder / model / "testbed-quick"
+    for name in STAGES:
+        if name == STAGES[0] and kind != "untrained":
+            stage_of(f"{name}.py", ("--model", str(source)), out / "trained")
+            derive(kind, seed, artifacts.load(out / "trained" / model / leaf.name / name), leaf / name)
+        else:
+            stage_of(f"{name}.py", ("--model", str(source)), folder)
+    return {(model, name): artifacts.load(leaf / name) for name in STAGES}
+
+
+def case(kind, seed, out):
+    """[{claim: verdict}] of one case, a model each."""
+    found = {}
+    for model in MODELS:
+        found |= chain(kind, seed, model, out)
+    folder = out / f"{kind}-{seed}"
+    sources = [folder / "models" / m if kind == "untrained" else ROOT / "data/models" / m for m in MODELS]
+    stage_of("05_reliability.py", [word for at in sources for word in ("--model", str(at))], folder, "--across")
+    found["+", claims.ACROSS] = artifacts.load(folder / "+".join(MODELS) / "testbed-quick" / claims.ACROSS)
+    return [{claim["id"]: claims.decide(claim, model, found)["verdict"] for claim in claims.listed()
+             if kind in claim.get("null", ())} for model in MODELS]
+
+
+# --- synthetic data -----------------------------------------------------------------------------------------
+def synthetic(study):
+    """{claim: {"planted what": text, "false": verdicts, "planted": verdicts}} of one study."""
+    module, told = importlib.import_module(f"report.planted_{study}"), {}
+    by_id = {claim["id"]: claim for claim in claims.listed()}
+    for name, planted in module.PLANTED.items():
+        told[name] = {"what": planted.what}
+        for size, (kind, n) in enumerate(SYNTHETIC.items()):
+            verdicts = Counter()
+            for seed in range(n):
+                made = planted.make(seed, size)
+                found = {(("+" if stage == claims.ACROSS else "m"), stage): SimpleNamespace(
+                    results=results, config={}, digest="", path=Path("synthetic")) for stage, results in made.items()}
+                verdicts[claims.decide(by_id[name], "m", found)["verdict"]] += 1
+            told[name][kind] = counted(verdicts)
+    return told
+
+
+def counted(verdicts):
+    """{"n", verdict: how often, "rate": [share that says reproduced, low, high]}."""
+    n, k = sum(verdicts.values()), verdicts["reproduced"]
+    return {"n": n, **{word: verdicts[word] for word in claims.VERDICTS if verdicts[word]},
+            "rate": [k / n, *metrics.wilson(k, n)]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/null"), help="folder for the chains")
+    args, start = parser.parse_args(), time.time()
+    cases = [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chains = list(pool.map(lambda one: (one[0], case(*one, args.out.resolve())), cases))
+    told = {claim["id"]: {"chains": {}} for claim in claims.listed()}
+    for kind in SEEDS:
+        each = [verdicts for k, models in chains if k == kind for verdicts in models]
+        for claim in claims.listed():
+            if kind in claim.get("null", ()):
+                told[claim["id"]]["chains"][kind] = counted(Counter(one[claim["id"]] for one in each))
+    for study in STUDIES:
+        for name, found in synthetic(study).items():
+            told[name] |= found
+    over = sorted(name for name, found in told.items() for kind in (*found["chains"].values(), found.get("false"))
+                  if kind and kind["rate"][0] > MOST)
+    artifacts.write_json(ROOT / "report/null.json", {
+        "profile": PROFILE, "seeds": SEEDS, "models": MODELS, "wall_s": round(time.time() - start), "claims": told})
+    print(f"null  {len(cases)} chains x {len(MODELS)} models, {len(told)} claims; above {MOST:g}: {', '.join(over) or 'none'}")
+
+
+if __name__ == "__main__":
+    artifacts.run(main)
