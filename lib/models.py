@@ -108,7 +108,8 @@ logging.get_logger("transformers.modeling_utils").addFilter(lambda record: "may 
 def load(name_or_path, dtype="float32", device=None):
     """Load a model folder or hub id, in eval mode, without gradients.
 
-    dtype   "float32", "bfloat16" or "float16"
+    dtype   "float32", "bfloat16" or "float16"; the language-model head is float32 always: in bfloat16 logits come in
+            steps of .06 to .125 nats
     device  None: a GPU if there is one, else the CPU; "auto": spread over all devices (transformers'
             device_map)
     Raises UserError in one line if the path or id does not exist, needs code of its own, is no causal language
@@ -171,6 +172,8 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     if extra:                    # a config with fewer layers, say: another model than the weights are
         raise UserError(f"{source}: the weights hold {len(extra)} tensors that the model of its config.json has no "
                         f"place for: {extra[:3]}")
+    if model.dtype != torch.float32:
+        _exact_head(model)
     if device != "auto":
         model.to(device)
     model.eval().requires_grad_(False)
@@ -199,6 +202,14 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
               d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
               identity=found, eos=eos, max_tokens=_most_tokens(config), template=template)
+
+
+def _exact_head(model):
+    """Give a model its language-model head in float32; an embedding that shares the weights keeps its own."""
+    head = model.get_output_embeddings()
+    for name, value in list(head.named_parameters(recurse=False)):
+        setattr(head, name, torch.nn.Parameter(value.detach().float(), requires_grad=False))
+    head.register_forward_pre_hook(lambda _, given: (given[0].float(),))
 
 
 def _most_tokens(config):
