@@ -15,9 +15,9 @@ from lib.studies import propensity
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 KL_UNIT = 0.5            # nats: mean KL(unsteered || steered) of the next token at strength 1
-SHARES = tuple(2.0 ** k / 10 for k in range(-5, 5))      # norms tried, as shares of the residual stream's
-N_PROMPTS = {"full": 16, "smoke": 4}                     # tuning prompts per kind of text
-N_RANDOM = {"full": 8, "smoke": 2}                       # random directions per layer, each at every share
+SHARES = tuple(2.0 ** k / 10 for k in range(-3, 5))      # norms tried, as shares of the residual stream's
+N_PROMPTS = {"full": 8, "smoke": 4}                     # tuning prompts per kind of text
+N_RANDOM = {"full": 4, "smoke": 2}                       # random directions per layer, each at every share
 # ------------------------------------------------------------------------------------------------------------
 
 
@@ -80,3 +80,19 @@ def unit_norms(curves, norms, kl=KL_UNIT):
             low, high = np.log(np.maximum(rising[i - 1:i + 1], 1e-12))
             found.append(SHARES[i - 1] * (SHARES[i] / SHARES[i - 1]) ** ((np.log(kl) - low) / (high - low)))
     return (np.array(found) * norms).astype(np.float32), np.array(where)
+
+
+def scale(curves, residual):
+    """What stage 02 makes of curves {"kl_curve" + kind: (layer, share, vector) nats} and of the residual stream's norms
+    {kind: (layer,)}: ({kind: (2, layer) the unit's norms and the stream's, for `tuning.grid`}, results, arrays)."""
+    scales, results, arrays = {}, {}, {}
+    for kind, norms in residual.items():
+        curve = curves[f"kl_curve{kind}"]
+        units, where = unit_norms(curve, norms)
+        scales[kind] = np.stack([units, norms])
+        arrays |= {f"kl_curve{kind}": (curve, ("layer", "share", "vector")),
+                   f"unit_norm{kind}": (units, ("layer",))}
+        results[{"": "chat", "_raw": "raw"}[kind]] = {
+            "unit_share": units / norms, **{name: np.flatnonzero(where == side).tolist()
+                                            for name, side in (("extrapolated", -1), ("clamped", 1))}}
+    return scales, {"strength": results}, arrays
