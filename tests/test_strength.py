@@ -47,7 +47,7 @@ def test_a_dimension_that_holds_the_norm_and_says_nothing_does_not_move_the_unit
         curve = strength.curve(SimpleNamespace(d_model=len(state)), [([1], 1)] * 2, norms, 50, [3])
         found[name] = strength.unit_norms(curve, norms)[0][0], norms[0]
     (plain, small), (massive, large) = found.values()
-    assert large > 50 * small and massive == pytest.approx(plain, rel=0.05)
+    assert large > 50 * small and massive == pytest.approx(plain, rel=0.15)
 
 
 @pytest.fixture(scope="module")
