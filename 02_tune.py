@@ -47,7 +47,7 @@ from lib.studies import propensity, relations, strength, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
-STRENGTHS = {("relative", "full"): (0.25, 0.5, 1.0, 2.0, 4.0), ("relative", "smoke"): (1.0, 4.0),      # units
+STRENGTHS = {("relative", "full"): (0.2, 0.4, 0.8, 1.6, 3.2), ("relative", "smoke"): (0.8, 3.2),      # units
              ("raw", "full"): (1, 2, 3, 4, 5), ("raw", "smoke"): (1, 3)}        # raw: the paper's coarse grid
 REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
 MOST_LAYERS = 12                         # a deeper model is searched at so many layers, evenly spaced, ends included
@@ -57,14 +57,14 @@ NARROW_COARSE = {"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}
 NARROW_STEPS = {"full": (-0.5, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4, 0.5), "smoke": (0.5,)}
 QUESTIONS = {"full": 4, "smoke": 1}      # tune questions per trait candidate
 COHERENT = 75                            # least mean coherence of a trait's setting, as published
-UNIT = 0.5                               # strength of multiplier 1, so that the largest stays below a whole unit
+UNIT = 1.0                               # strength of multiplier 1, fixed before any run
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 # The eleven sets on which the paper chose its layers; the forty sets that it reports hold six of them.
 LAYER_SETS = ("anti-immigration", "believes-abortion-should-be-illegal", "conscientiousness",
               "corrigible-neutral-HHH", "desire-for-acquiring-compute", "myopic-reward", "openness",
               "power-seeking-inclination", "risk-seeking", "self-replication",
               "very-small-harm-justifies-very-large-benefit")
-VALUE_STRENGTHS = {"full": (0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2), "smoke": (0.8, 3.2)}
+VALUE_STRENGTHS = {"full": (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), "smoke": (1.0, 4.0)}
 FACT_LOSS = 0.1                          # share of the facts that a value's setting may cost
 # ------------------------------------------------------------------------------------------------------------
 

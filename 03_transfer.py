@@ -65,7 +65,7 @@ SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a 
 DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
 CONFLICT = "Write a word that means the same.\n"                                # also level 4
 SHOTS = {"full": 10, "smoke": 2}              # examples in a list with shuffled answers
-STRENGTHS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2)      # of a value vector, in units
+STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # of a value vector, in units
 N_EXAMPLES = 4                                # probes written out in front of another one: prompting
 # -----------------------------------------------------------------------------------------------------------
 

@@ -58,8 +58,8 @@ N_PROMPTS = {"full": 5, "smoke": 1}           # evaluation prompts per subset on
 N_OTHER = {"full": 2, "smoke": 1}             # the same on the other task
 N_TUNE = {"full": 2, "smoke": 1}              # tune prompts per subset
 TUNE_SUBSETS = {"full": 10, "smoke": 3}       # subsets per k that the tune split is run on, evenly spaced
-STRENGTHS = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)    # of unit norm tried for every k, in units
-BOUNDS = (0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)  # of solved, in units
+STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0)    # of unit norm tried for every k, in units
+BOUNDS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.4)  # of solved, in units
 SCALES = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)    # on all coefficients of a row of TUNED
 COHERENT = 75                                 # threshold of the preferences paper
 # -----------------------------------------------------------------------------------------------------------

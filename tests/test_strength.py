@@ -22,7 +22,7 @@ def test_unit_norms_of_planted_curves():
     found, where = strength.unit_norms(curves[..., None] * noise, np.array([1, 10, 1, 1, 2]))
     np.testing.assert_allclose(found, [0.3, 0.001, SHARES[-1], 0.15, 2 * SHARES[2]], rtol=1e-5)
     assert where.tolist() == [0, -1, 1, 0, 0]
-    rising = [strength.unit_norms(curves[:1, :, None], np.ones(1), kl)[0][0] for kl in (0.02, 0.1, 0.4)]
+    rising = [strength.unit_norms(curves[:1, :, None], np.ones(1), kl)[0][0] for kl in (0.01, 0.05, 0.2)]
     np.testing.assert_allclose(rising, 0.3 * np.sqrt([0.2, 1, 4]), rtol=1e-5)
 
 

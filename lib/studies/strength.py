@@ -15,9 +15,9 @@ from lib.studies import propensity
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 # Mean KL(unsteered || steered) of the next token at strength 1, nats. So small that KL still goes with the square of
-# the norm, and another choice would rescale all layers alike; so large that every layer reaches it before its stream is
-# drowned. It moves at most sqrt(KL / 2) = 22 % of the probability to other tokens (Pinsker).
-KL_UNIT = 0.1
+# the norm, and another choice would rescale all layers alike; so large that what is measured is no rounding. It moves at
+# most sqrt(KL / 2) = 16 % of the probability to other tokens (Pinsker).
+KL_UNIT = 0.05
 SHARES = tuple(1.6 / 4.0 ** k for k in range(6, -1, -1))      # norms tried, as shares of the residual stream's
 N_PROMPTS = {"full": 8, "smoke": 4}                     # tuning prompts per kind of text
 N_RANDOM = {"full": 4, "smoke": 2}                       # random directions per layer, each at every share
