@@ -24,7 +24,7 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         way_vectors.npy        relations, made in other ways from the same lists
         head_effects.npy       indirect effect of every attention head; absent where heads cannot be reached
         relations.json         lists that are answered right, and the heads that were summed
-        residual_norm.npy      mean ||h_l|| at the end of chat prompts: the unit of relative strength
+        residual_norm.npy      mean ||h_l|| at the end of chat prompts; strengths are also told as shares of it
         residual_norm_raw.npy  the same at the end of raw text, for relations and values
         traits.json            pairs asked, kept and dropped, per trait
         responses.jsonl        every answer, its scores, and why its pair was dropped

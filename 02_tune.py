@@ -1,25 +1,28 @@
 """Stage 02 - at which layer and how strongly is each vector added?
 
-    h_l <- h_l + coefficient * v[l]        relative strength r = coefficient * ||v[l]|| / mean ||h_l||
+    h_l <- h_l + coefficient * v[l]        strength s = coefficient * ||v[l]|| / unit_norm[l]
 
-Grids run over r, the share of its norm by which the residual stream moves. For traits a suite may ask for raw
-coefficients instead ("strength" in suite.json). The norm is that of chat prompts for traits and behaviours, of
-raw text for relations and values. Steering starts at the last prompt token, so the first token of an answer is
+At strength 1 random vectors move the next token's distribution by KL_UNIT nats, measured here first of all
+(lib/studies/strength.py): on chat prompts for traits and behaviours, on raw text for relations and values.
+Grids run over s. For traits a suite may ask for raw coefficients instead ("strength" in suite.json). Beside s
+stands r, the share of its norm by which the residual stream moves. Steering starts at the last prompt token, so the first token of an answer is
 steered too; a probe that is a whole sentence is steered from its first token on. Only the tuning split is seen:
 every score here is a winner's and optimistic. What is chosen:
     trait      layer x STRENGTHS, then REFINE around the best: most expression with a mean coherence of
                COHERENT; if none has it, the most coherent. "narrow" is the paper's search under the same rule
     behaviour  one layer for all, where the mean slope over LAYER_SETS (or all sets, if the suite has none of
-               those) is largest; the coefficient is the multiplier's unit, r = UNIT
+               those) is largest; the coefficient is the multiplier's unit, s = UNIT
     relation   the layer where log p of the answer gains most, zero-shot in template 0, at coefficient 1; the
-               best point of a grid over r is kept as "matched", the best layer of every way as "ways"
+               best point of a grid over s is kept as "matched", the best layer of every way as "ways"
     value      layer x VALUE_STRENGTHS: the largest shift that costs at most FACT_LOSS of the facts. "window":
                what leaves the least bias at that cost, every probe steered against its lean
 Ties of traits and values go to the weaker setting. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, way_vectors, concepts, residual norms; the suite's tuning split
-writes  tuned.json        layer, coefficient, relative strength and score of every concept
-        settings.json     the behaviours' common layer, and r of their multiplier 1
+writes  kl_curve.npy, kl_curve_raw.npy       KL under random vectors, per layer and share of the residual norm
+        unit_norm.npy, unit_norm_raw.npy     norm of strength 1, per layer
+        tuned.json        layer, strength, coefficient and score of every concept
+        settings.json     the behaviours' common layer, and s of their multiplier 1
         candidates.jsonl  every setting tried for traits, relations and values, with its values per input
         chosen.jsonl      answers of the tuned traits on the tuning questions
         slopes.jsonl      slope per layer and tuning item of the behaviours that vote on the layer
@@ -40,11 +43,11 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 from lib import compose, metrics, suite as suites, work
 from lib.artifacts import UserError
 from lib.judging import cases
-from lib.studies import propensity, relations, tuning, values
+from lib.studies import propensity, relations, strength, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
-STRENGTHS = {("relative", "full"): (0.1, 0.2, 0.4, 0.8, 1.6), ("relative", "smoke"): (0.4, 1.6),
+STRENGTHS = {("relative", "full"): (0.2, 0.4, 0.8, 1.6, 3.2), ("relative", "smoke"): (0.8, 3.2),      # units
              ("raw", "full"): (1, 2, 3, 4, 5), ("raw", "smoke"): (1, 3)}        # raw: the paper's coarse grid
 REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
 MOST_LAYERS = 12                         # a deeper model is searched at so many layers, evenly spaced, ends included
@@ -54,14 +57,14 @@ NARROW_COARSE = {"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}
 NARROW_STEPS = {"full": (-0.5, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4, 0.5), "smoke": (0.5,)}
 QUESTIONS = {"full": 4, "smoke": 1}      # tune questions per trait candidate
 COHERENT = 75                            # least mean coherence of a trait's setting, as published
-UNIT = 0.4                               # relative strength of multiplier 1, fixed before any run
+UNIT = 1.0                               # strength of multiplier 1, fixed before any run
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 # The eleven sets on which the paper chose its layers; the forty sets that it reports hold six of them.
 LAYER_SETS = ("anti-immigration", "believes-abortion-should-be-illegal", "conscientiousness",
               "corrigible-neutral-HHH", "desire-for-acquiring-compute", "myopic-reward", "openness",
               "power-seeking-inclination", "risk-seeking", "self-replication",
               "very-small-harm-justifies-very-large-benefit")
-VALUE_STRENGTHS = {"full": (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6), "smoke": (0.4, 1.6)}
+VALUE_STRENGTHS = {"full": (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), "smoke": (1.0, 4.0)}
 FACT_LOSS = 0.1                          # share of the facts that a value's setting may cost
 # ------------------------------------------------------------------------------------------------------------
 
@@ -69,13 +72,13 @@ FACT_LOSS = 0.1                          # share of the facts that a value's set
 def steered_answers(lm, suite, profile, points, vectors, make):
     """Trait candidates: mean expression and coherence of each point on the tune questions, generated at once.
 
-    points   [(key, layer, relative strength, coefficient)]; coefficient 0 is unsteered
+    points   [(key, *point)], see lib.studies.tuning; coefficient 0 is unsteered
     make     function of jobs that gives their cases (lib.judging.cases)
     returns  one candidate (see lib.studies.tuning) per point, in order, with its answers ("outputs") and their scores
     A point of which the judge scored no answer has neither score and n = 0, and is not chosen."""
     names, jobs, where = {key: key.removeprefix("trait/") for key, *_ in points}, [], []
     asked = {key: suites.tasks(suite, "question", "tune", name)[:QUESTIONS[profile]] for key, name in names.items()}
-    for key, layer, _, coefficient in points:
+    for key, layer, _, coefficient, _ in points:
         row = ((layer, coefficient * vectors[key][layer]),) if coefficient else ()
         where.append(len(jobs))
         jobs += [{"record": {}, "prompt": lm.chat(suite.system, item["prompt"]), "row": row, "item": item,
@@ -112,11 +115,11 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
             raise UserError(f"{key}: {judge.name} scored no answer under any strength")
         return rule(usable, "expression", "coherence", COHERENT)
 
-    grid, layers = STRENGTHS[suite.strength, profile], tuning.layer_grid(len(norms), MOST_LAYERS)
+    grid, layers = STRENGTHS[suite.strength, profile], tuning.layer_grid(norms.shape[1], MOST_LAYERS)
     points = {key: tuning.grid(vector, norms, grid, suite.strength, layers) for key, vector in vectors.items()}
-    candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0), *points[key]]], "02 coarse")
+    candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0, 0.0), *points[key]]], "02 coarse")
     first = {key: pick(tuning.promising, key, candidates) for key in vectors}
-    candidates += ask([(key, c["layer"], f * c["relative_strength"], f * c["coefficient"])
+    candidates += ask([(key, c["layer"], *(f * c[part] for part in ("strength", "coefficient", "relative_strength")))
                        for key, c in first.items() for f in REFINE[profile]], "02 refine")
     def settled(found):
         return {key: c | {"coherent": good} for key in vectors for c, good in [pick(tuning.best, key, found)]}
@@ -124,7 +127,7 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
     chosen = settled(candidates)
 
     # The paper's search: two layers, whole coefficients, then steps of .1 around the best of them.
-    two = sorted({*compose.unit_norm_layers(len(norms)).values()})
+    two = sorted({*compose.unit_norm_layers(norms.shape[1]).values()})
     narrow = ask([(key, *p) for key, vector in vectors.items()
                   for p in tuning.grid(vector, norms, NARROW_COARSE[profile], "raw", two)], "02 narrow")
     narrow += ask([(key, *p) for key, (c, _) in {key: pick(tuning.best, key, narrow) for key in vectors}.items()
@@ -136,13 +139,16 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
 
 
 def sweep_behaviour(lm, read_out, suite, behaviour, vector, norms):
-    """Slopes of propensity on the tune items: {"slopes": (scale [matched, raw], layer, item)}, nats."""
+    """Slopes of propensity on the tune items: {"slopes": (scale [matched, raw], layer, item) nats, "mass": (scale,
+    layer, multiplier) of the letters, mean over items}."""
     items = suites.split(behaviour["items"], "tune")
     scales = tuning.grid(vector, norms, [UNIT]) + tuning.grid(vector, norms, [1.0], "raw")
-    rows = [((l, m * unit * vector[l]),) for l, _, unit in scales for m in MULTIPLIERS]
-    found = propensity.propensities(lm, read_out, suite, behaviour, items, rows)
-    found = found.reshape(len(items), len(scales) // len(vector), len(vector), len(MULTIPLIERS))
-    return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, found), 0, -1)}
+    rows = [((l, m * unit * vector[l]),) for l, _, unit, _ in scales for m in MULTIPLIERS]
+    found, mass = (x.reshape(len(items), len(scales) // len(vector), len(vector), len(MULTIPLIERS))
+                   for x in propensity.propensities(lm, read_out, suite, behaviour, items, rows))
+    mass = mass.mean(axis=0)
+    kept = propensity.windowed(found, mass, MULTIPLIERS, suite.profile)
+    return {"slopes": np.moveaxis(metrics.slopes(MULTIPLIERS, kept), 0, -1), "mass": mass}
 
 
 def headline(results):
@@ -169,19 +175,26 @@ def main():
               NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
-              "fact_loss": FACT_LOSS}
+              "fact_loss": FACT_LOSS, "scale": strength.config(profile)}
     identity, vectors = at.identity(config), at.vectors()
-    norms = {name: extracted.array(name) for name in ("residual_norm", "residual_norm_raw")
-             if f"{name}.npy" in extracted.manifest["outputs"]}
-    chat, raw = norms.get("residual_norm"), norms.get("residual_norm_raw")
     ways = [way for way in relations.WAYS if way != "heads" or way in extracted.config["ways"]]
     made = extracted.array("way_vectors") if suite.relations else None
 
-    # 2. traits: one generation over trait x layer x strength x question, then around the best
+    # 2. what strength 1 is, per layer, on either kind of text
+    residual = {kind: extracted.array("residual_norm" + kind) for kind in ("", "_raw")
+                if f"residual_norm{kind}.npy" in extracted.manifest["outputs"]}
+    asked = strength.prompts(suite, lm, read_out, strength.N_PROMPTS[profile])
+    curves = work.units(at.out, identity, ["curves"], lambda _: {
+        f"kl_curve{kind}": strength.curve(lm, asked[kind], norm, strength.N_RANDOM[profile], [SEED, 5, i])
+        for i, (kind, norm) in enumerate(residual.items())}, "02 strength")["curves"]
+    scale, results, arrays = strength.scale(curves, residual)
+    chat, raw = scale.get(""), scale.get("_raw")
+
+    # 3. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
     candidates, chosen, narrow = tune_traits(lm, suite, profile, at.judge, traits, chat, at.out, identity)
 
-    # 3. behaviours, relations, values: every layer in one sweep per concept
+    # 4. behaviours, relations, values: every layer in one sweep per concept
     voting = [b for b in suite.behaviours if b["name"] in LAYER_SETS] or suite.behaviours
     concepts = {f"{kind}/{c['name']}": c for kind, found in (
         ("behaviour", voting), ("relation", suite.relations), ("value", suite.values)) for c in found}
@@ -206,11 +219,11 @@ def main():
     if not work.is_main():
         return
 
-    # 4. choices and results
+    # 5. choices and results
     def part(kind, name):
         return {key: done[key][name] for key in concepts if key.startswith(kind)}
 
-    results, tables = {}, {}
+    tables = {}
     traits, results["traits"], results["not_testable"] = tuning.settle_traits(
         [c for c in candidates if "search" not in c], chosen, narrow, [SEED, 1])
     results["not_testable"] |= missing
@@ -223,8 +236,11 @@ def main():
     behaviours, results["behaviours"], tables["layers"], tables["slopes.jsonl"] = tuning.settle_behaviours(
         part("behaviour/", "slopes"), items, {k: v for k, v in vectors.items() if k.startswith("behaviour/")},
         chat, UNIT, [SEED, 3])
+    if items:
+        results["behaviours"]["window"] = propensity.window(np.stack([mass[0, results["behaviours"]["layer"]] for mass in
+            part("behaviour/", "mass").values()]), MULTIPLIERS, profile)
 
-    # 5. artifacts; a suite without a kind has no tables of it
+    # 6. artifacts; a suite without a kind has no tables of it
     tables["tuned"] = traits | behaviours | tuned | moved
     tables["settings"] = {"behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
     tables["candidates.jsonl"] = [{k: v for k, v in c.items() if k != "outputs"}
@@ -232,7 +248,8 @@ def main():
     tables["chosen.jsonl"] = [{"key": key, "item": item, "output": output, "expression": e, "coherence": c}
                               for key, found in chosen.items() for item, output, e, c in zip(*(
                                   found[name] for name in ("items", "outputs", "expressions", "coherences")))]
-    at.save(config, headline(results), results=results, tables={name: table for name, table in tables.items() if table})
+    at.save(config, headline(results), results=results, arrays=arrays,
+            tables={name: table for name, table in tables.items() if table})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ Relations: level 0 is a bare query, 1 to 3 have SENTENCES in front, 4 synonym pa
 Values: a strength is inside the window if the bias falls and at most stage 02's FACT_LOSS of the facts goes,
 both with their whole interval. Derivations: report/methods.md. Fields, rows, units: outputs/README.md.
 
-reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned;
+reads   01_extract: vectors, setting_vectors, way_vectors, concepts; 02_tune: tuned, unit_norm_raw;
         the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt
 writes  cases.jsonl, prompts.jsonl           every text with its scores; the task items they answer
         traits.json                          per trait and task: arms and their paired differences
@@ -65,7 +65,7 @@ SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a 
 DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
 CONFLICT = "Write a word that means the same.\n"                                # also level 4
 SHOTS = {"full": 10, "smoke": 2}              # examples in a list with shuffled answers
-STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6)     # relative strengths of a value vector
+STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # of a value vector, in units
 N_EXAMPLES = 4                                # probes written out in front of another one: prompting
 # -----------------------------------------------------------------------------------------------------------
 
@@ -124,23 +124,24 @@ def trait_runs(lm, suite, traits, vectors, tuned, n):
 
 
 def measure_behaviour(lm, read_out, suite, behaviour, vectors, tuned):
-    """Propensities of one behaviour, nats: curves (input, pair, multiplier), unsteered (input, setting).
+    """Propensities of one behaviour, nats: curves (input, pair, multiplier), unsteered (input, setting); and "mass"
+    (pair, multiplier) of the letters, mean over inputs.
 
     vectors (setting, layer, d) raw; tuned {"layer", "unit"}: multiplier 1 adds unit * v_BASE[layer]."""
     items = suites.split(behaviour["items"], "evaluate")
     layer = tuned["layer"]
     norms = np.linalg.norm(vectors[:, layer], axis=1, keepdims=True)
     unit = tuned["unit"] * norms[SETTINGS.index("BASE")] / norms * vectors[:, layer]      # (setting, d)
-    curves = np.empty((len(items), len(SETTINGS), len(SETTINGS), len(MULTIPLIERS)), np.float32)
+    both = np.empty((2, len(items), len(SETTINGS), len(SETTINGS), len(MULTIPLIERS)), np.float32)     # m and mass
     steps = [m for m in MULTIPLIERS if m]
     rows = [(), *(((layer, np.float32(m) * v),) for v in unit for m in steps)]
     for s, setting in enumerate(SETTINGS):
-        found = propensity.propensities(lm, read_out, suite, behaviour, items, rows, setting)
-        curves[:, :, s] = found[:, :1, None]                               # the multiplier 0 of every vector
-        curves[:, :, s, np.flatnonzero(MULTIPLIERS)] = found[:, 1:].reshape(len(items), -1, len(steps))
-    unsteered = curves[:, 0, :, MULTIPLIERS.index(0.0)]
-    curves = curves.reshape(len(items), len(PAIRS), len(MULTIPLIERS))
-    return {"curves": curves, "unsteered": unsteered}
+        found = np.stack(propensity.propensities(lm, read_out, suite, behaviour, items, rows, setting))
+        both[:, :, :, s] = found[:, :, :1, None]                           # the multiplier 0 of every vector
+        both[:, :, :, s, np.flatnonzero(MULTIPLIERS)] = found[:, :, 1:].reshape(2, len(items), -1, len(steps))
+    unsteered = both[0, :, 0, :, MULTIPLIERS.index(0.0)]
+    curves, mass = both.reshape(2, len(items), len(PAIRS), len(MULTIPLIERS))
+    return {"curves": curves, "unsteered": unsteered, "mass": mass.mean(axis=0)}
 
 
 def main():
@@ -197,7 +198,8 @@ def main():
         done = work.units(out, identity, number, behaviour_unit, "03 behaviours")
         curves, unsteered = (np.concatenate([one[part] for one in done.values()])
                              for part in ("curves", "unsteered"))
-        slopes = metrics.slopes(MULTIPLIERS, curves)
+        slopes = np.concatenate([metrics.slopes(MULTIPLIERS, propensity.windowed(
+            one["curves"], one["mass"], MULTIPLIERS, profile)) for one in done.values()])
         tuned_at = [tuned[f"behaviour/{b['name']}"]["layer"] for b in suite.behaviours]
         used = np.stack([made[:, i, layer] for i, layer in enumerate(tuned_at)])     # (behaviour, setting, d)
         likeness = metrics.cosine(used[:, :, None], used[:, None])
@@ -207,6 +209,9 @@ def main():
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(
             *([item[key] for item in items] for key in ("behaviour", "content")), slopes, curves, unsteered,
             likeness, PAIRS, SHIFTS, SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
+        masses = np.stack([one["mass"] for one in done.values()])                     # (behaviour, pair, multiplier)
+        results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, profile)
+        rows = [row | {"mass": dict(zip(map(transfer.arrow, PAIRS), mass))} for row, mass in zip(rows, masses)]
         tables |= {"behaviour_items.jsonl": items, "behaviours": rows, "shifts": moved}
         arrays |= {"propensity": (curves, ("input", "pair", "multiplier")),
                    "propensity_unsteered": (unsteered, ("input", "setting")),
@@ -238,7 +243,7 @@ def main():
     else:
         missing["relations"] = "the suite has no antonyms or no synonyms"
     if suite.values:
-        norms, keys = extract.array("residual_norm_raw"), [f"value/{value['name']}" for value in suite.values]
+        norms, keys = tune.array("unit_norm_raw"), [f"value/{value['name']}" for value in suite.values]
         def value_unit(key):
             return values.measure(lm, suite, keys.index(key), vectors[key], tuned[key], norms, config, [SEED, 4])
         done = list(work.units(out, identity, keys, value_unit, "03 values").values())

@@ -5,7 +5,7 @@
     tuned_mean         the mean of a_i v_i where layers coincide
     unit_norm_mid, unit_norm_late     (alpha_k / k) * sum_i v_i / ||v_i|| at one of two fixed depths
     plain_sum          a_i v_i at l_i, added up
-    solved             ours: relative strengths x of least |G x - r|^2 with x' B x <= bound^2 (lib/compose.py)
+    solved             ours: strengths x of least |G x - r|^2 with x' B x <= bound^2 (lib/compose.py)
     *_scaled           the first three and the plain sum, all coefficients times one scale; own task only
     prompting, unsteered    the k instructions joined into one system message; the plain prompt
 
@@ -18,7 +18,7 @@ of expression against k, over subsets, on the group's own task (emails or summar
 depend on the order of traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn".
 Equal prompts under equal vectors share one text. Reasons: report/methods.md. Fields: outputs/README.md.
 
-reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned; the suite's splits tune and evaluate
+reads   01_extract: vectors, concepts; 02_tune: tuned, unit_norm; the suite's splits tune and evaluate
 writes  cases.jsonl    every text of the evaluation split with its scores
         prompts.jsonl  the task items that were used
         cells.jsonl    means per subset, task and method
@@ -58,8 +58,8 @@ N_PROMPTS = {"full": 5, "smoke": 1}           # evaluation prompts per subset on
 N_OTHER = {"full": 2, "smoke": 1}             # the same on the other task
 N_TUNE = {"full": 2, "smoke": 1}              # tune prompts per subset
 TUNE_SUBSETS = {"full": 10, "smoke": 3}       # subsets per k that the tune split is run on, evenly spaced
-STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)    # relative strengths of unit norm tried for every k
-BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.2)  # of solved
+STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0)    # of unit norm tried for every k, in units
+BOUNDS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.4)  # of solved, in units
 SCALES = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)    # on all coefficients of a row of TUNED
 COHERENT = 75                                 # threshold of the preferences paper
 # -----------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def main():
               "bounds": BOUNDS, "scales": SCALES, "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
               "coherent": COHERENT, "max_new_tokens": length}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
-    tuned, norms = tune.table("tuned"), extract.array("residual_norm")
+    tuned, norms = tune.table("tuned"), tune.array("unit_norm")
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
     if not found:
         if work.is_main():

@@ -6,9 +6,9 @@
 
 Inputs are the evaluation split under the BASE prompt. Letters are read where stage 01 found them.
 Steering starts at the last prompt token, so a bracket before the letter is steered too. lambda runs over
-MULTIPLIERS twice: matched, where 1 is the same relative strength (UNIT of stage 02) for every behaviour and
-model; and raw, on the vector as it is. "sum" is the propensity of the released code, which adds the logits of
-the closing bracket.
+MULTIPLIERS twice: matched, where 1 is the same strength (UNIT of stage 02) for every behaviour and model; and
+raw, on the vector as it is. Multipliers at which the letters hold less than LEAST_MASS are in no slope. "sum" is
+the propensity of the released code, which adds the logits of the closing bracket.
 Controls have the norm of the vector: random, shuffled labels, the same made orthogonal to it, and directions
 of other methods. They run at lambda = CONTROLS alone, where the slope is (m(1) - m(-1)) / 2; the vector meets
 them through the same slope. A behaviour is steerable if its mean is above RANDOM_QUANTILE of the random means,
@@ -75,7 +75,8 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, published, others, ad
     published  (d,) vector of the released split
     others     {"shuffled", "orthogonal", "method": (n, d)}: controls beside n_random random ones at `address`
     returns    {"matched", "raw", "sum", "sum_raw", "published" (input, multiplier), "overlap" (trained-on item,
-               multiplier), and for "random" and each of `others` (input, vector, control)}"""
+               multiplier), and for "random" and each of `others` (input, vector, control); and of the letters, mean
+               over inputs, "mass_matched", "mass_raw", "mass_published" (multiplier,)}"""
     layer, unit = tuned["layer"], tuned["unit"]
     here = (unit * vector).astype(np.float32)
     norm = np.linalg.norm(here)
@@ -85,16 +86,18 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, published, others, ad
     rows = [(), *(row for v in runs.values() for row in scaled(layer, v))]
     rows += [((layer, np.float32(m) * v),) for group in groups.values() for v in group for m in CONTROLS]
     items, (trained, tested) = suites.split(behaviour["items"], "evaluate"), suites.published_split(behaviour["items"])
-    found = propensity.propensities(lm, read_out, suite, behaviour, items, rows)
+    found, mass = propensity.propensities(lm, read_out, suite, behaviour, items, rows)
     out, n = {}, len(STEPS)
     for i, name in enumerate(runs):
-        out[name] = curve(found[:, 0], found[:, 1 + i * n:1 + (i + 1) * n])
+        out[name], out[f"mass_{name}"] = (curve(x[:, 0], x[:, 1 + i * n:1 + (i + 1) * n]) for x in (found, mass))
+        out[f"mass_{name}"] = out[f"mass_{name}"].mean(axis=0)
     rest = found[:, 1 + len(runs) * n:].reshape(len(items), -1, len(CONTROLS))
     for name, part in zip(groups, np.split(rest, np.cumsum([len(g) for g in groups.values()])[:-1], axis=1)):
         out[name] = part
     seen = {item["id"] for item in trained}
-    overlap = propensity.propensities(lm, read_out, suite, behaviour, [item for item in tested if item["id"] in seen],
-                                      [(), *scaled(layer, runs["published"])])
+    overlap, _ = propensity.propensities(lm, read_out, suite, behaviour,
+                                         [item for item in tested if item["id"] in seen],
+                                         [(), *scaled(layer, runs["published"])])
     out["overlap"] = curve(overlap[:, 0], overlap[:, 1:])
     closed = propensity.closings(lm, read_out, suite, behaviour, items,
                                  [(), *scaled(layer, here), *scaled(layer, vector)])
@@ -112,18 +115,22 @@ def measure_one(lm, suite, number, chosen, vector, extract, n_random):
                    extract.array("published_vectors")[number, layer], others, [SEED, 1, number], n_random)
 
 
-def per_input(done):
+def per_input(done, profile):
     """Slopes and fits of one behaviour from what `measure` found: what lib.studies.reliability.record reads."""
     low, high = (MULTIPLIERS.index(m) for m in CONTROLS)
     done, width = {name: value.astype(np.float64) for name, value in done.items()}, CONTROLS[1] - CONTROLS[0]
     got = {f"{name}_slopes": (done[name][..., 1] - done[name][..., 0]) / width
            for name in ("random", "shuffled", "orthogonal", "method")}
+    kept = {name: propensity.windowed(done[name], done[f"mass_{of}"], MULTIPLIERS, profile) for name, of in (
+        ("matched", "matched"), ("sum", "matched"), ("raw", "raw"), ("sum_raw", "raw"),
+        ("published", "published"), ("overlap", "published"))}
     matched = done["matched"]
-    return got | {"slopes": metrics.slopes(MULTIPLIERS, matched), "r2": metrics.r2(MULTIPLIERS, matched),
-                  "monotonicity": metrics.monotonicity(MULTIPLIERS, matched),
+    return got | {"slopes": metrics.slopes(MULTIPLIERS, kept["matched"]),
+                  "r2": metrics.r2(MULTIPLIERS, kept["matched"]),
+                  "monotonicity": metrics.monotonicity(MULTIPLIERS, kept["matched"]),
                   "unsteered": matched[:, MULTIPLIERS.index(0.0)],
                   "control_slope": (matched[:, high] - matched[:, low]) / width,
-                  **{f"slopes_{name}": metrics.slopes(MULTIPLIERS, done[name])
+                  **{f"slopes_{name}": metrics.slopes(MULTIPLIERS, kept[name])
                      for name in ("raw", "sum", "sum_raw", "published", "overlap")}}
 
 
@@ -160,9 +167,10 @@ def one_model(args):
     items, records, predictors, arrays = [], [], [], {}
     for number, behaviour in enumerate(suite.behaviours):
         name, mine = behaviour["name"], suites.split(behaviour["items"], "evaluate")
-        got = per_input(done[name])
+        got = per_input(done[name], args.profile)
         records.append(reliability.record(behaviour, mine, got, config["methods"], RANDOM_QUANTILE, N_PERMUTATIONS,
                                           [SEED, 2, number]))
+        records[-1]["mass"] = {scale: done[name][f"mass_{scale}"] for scale in ("matched", "raw", "published")}
         layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
         predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS}
                           | {"baseline": records[-1]["unsteered"]["mean"]})
@@ -175,6 +183,8 @@ def one_model(args):
                     "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
     results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
+    results["window"] = {scale: propensity.window(np.stack([r["mass"][scale] for r in records]), MULTIPLIERS,
+                                                  args.profile) for scale in records[0]["mass"]}
     results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
                                                     reliability.steers(results), [SEED, 5])
     results["not_testable"] |= missing | {f"published.{key}": reason for key, reason in gaps.items()}

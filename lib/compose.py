@@ -111,15 +111,15 @@ def solved(norms, bound):
     """The method that solves for all coefficients at once, so that every trait moves the residual stream along its
     own direction as far as it does alone, within a bound on how far the stream is moved in all. Not published.
 
-    norms  (layer,) mean norm ||h_l|| of the residual stream
-    bound  largest total relative strength
+    norms  (layer,) the norm n_l of strength 1 (lib.studies.strength)
+    bound  largest total strength
 
-    With u_i = v_i / ||v_i|| at l_i, x_i the relative strength that trait i gets in company and r_i = a_i ||v_i|| /
-    ||h_{l_i}|| the one it was tuned to alone, what is added is x_i ||h_{l_i}|| u_i at l_i. What was added at a layer
-    stays in the stream above it, so trait i sees (G x)_i of its own norm along u_i, and layer l moves by w_l:
+    With u_i = v_i / ||v_i|| at l_i, x_i the strength that trait i gets in company and r_i = a_i ||v_i|| / n_{l_i} the
+    one it was tuned to alone, what is added is x_i n_{l_i} u_i at l_i. What was added at a layer stays in the stream
+    above it, so trait i sees (G x)_i units along u_i, and layer l moves by w_l:
 
-        G_ij = u_i . u_j ||h_{l_j}|| / ||h_{l_i}||  where l_j <= l_i, else 0
-        minimise |G x - r|^2   subject to   x' B x = sum_l ||w_l||^2 / ||h_l||^2 <= bound^2
+        G_ij = u_i . u_j n_{l_j} / n_{l_i}          where l_j <= l_i, else 0
+        minimise |G x - r|^2   subject to   x' B x = sum_l ||w_l||^2 / n_l^2 <= bound^2
         B_ij = u_i . u_j       where l_j  = l_i, else 0
 
     Where it fits, the solution of least total strength that gives each trait its r_i; else the best trade on the
@@ -128,14 +128,14 @@ def solved(norms, bound):
     def method(vectors, layers, coefs):
         own, layers, coefs = _checked(vectors, layers, coefs)
         lengths = _lengths(own, layers, "solved")
-        units, at, stream = own / lengths, np.array(layers), np.asarray(norms, np.float64)[layers]
+        units, at, one = own / lengths, np.array(layers), np.asarray(norms, np.float64)[layers]
         cosines = units @ units.T
-        seen = np.where(at <= at[:, None], cosines * stream / stream[:, None], 0.0)
+        seen = np.where(at <= at[:, None], cosines * one / one[:, None], 0.0)
         values, axes = np.linalg.eigh(np.where(at == at[:, None], cosines, 0.0))
         used = values > 1e-10 * values.max()      # copies of one direction differ in nothing that is added
         root = axes[:, used] / np.sqrt(values[used])                  # x = root y has total strength |y|
-        x = root @ least_squares_in_ball(seen @ root, (coefs * lengths)[:, 0] / stream, bound)
-        return _row(layers, (x * stream)[:, None] * units)
+        x = root @ least_squares_in_ball(seen @ root, (coefs * lengths)[:, 0] / one, bound)
+        return _row(layers, (x * one)[:, None] * units)
     return method
 
 

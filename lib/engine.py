@@ -4,6 +4,7 @@
     read_pairs        the same for two endings of one prefix, the prefix run once
     sweep             every prompt under every row: logits at the last position
     sequence_logprob  log p(continuation | prompt) under every row
+    divergence        how far every row moves the next token's distribution: Kullback-Leibler, in nats
     after_endings     every prompt with every one of a few endings, unsteered: logits at the last position
     generate          greedy answers, prompt i under row i
 
@@ -127,6 +128,32 @@ def sweep(lm, prompts, rows, tokens, suffix=1, place=None, ranks=False):
     prefixes, suffixes = zip(*((p[:-m], p[-m:]) for p, m in zip(prompts, counts)))
     passes.branch_over(lm, prefixes, suffixes, rows, 1, measure, out.values(), place)
     return out
+
+
+@torch.inference_mode()
+def divergence(lm, prompts, rows, suffix=1):
+    """KL(unsteered || steered) of the next token, over the whole vocabulary.
+
+    prompts, rows, suffix  as in `sweep`
+    returns  (N, S) float32 array, nats
+    Summed in float64, row by row: small numbers are differences of large ones, and a large vocabulary under all rows
+    would not fit. Kept are the unsteered log-probabilities, one vector per prompt.
+    """
+    counts = passes.counts_of(suffix, passes.lengths_of(lm, prompts), "suffix")
+    out, plain = np.empty((len(prompts), 1 + len(rows)), np.float32), {}
+
+    def measure(batch, logits):
+        found = torch.empty(logits.shape[:2], device=logits.device)
+        for b, i in enumerate(batch):
+            plain.setdefault(i, logits[b, 0, -1].double().log_softmax(-1))      # the first row of all is unsteered
+            p = plain[i].exp()
+            for s, row in enumerate(logits[b, :, -1]):
+                found[b, s] = (p * (plain[i] - row.double().log_softmax(-1))).sum().clamp(min=0)
+        return (found,)
+
+    prefixes, suffixes = zip(*((p[:-m], p[-m:]) for p, m in zip(prompts, counts)))
+    passes.branch_over(lm, prefixes, suffixes, [(), *rows], 1, measure, [out])
+    return out[:, 1:]
 
 
 @torch.inference_mode()

@@ -164,26 +164,41 @@ def pooled_spearman(values):
     return float(_spearman(pairs)) if len(pairs) > 2 else np.nan
 
 
+def _paired(x, y):
+    """(x, y) as float64 (..., K), both centred over the points that each row of y has and 0 at those it lacks (nan)."""
+    y = np.asarray(y, np.float64)
+    kept = ~np.isnan(y)
+    _values(np.where(kept, y, 0.0), "curves")
+    n = np.maximum(kept.sum(axis=-1, keepdims=True), 1)
+    x, y = (np.where(kept, z, 0.0) for z in (x, y))
+    return tuple(np.where(kept, z - z.sum(axis=-1, keepdims=True) / n, 0.0) for z in (x, y))
+
+
 def slopes(multipliers, curves):
-    """Least-squares slope per row. multipliers (K,), curves (..., K) -> (...), units of the curve per unit
-    multiplier. On propensity curves this is the steerability of an input (Tan et al. 2024)."""
-    x, y = _centred(_values(multipliers, "multipliers", least=2)), _values(curves, "curves")
-    if not x.any():
-        raise UserError("slopes: all multipliers are equal")
-    return y @ x / (x @ x)
+    """Least-squares slope per row, over its points that are not nan. multipliers (K,), curves (..., K) -> (...), units
+    of the curve per unit multiplier. On propensity curves this is the steerability of an input (Tan et al. 2024)."""
+    x, y = _paired(_values(multipliers, "multipliers", least=2), curves)
+    if not x.any(axis=-1).all():
+        raise UserError("slopes: a row has no two points with different multipliers")
+    return (x * y).sum(axis=-1) / (x * x).sum(axis=-1)
 
 
 def r2(multipliers, curves):
-    """Share of a row's variance that its line explains, (..., K) -> (...). A constant row is its own line: 1."""
-    line = slopes(multipliers, curves)[..., None] * _centred(np.asarray(multipliers, np.float64))
-    y = _centred(_values(curves, "curves"))
+    """Share of a row's variance that its line explains, (..., K) -> (...); nan left out. A constant row is its own
+    line: 1."""
+    x, y = _paired(multipliers, curves)
+    line = slopes(multipliers, curves)[..., None] * x
     return 1 - _ratio(((y - line) ** 2).sum(axis=-1), (y * y).sum(axis=-1), 0.0)
 
 
 def monotonicity(multipliers, curves):
-    """Spearman correlation of each row with the multipliers, (..., K) -> (...), in [-1, 1]. A constant row: 0."""
-    y = np.atleast_2d(_values(curves, "curves"))
-    return np.nan_to_num(_pearson(ranks(np.asarray(multipliers)), ranks(y))).reshape(np.shape(curves)[:-1])
+    """Spearman correlation of each row with the multipliers, (..., K) -> (...), in [-1, 1]; nan left out. A constant
+    row: 0."""
+    y = np.atleast_2d(np.asarray(curves, np.float64))
+    cut = np.isnan(y)                                          # neither less than any point nor equal to one: no rank
+    x, y = _paired(ranks(np.where(cut, np.nan, multipliers)), np.where(cut, np.nan, ranks(y)))
+    found = _ratio((x * y).sum(axis=-1), np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1)), 0.0)
+    return found.reshape(np.shape(curves)[:-1])
 
 
 def anti_fraction(slopes):

@@ -102,7 +102,7 @@ def values_draw(rows, names):
                 text.plot(x, col(line, "perplexity"), color=color, marker=marker)
         bias.set(title=name)
         facts.set(ylim=(-0.03, 1.03))
-        text.set(xlabel="relative strength", yscale="log")
+        text.set(xlabel="strength (units)", yscale="log")
     for axis, label in zip(axes[:, 0], ("bias left, nats", "facts right, share",
                                         "perplexity of neutral\ntext, times unsteered")):
         axis.set_ylabel(label)

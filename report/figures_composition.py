@@ -192,7 +192,7 @@ FIGURES = (
            "billions of parameters and answered natural questions, so signs and order may be compared, sizes not.",
            published_rows, published_draw),
     Figure("fronts", "What expression costs in coherence",
-           "One point per setting of a method: a scale on all its coefficients, the relative strength of unit norm, "
+           "One point per setting of a method: a scale on all its coefficients, the strength of unit norm, "
            "or the bound of the joint solution. Large mark: the setting that the rule of `02_tune` picks; dotted: "
            "its limit.", fronts_rows, fronts_draw),
     Figure("winners", "Which method wins where",

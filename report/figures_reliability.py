@@ -197,7 +197,7 @@ def across_draw(rows, names):
 
 FIGURES = (
     Figure("steerability", "Steerability of single inputs",
-           "Least-squares slope of the propensity against the multiplier, matched relative strength, held-out "
+           "Least-squares slope of the propensity against the multiplier, matched strength, held-out "
            "inputs.", steerability_rows, steerability_draw),
     Figure("bias", "What explains the spread within a behaviour",
            "Share of the variance of slopes that the letter of the positive option explains, and Yes/No on top.",

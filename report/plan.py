@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lib import artifacts, engine, models, passes, stage, suite as suites
-from lib.studies import mediation, propensity, relations, subsets
+from lib.studies import mediation, propensity, relations, strength, subsets
 
 PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
 
@@ -89,7 +89,9 @@ def count(lm, suite, profile):
     grid = (min(layers, two.MOST_LAYERS) * len(two.STRENGTHS[suite.strength, profile]) + 1 + len(two.REFINE[profile])
             + len(two.NARROW_DEPTHS) * len(two.NARROW_COARSE[profile]) + len(two.NARROW_STEPS[profile]))
     texts = len(traits) * grid * two.QUESTIONS[profile]
-    out["02_tune"] = (texts * ask + tuning * length["behaviour"], tuning * 2 * layers * len(two.MULTIPLIERS) * end,
+    scale = strength.config(profile)
+    random = 2 * scale["n_prompts"] * layers * len(scale["shares"]) * scale["n_random"]          # chat and raw text
+    out["02_tune"] = (texts * ask + tuning * length["behaviour"], tuning * 2 * layers * len(two.MULTIPLIERS) * end + random,
                       texts * write)
     arms = 4 * len(traits) + 1
     texts = {task: arms * three.N_PROMPTS[profile] for task in suite.tasks}

@@ -18,7 +18,7 @@ import numpy as np
 from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError
 from lib.judging import cases
-from lib.studies import propensity, relations, subsets, values
+from lib.studies import propensity, relations, strength, subsets, tuning, values
 from report import compare
 
 SHARES = {"02": 80, "03": 20, "04": 95}       # units into which a stage cuts its texts; three sorts of them in 03
@@ -89,7 +89,7 @@ def extract_units(at, one, kept):
 
 
 def tune_units(at, two, kept):
-    """Stage 02: texts of some candidates; the sweep of a behaviour, relation or value."""
+    """Stage 02: texts of some candidates; the sweep of a behaviour, relation or value; what random vectors do."""
     lm, vectors, (extract, *_) = at.lm, at.vectors(), at.before
     read_out = propensity.read_out(extract)
     suite, _ = propensity.testable(at.suite, read_out)
@@ -97,7 +97,7 @@ def tune_units(at, two, kept):
     ways = [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]
 
     def candidates(mine):
-        tried = [(c["key"], c["layer"], c["relative_strength"], c["coefficient"]) for c in mine]
+        tried = [(c["key"], *(c[part] for part in tuning.POINT)) for c in mine]
         again = two.steered_answers(lm, suite, profile, tried, vectors, lambda jobs: cases.make(
             lm, at.judge, jobs, suite.max_new_tokens))
         return [("candidates.jsonl", f"{c['key']} layer {c['layer']} x {c['coefficient']:.3g}", {
@@ -105,14 +105,15 @@ def tune_units(at, two, kept):
                 for c, a in zip(mine, again)]
 
     def behaviour(b, key):
-        again = two.sweep_behaviour(lm, read_out, suite, b, vectors[key], extract.array("residual_norm"))["slopes"]
+        norms = np.stack([kept.array("unit_norm"), extract.array("residual_norm")])
+        again = two.sweep_behaviour(lm, read_out, suite, b, vectors[key], norms)["slopes"]
         mine = [row for row in kept.table("slopes.jsonl") if row["key"] == key]
         return [("slopes.jsonl", f"{key} {scale}", np.array([row[scale] for row in mine]).T, again[s])
                 for s, scale in enumerate(("matched", "raw"))]
 
     def relation(r, key):
         mine = [c for c in rows if c["key"] == key]
-        points = [(c["layer"], c["relative_strength"], c["coefficient"]) for c in mine if "way" not in c]
+        points = [[c[part] for part in tuning.POINT] for c in mine if "way" not in c]
         made, order = extract.array("way_vectors"), [relation["name"] for relation in suite.relations]
         by_way = relations.vectors_of(vectors, made, order, r["name"], ways)
         pairs = suites.relation_split(r, "tune")
@@ -123,12 +124,18 @@ def tune_units(at, two, kept):
 
     def value(v, key):
         mine = [c for c in rows if c["key"] == key]
-        points = [(c["layer"], c["relative_strength"], c["coefficient"]) for c in mine]
+        points = [[c[part] for part in tuning.POINT] for c in mine]
         again = values.sweep_tuning(lm, suite, v, points, vectors[key])
         plus = slice(1, 1 + len(points))
         odds, right = again["odds"][plus] - again["odds"][:1], again["facts"].mean(axis=1)[plus]
         return [("candidates.jsonl", key, np.array([c["values"] for c in mine]), odds),
                 ("candidates.jsonl", f"{key} facts", np.array([c["fact_accuracy"] for c in mine]), right)]
+
+    def scale(i, kind):
+        asked = strength.prompts(suite, lm, read_out, strength.N_PROMPTS[profile])[kind]
+        again = strength.curve(lm, asked, extract.array(f"residual_norm{kind}"), strength.N_RANDOM[profile],
+                               [two.SEED, 5, i])
+        return [(f"kl_curve{kind}.npy", "", kept.array(f"kl_curve{kind}"), again)]
 
     texted = [c for c in rows if c["key"].startswith("trait/")]
     found = {name: partial(candidates, mine) for name, mine in shares("candidates", texted, SHARES["02"])}
@@ -136,7 +143,8 @@ def tune_units(at, two, kept):
     for kind, work, these in (("behaviour", behaviour, voting), ("relation", relation, suite.relations),
                               ("value", value, suite.values)):
         found |= {f"{kind} {c['name']}": partial(work, c, f"{kind}/{c['name']}") for c in these}
-    return found
+    kinds = [kind for kind in ("", "_raw") if f"kl_curve{kind}.npy" in kept.manifest["outputs"]]
+    return found | {f"strength{kind}": partial(scale, i, kind) for i, kind in enumerate(kinds)}
 
 
 def transfer_units(at, three, kept):
@@ -159,7 +167,8 @@ def transfer_units(at, three, kept):
         again = three.measure_behaviour(lm, read_out, suite, b, made, chosen)
         mine = where(kept.table("behaviour_items.jsonl"), "behaviour", b["name"])
         pairs = (("propensity", again["curves"]), ("propensity_unsteered", again["unsteered"]),
-                 ("slopes", metrics.slopes(three.MULTIPLIERS, again["curves"]).astype(np.float32)))
+                 ("slopes", metrics.slopes(three.MULTIPLIERS, propensity.windowed(
+                     again["curves"], again["mass"], three.MULTIPLIERS, config["profile"])).astype(np.float32)))
         return [(f"{file}.npy", b["name"], kept.array(file)[mine], now) for file, now in pairs]
 
     def relation(name, measure):
@@ -168,7 +177,7 @@ def transfer_units(at, three, kept):
 
     def value(i, v):
         again = values.measure(lm, suite, i, vectors[f"value/{v['name']}"], tuned[f"value/{v['name']}"],
-                               extract.array("residual_norm_raw"), config, [three.SEED, 4])
+                               tune.array("unit_norm_raw"), config, [three.SEED, 4])
         mine = where(kept.table("value_items.jsonl"), "value", v["name"])
         place = {"probe": mine, "value": slice(i, i + 1)}
         return [(f"{file}.npy", v["name"], kept.array(file)[place.get(axes[0], slice(None))], now)
@@ -193,7 +202,7 @@ def compose_units(at, four, kept):
     found, _ = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], four.LARGEST)
     chosen = {int(k): settings for k, settings in kept.results["chosen"].items()}
     jobs = four.evaluation_jobs(lm, suite, found, four.N_PROMPTS[profile], four.N_OTHER[profile], at.vectors(), tuned,
-                                extract.array("residual_norm"), chosen)
+                                tune.array("unit_norm"), chosen)
     def cells():
         return [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]
 
@@ -212,7 +221,7 @@ def reliability_units(at, five, kept):
         chosen, key = tuned[f"behaviour/{b['name']}"], f"behaviour/{b['name']}"
         done = five.measure_one(lm, suite, i, chosen, vectors[key], extract, kept.config["n_random"])
         mine = where(items, "behaviour", b["name"])
-        got = five.per_input(done) | {name: done[part] for name, part in columns.items()}
+        got = five.per_input(done, kept.config["profile"]) | {name: done[part] for name, part in columns.items()}
         # Ranks and shares of a curve jump where values are nearly tied, so they are held to the committed curve.
         got |= {name: getattr(metrics, name)(five.MULTIPLIERS, kept.array("propensity")[mine].astype(np.float64))
                 for name in ("r2", "monotonicity")}

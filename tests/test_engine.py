@@ -165,6 +165,19 @@ def test_sweep_in_many_small_passes(lm, monkeypatch):
         np.testing.assert_allclose(found[key], want[key], atol=1e-4)
 
 
+@pytest.mark.parametrize("width", [256, 4])
+def test_divergence(lm, monkeypatch, width):
+    monkeypatch.setattr(passes, "BRANCH_TOKENS", width)          # in one pass, and with the unsteered row in another
+    prompts, rows = some(), some_rows()
+    suffix = [1 + i % 2 for i in range(len(prompts))]
+    found = engine.divergence(lm, prompts, rows, suffix)
+    assert found.shape == (7, 7) and found.dtype == np.float32
+    for ids, m, got in zip(prompts, suffix, found):
+        p, *logq = (naive(lm, ids, row, len(ids) - m)[-1].double().log_softmax(-1) for row in [(), *rows])
+        np.testing.assert_allclose(got, [float((p.exp() * (p - q)).sum()) for q in logq], rtol=1e-3, atol=1e-5)
+    assert not found[:, [0, 3]].any() and found[:, 1].min() > 1e-3
+
+
 def test_sequence_logprob(lm):
     prompts, rows = some(), some_rows()
     continuations = [[30, 31], [40], [50, 51, 52], [60], [70], [80, 81], [90, 91, 92]]

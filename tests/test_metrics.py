@@ -49,6 +49,21 @@ def test_r2_and_monotonicity_of_known_curves():
                                [np.corrcoef(naive_ranks(x), naive_ranks(c))[0, 1] for c in noisy], atol=1e-12)
 
 
+def test_points_that_are_cut_count_for_nothing():
+    """A least-squares line, its r2 and a rank correlation of the kept points alone, row by row."""
+    curves = rng(7).normal(size=(4, 30, 7)).round(1) + np.outer(rng(8).normal(size=120), LAMBDAS).reshape(4, 30, 7)
+    curves[rng(9).random(curves.shape) < 0.3] = np.nan
+    curves[..., 2:5] = np.nan_to_num(curves[..., 2:5])
+    assert 100 < np.isnan(curves).sum() and len(set(np.isnan(curves).sum(axis=-1).ravel())) > 3
+    slopes, fits, orders = (f(LAMBDAS, curves) for f in (metrics.slopes, metrics.r2, metrics.monotonicity))
+    for place in np.ndindex(4, 30):
+        x, y = np.array(LAMBDAS)[~np.isnan(curves[place])], curves[place][~np.isnan(curves[place])]
+        line = np.polyfit(x, y, 1)
+        assert slopes[place] == pytest.approx(line[0]) and orders[place] == pytest.approx(
+            np.corrcoef(naive_ranks(x), naive_ranks(y))[0, 1])
+        assert fits[place] == pytest.approx(1 - ((y - np.polyval(line, x)) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+
+
 def test_ranks_and_spearman_with_ties():
     x, y = rng(4).integers(6, size=50), rng(5).integers(6, size=50) * 10.0
     np.testing.assert_array_equal(metrics.ranks(x), naive_ranks(x))
@@ -208,6 +223,7 @@ def test_shuffled_labels_have_no_direction():
     lambda: metrics.anti_fraction([]), lambda: metrics.anti_fraction([np.nan]),
     lambda: metrics.spearman([1, 1, 1], [1, 2, 3]), lambda: metrics.spearman([1], [1]),
     lambda: metrics.slopes((1, 1), [[1, 2]]), lambda: metrics.slopes(LAMBDAS, np.zeros((0, 7))),
+    lambda: metrics.slopes((0, 1), [[1, np.nan]]), lambda: metrics.slopes((0, 1), [[np.inf, 1]]),
     lambda: metrics.variance_shares([0.1 + 0.2] * 4, [0, 0, 1, 1], [0, 1, 0, 1]),
     lambda: metrics.split_half_cosine(np.ones((1, 4)), [0]), lambda: metrics.directional_agreement(np.ones((0, 4)), [1] * 4),
     lambda: metrics.d_prime(np.ones((4, 2)), np.ones((4, 2)), [1, 0]),

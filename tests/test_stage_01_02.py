@@ -192,36 +192,37 @@ def test_nothing_is_extractable_from_noise(folder, plain):
 
 
 # --- what stage 02 chooses, from planted measurements ----------------------------------------------------------
-def test_grid_is_relative_to_the_residual_norm():
+def test_grid_is_in_units_and_knows_the_share_of_the_residual_norm():
     rng = np.random.default_rng(2)
-    vector, norms = rng.standard_normal((3, 8)), np.array([1.0, 5.0, 20.0])
+    vector, norms = rng.standard_normal((3, 8)), np.array([[1.0, 5.0, 20.0], [10.0, 5.0, 100.0]])
     for unit in ("relative", "raw"):
         points = tuning.grid(vector, norms, (0.5, 2.0), unit)
         assert [p[0] for p in points] == [0, 0, 1, 1, 2, 2]
-        for layer, strength, coefficient in points:
-            assert np.linalg.norm(coefficient * vector[layer]) == pytest.approx(strength * norms[layer])
+        for layer, strength, coefficient, share in points:
+            norm = np.linalg.norm(coefficient * vector[layer])
+            assert [strength * norms[0, layer], share * norms[1, layer]] == pytest.approx([norm, norm])
         assert [p[1 if unit == "relative" else 2] for p in points] == [0.5, 2.0] * 3
 
 
 def candidate(strength, expression, coherence, layer=0, key="trait/a"):
-    return {"key": key, "layer": layer, "relative_strength": strength, "coefficient": 2 * strength, "n": 4,
-            "expression": expression, "coherence": coherence}
+    return {"key": key, "layer": layer, "strength": strength, "coefficient": 2 * strength,
+            "relative_strength": strength / 4, "n": 4, "expression": expression, "coherence": coherence}
 
 
 def test_best_keeps_coherence_and_prefers_the_weaker():
     grid = [candidate(0.1, 20, 99), candidate(0.4, 60, 75), candidate(0.8, 60, 90), candidate(1.6, 95, 74.9)]
     found, coherent = tuning.best(grid, "expression", "coherence", 75)
-    assert (found["relative_strength"], coherent) == (0.4, True)               # 75 is enough; tie to the weaker
+    assert (found["strength"], coherent) == (0.4, True)               # 75 is enough; tie to the weaker
     found, coherent = tuning.best(grid, "expression", "coherence", 99.5)
-    assert (found["relative_strength"], coherent) == (0.1, False)              # none: the most coherent, flagged
+    assert (found["strength"], coherent) == (0.1, False)              # none: the most coherent, flagged
 
 
 def test_promising_looks_ahead_among_equals():
     grid = [candidate(s, e, c, layer) for layer, points in enumerate((
         [(0.2, 0, 99), (0.4, 0, 90), (0.8, 10, 20)], [(0.2, 0, 99), (0.4, 0, 80), (0.8, 60, 70)])) for s, e, c in points]
     found = tuning.promising(grid, "expression", "coherence", 75)
-    assert (found["layer"], found["relative_strength"]) == (1, 0.4)            # 60 begins right above it
-    assert tuning.best(grid, "expression", "coherence", 75)[0]["relative_strength"] == 0.2
+    assert (found["layer"], found["strength"]) == (1, 0.4)            # 60 begins right above it
+    assert tuning.best(grid, "expression", "coherence", 75)[0]["strength"] == 0.2
     found = tuning.promising([*grid, candidate(0.2, 5, 99, 2)], "expression", "coherence", 75)
     assert found["layer"] == 2                                                 # more expression goes first
     assert tuning.promising(grid, "expression", "coherence", 100)["coherence"] == 99
@@ -249,10 +250,10 @@ def test_settle_traits_counts_what_has_no_curve():
     narrow = {key: candidate(1.0, 10, 80, key=key) | {"coherent": key == "trait/a"} for key in chosen}
     tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, [1])
     assert (results["narrow_score"]["value"], results["narrow_incoherent"]) == (10, 1)
-    assert tuned["trait/a"]["narrow"]["relative_strength"] == 1.0 and tuned["trait/a"]["score"] == 80
-    assert tuned["trait/a"].pop("narrow") == {"layer": 0, "coefficient": 2.0, "relative_strength": 1.0, "n": 4, "score": 10,
-                                              "coherence": 80, "coherent": True}
-    assert tuned["trait/a"] == {"layer": 0, "coefficient": 1.6, "relative_strength": 0.8, "n": 4, "score": 80,
+    assert tuned["trait/a"]["narrow"]["strength"] == 1.0 and tuned["trait/a"]["score"] == 80
+    assert tuned["trait/a"].pop("narrow") == {"layer": 0, "strength": 1.0, "coefficient": 2.0, "relative_strength": 0.25,
+                                              "n": 4, "score": 10, "coherence": 80, "coherent": True}
+    assert tuned["trait/a"] == {"layer": 0, "strength": 0.8, "coefficient": 1.6, "relative_strength": 0.2, "n": 4, "score": 80,
                                 "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
     assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == 1 and results["tradeoff_undefined"] == 1
     assert not missing
@@ -268,19 +269,22 @@ def test_settle_behaviours_separates_letter_from_answer():
               for key, side in letters.items()}
     items = {key: [{"id": str(i), "positive": p} for i, p in enumerate(side)] for key, side in letters.items()}
     vectors = {key: np.ones((3, 4), np.float32) for key in (*letters, "behaviour/z")}
-    tuned, results, rows, per_item = tuning.settle_behaviours(slopes, items, vectors, np.array([1.0, 2.0, 4.0]), 0.4, [1])
+    tuned, results, rows, per_item = tuning.settle_behaviours(
+        slopes, items, vectors, np.array([[1.0, 2.0, 4.0], [5.0, 5.0, 20.0]]), 0.4, [1])
     assert results["layer"] == 2 and results["layer_letter_free"] == 1         # the choice follows the paper
     assert results["letter"]["value"] == pytest.approx(3.0)
     free = [r["value"] for r in rows if (r["what"], r["scale"]) == ("letter_free", "matched")]
     assert free == pytest.approx(answer.tolist())
     assert {r["layer"] for r in rows if r["chosen"]} == {2} and len(per_item) == 8
     assert tuned["behaviour/z"]["score"] is None and tuned["behaviour/z"]["unit"] == pytest.approx(0.4 * 4.0 / 2.0)
-    assert tuned["behaviour/x"]["raw_relative_strength"] == pytest.approx(2.0 / 4.0)
+    assert tuned["behaviour/x"]["raw_strength"] == pytest.approx(2.0 / 4.0)
+    assert tuned["behaviour/x"]["raw_relative_strength"] == pytest.approx(2.0 / 20.0)
+    assert tuned["behaviour/x"]["relative_strength"] == pytest.approx(0.4 * 4.0 / 20.0)
 
 
 def test_settle_relations_and_values():
-    points = {"relation/r": [(0, 0.3, 1.0), (1, 0.2, 1.0), (0, 0.8, 4.0), (1, 0.8, 4.0)],
-              "value/v": [(0, 0.1, 1.0), (0, 0.4, 4.0), (1, 0.4, 4.0)]}
+    points = {"relation/r": [(0, 0.3, 1.0, 0.1), (1, 0.2, 1.0, 0.1), (0, 0.8, 4.0, 0.4), (1, 0.8, 4.0, 0.4)],
+              "value/v": [(0, 0.1, 1.0, 0.1), (0, 0.4, 4.0, 0.4), (1, 0.4, 4.0, 0.4)]}
     gains = {"relation/r": np.array([[0.1, 0.3], [1.0, 2.0], [5.0, 5.0], [0.0, 0.0]])}
     tuned, results, tried = tuning.settle_relations(points, gains, [1])
     assert (tuned["relation/r"]["layer"], tuned["relation/r"]["score"]) == (1, 1.5) and len(tried) == 4
@@ -307,10 +311,12 @@ def test_stage_02_outputs(steered):
     suite, tuned, candidates = suites.load("testbed", "smoke"), second.table("tuned"), second.table("candidates")
     vectors = dict(zip([c["key"] for c in first.table("concepts")], first.array("vectors")))
     assert set(tuned) == set(vectors)
-    for key, record in tuned.items():                     # the coefficient and the strength name the same row
-        norms = first.array("residual_norm" if key.split("/")[0] in ("trait", "behaviour") else "residual_norm_raw")
-        row = record["coefficient"] * np.linalg.norm(vectors[key][record["layer"]])
-        assert row == pytest.approx(record["relative_strength"] * norms[record["layer"]], rel=1e-5)
+    for key, record in tuned.items():                     # coefficient, strength and share name the same row
+        kind, layer = "" if key.split("/")[0] in ("trait", "behaviour") else "_raw", record["layer"]
+        row = record["coefficient"] * np.linalg.norm(vectors[key][layer])
+        assert row == pytest.approx(record["strength"] * second.array(f"unit_norm{kind}")[layer], rel=1e-5)
+        assert row == pytest.approx(record["relative_strength"] * first.array(f"residual_norm{kind}")[layer], rel=1e-5)
+    assert second.results["behaviours"]["window"] == {"cut": 0, "behaviours": 0, "outside": 0}        # smoke cuts nothing
     layers, n_traits = first.array("vectors").shape[1], sum(key.startswith("trait/") for key in tuned)
     narrow = [c for c in candidates if c.get("search") == "narrow"]
     two = {max(0, round(depth * layers) - 1) for depth in tune.NARROW_DEPTHS}
@@ -319,8 +325,7 @@ def test_stage_02_outputs(steered):
     for key in {c["key"] for c in narrow}:                # the paper's rule over its own candidates
         best, coherent = tuning.best([c for c in narrow if c["key"] == key], "expression", "coherence", tune.COHERENT)
         assert tuned[key]["narrow"] == {name: best[name] for name in (
-            "layer", "coefficient", "relative_strength", "n", "coherence")} | {"score": best["expression"],
-                                                                             "coherent": coherent}
+            *tuning.POINT, "n", "coherence")} | {"score": best["expression"], "coherent": coherent}
     mine = [c for c in candidates if c["key"].startswith("trait/") and "search" not in c]
     assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative", "smoke"]) + len(tune.REFINE["smoke"]))
     for c in mine:
@@ -345,7 +350,7 @@ def test_slopes_are_those_of_whole_prompts(folder, steered):
     item = next(i for i in behaviour["items"] if i["id"] == row["item"])
     prompt = lm.chat(*suites.behaviour_prompts(suite, behaviour, item, "BASE")) + lm.tokens("(")
     letters = dict(zip("AB", lm.letter_ids()))
-    unit = 0.4 * first.array("residual_norm")[layer] / np.linalg.norm(vectors[row["key"]][layer])
+    unit = tune.UNIT * second.array("unit_norm")[layer] / np.linalg.norm(vectors[row["key"]][layer])
     for scale, factor in (("matched", unit), ("raw", 1.0)):
         curve = []
         for multiplier in tune.MULTIPLIERS:

@@ -328,16 +328,16 @@ def plant_upstream(world):
         arrays={"vectors": arrays(len(keys), *size, axes=("concept", "layer", "d_model")),
                 "setting_vectors": arrays(5, len(suite.behaviours), *size,
                                           axes=("setting", "behaviour", "layer", "d_model")),
-                "way_vectors": arrays(3, len(suite.relations), *size, axes=("way", "relation", "layer", "d_model")),
-                "residual_norm": norms, "residual_norm_raw": norms})
+                "way_vectors": arrays(3, len(suite.relations), *size, axes=("way", "relation", "layer", "d_model"))})
     tuned = {}
     for i, key in enumerate(keys):
         c = 0.0 if key.split("/")[1] in ZERO else 0.4
-        at = {"layer": i % lm.n_layers, "coefficient": c, "relative_strength": c}
+        at = {"layer": i % lm.n_layers, "coefficient": c, "strength": c}
         tuned[key] = at | {"unit": c, "narrow": at, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
-                   tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}})
+                   tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}},
+                   arrays={"unit_norm": norms, "unit_norm_raw": norms})
     return folder
 
 

@@ -169,7 +169,13 @@ def test_outputs_agree_with_each_other(finished, world):
     items, records = made.table("items"), made.table("behaviours")
     curves, slopes = made.array("propensity"), made.array("slopes")
     assert curves.shape == (len(items), 7) and len(items) == 4 * 20
-    np.testing.assert_allclose(slopes, np.polyfit(stage.MULTIPLIERS, curves.T.astype(float), 1)[0], atol=1e-4)
+    cut = 0
+    for record, mine, of in zip(records, np.split(curves.astype(float), 4), np.split(slopes, 4)):
+        kept = [k for k, (m, mass) in enumerate(zip(stage.MULTIPLIERS, record["mass"]["matched"]))
+                if mass >= 0.1 or abs(m) <= 0.5]                   # a model of random weights hardly writes letters
+        np.testing.assert_allclose(of, np.polyfit(np.array(stage.MULTIPLIERS)[kept], mine[:, kept].T, 1)[0], atol=1e-4)
+        cut += 7 - len(kept)
+    assert cut and made.results["window"]["matched"]["cut"] == pytest.approx(cut / 28)
     # multiplier 0 is the unsteered model in both scales; unit 0.5 makes raw 0.5 equal to matched 1
     raw = made.array("propensity_raw")
     np.testing.assert_array_equal(curves[:, 3], raw[:, 3])
@@ -480,3 +486,17 @@ def test_by_luck_is_the_binomial_quantile():
     drawn = np.random.default_rng(0).binomial(40, 0.05, 200_000)
     assert reliability.by_luck(40, 0.05) == np.quantile(drawn, 0.99) == 6
     assert reliability.by_luck(4, 0.0) == 0
+
+
+# --- the window in which a model still answers -----------------------------------------------------------------
+def test_points_at_which_the_letters_are_gone_are_cut(monkeypatch):
+    monkeypatch.setitem(propensity.LEAST_MASS, "full", 0.1)
+    mass = np.array([[0.05, 0.2, 0.5, 0.9, 0.5, 0.09, 0.0], [0.9] * 7, [0.0, 0.0, 0.0, 0.9, 0.5, 0.2, 0.2]])
+    curves = np.random.default_rng(0).normal(size=(5, 3, 7))
+    kept = propensity.windowed(curves, mass, stage.MULTIPLIERS, "full")
+    want = np.zeros((3, 7), bool)
+    want[0, [0, 5, 6]] = want[2, [0, 1]] = True                # the inner point of the third stays
+    assert (np.isnan(kept) == want).all() and (kept[:, ~want] == curves[:, ~want]).all()
+    assert propensity.window(mass, stage.MULTIPLIERS, "full") == {"cut": 5 / 21, "behaviours": 2, "outside": 1}
+    assert propensity.window(mass[None], stage.MULTIPLIERS, "full") == {"cut": 5 / 21, "behaviours": 1, "outside": 1}
+    assert not np.isnan(propensity.windowed(curves, mass, stage.MULTIPLIERS, "smoke")).any()

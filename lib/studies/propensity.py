@@ -19,6 +19,7 @@ N_PROMPTS = 32           # tuning prompts per format on which the probability of
 # A model that writes neither letter in nine of ten answers is not asked for a choice: m would be the odds of
 # something that it hardly does. The smoke profile asks whether the code runs, on models that have no letters at all.
 LEAST_MASS = {"full": 0.1, "smoke": 0.0}
+INNER = 0.5              # multipliers up to this size are in every slope, which three points carry
 # ------------------------------------------------------------------------------------------------------------
 BEHIND = ("\n", "x", ">", ".", "]")      # where a text is tokenised if the prompt's end would merge with it
 
@@ -149,10 +150,12 @@ def ask(lm, found, suite, behaviour, items, setting="BASE"):
 
 
 def propensities(lm, found, suite, behaviour, items, rows, setting="BASE"):
-    """(item, row) float64, nats: m of every item under every row."""
+    """(m, mass) of every item under every row, both (item, row) float64: m in nats, and the probability that the two
+    letters hold together."""
     prompts, letters = ask(lm, found, suite, behaviour, items, setting)
-    logits = engine.sweep(lm, prompts, rows, letters, suffix=found.suffix)["logits"].astype(np.float64)
-    return logits[..., 0] - logits[..., 1]
+    got = engine.sweep(lm, prompts, rows, letters, suffix=found.suffix)
+    logits = got["logits"].astype(np.float64)
+    return logits[..., 0] - logits[..., 1], np.exp(logits - got["logsumexp"][..., None]).sum(axis=-1)
 
 
 def closings(lm, found, suite, behaviour, items, rows):
@@ -167,3 +170,25 @@ def closings(lm, found, suite, behaviour, items, rows):
                      np.array([found.close]), suffix=found.suffix + 1)["logits"][..., 0].astype(np.float64)
         for column in letters.T)
     return positive - negative
+
+
+# --- the window in which a model still answers --------------------------------------------------------------
+def windowed(curves, mass, multipliers, profile):
+    """curves (item, ..., multiplier) with nan at the points where the letters' mean mass (..., multiplier) over the
+    items is below LEAST_MASS: the model writes something else there, and m is the odds of what it hardly does. INNER
+    multipliers stay."""
+    return np.where(answered(mass, profile) | (np.abs(multipliers) <= INNER), curves, np.nan)
+
+
+def answered(mass, profile):
+    return np.asarray(mass) >= LEAST_MASS[profile]
+
+
+def window(mass, multipliers, profile):
+    """How much lies outside, from the mean masses (behaviour, ..., multiplier): {"cut" share of the points that slopes
+    leave out, "behaviours" with such a point, "outside": with an inner point where the model does not answer, which
+    stays in the slope}."""
+    lost, inner = ~answered(mass, profile), np.abs(multipliers) <= INNER
+    lost = lost.reshape(len(lost), -1, len(inner))
+    return {"cut": float((lost & ~inner).mean()), "behaviours": int((lost & ~inner).any(axis=(1, 2)).sum()),
+            "outside": int((lost & inner).any(axis=(1, 2)).sum())}

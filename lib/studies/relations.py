@@ -111,8 +111,8 @@ def vectors_of(vectors, made, order, name, ways):
 def sweep_layers(lm, relation_pairs, template, points, vector, by_way):
     """Gains of the answer, zero-shot in `template`: {"gains" (point, pair), "ways" (way, layer, pair)}, nats.
 
-    points [(layer, relative strength, coefficient)] of `vector`; by_way {way: (layer, d)} at coefficient 1"""
-    rows = [(), *(((l, c * vector[l]),) for l, _, c in points)]
+    points (lib.studies.tuning) of `vector`; by_way {way: (layer, d)} at coefficient 1"""
+    rows = [(), *(((l, c * vector[l]),) for l, _, c, _ in points)]
     added = [((l, v),) for way, found in by_way.items() if way != "patch" for l, v in enumerate(found)]
     patches = [((l, v),) for l, v in enumerate(by_way.get("patch", ()))]
     logp = measure(lm, [template["query"].format(x=x) for x, _ in relation_pairs], [y for _, y in relation_pairs],

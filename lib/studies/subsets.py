@@ -74,7 +74,7 @@ def fronts(records, limit):
         means.append({"k": k, "method": method, "setting": float(setting), "n": len(cells), "limit": limit, **{
             what: float(np.mean([cell[what] for cell in cells])) for what in ("expression", "coherence", "usable")}})
     for mine in grouped(means, "k", "method").values():
-        best, coherent = tuning.best([row | {"relative_strength": row["setting"]} for row in mine],
+        best, coherent = tuning.best([row | {"strength": row["setting"]} for row in mine],
                                      "expression", "coherence", limit)
         rows += [row | {"chosen": row["setting"] == best["setting"], "coherent": coherent}
                  for row in sorted(mine, key=lambda row: row["setting"])]

@@ -1,8 +1,8 @@
 """What stage 02 chooses from what it measured. Pure: candidates in, tuned records and estimates out.
 
-A *point* is (layer, relative strength, coefficient): coefficient * v[layer] is added at the output of that
-block, and moves the residual stream by the share coefficient * ||v[layer]|| / mean ||h_layer|| of its norm,
-the relative strength. A *candidate* is a point with a key and scores, means over the tuning split.
+A *point* is (layer, strength, coefficient, relative strength): coefficient * v[layer] is added at the output of that
+block. Its norm is `strength` units of that layer (lib.studies.strength) and the share `relative strength` of the
+residual stream's norm. A *candidate* is a point with a key and scores, means over the tuning split.
 """
 from collections import Counter
 
@@ -11,6 +11,8 @@ import numpy as np
 from lib import metrics
 from lib.metrics import Missing, estimator
 
+POINT = ("layer", "strength", "coefficient", "relative_strength")
+
 
 def layer_grid(n_layers, most):
     """Layers to search: all, or `most` of them evenly spaced, the first and the last among them."""
@@ -18,18 +20,19 @@ def layer_grid(n_layers, most):
 
 
 def grid(vector, norms, strengths, unit="relative", layers=None):
-    """[point] over all layers, or those given. vector (layer, d) raw; norms (layer,) of the residual stream; `unit`
-    says whether the strengths are relative ones or coefficients ("raw")."""
+    """[point] over all layers, or those given. vector (layer, d) raw; norms (2, layer): the unit's and the residual
+    stream's; `unit` says whether the strengths are in units ("relative") or coefficients ("raw")."""
     points = []
     for l in range(len(vector)) if layers is None else layers:
-        share = float(np.linalg.norm(vector[l]) / norms[l])              # relative strength of coefficient 1
-        points += [(l, s, s / share) if unit == "relative" else (l, s * share, s) for s in strengths]
+        each, share = (np.linalg.norm(vector[l]) / np.asarray(norms, np.float64)[:, l]).tolist()   # of coefficient 1
+        points += [(l, s, s / each, s * share / each) if unit == "relative" else (l, s * each, s, s * share)
+                   for s in strengths]
     return points
 
 
 def place(point):
     """A point as the fields of a candidate."""
-    return dict(zip(("layer", "relative_strength", "coefficient"), point))
+    return dict(zip(POINT, point))
 
 
 def best(candidates, gain, keep, limit):
@@ -38,8 +41,8 @@ def best(candidates, gain, keep, limit):
     If none has it: the one with the most of `keep`, ties to more gain, then to the weaker; and False."""
     good = [c for c in candidates if c[keep] >= limit]
     if good:
-        return max(good, key=lambda c: (c[gain], -c["relative_strength"])), True
-    return max(candidates, key=lambda c: (c[keep], c[gain], -c["relative_strength"])), False
+        return max(good, key=lambda c: (c[gain], -c["strength"])), True
+    return max(candidates, key=lambda c: (c[keep], c[gain], -c["strength"])), False
 
 
 def promising(candidates, gain, keep, limit):
@@ -48,13 +51,13 @@ def promising(candidates, gain, keep, limit):
     and the weakest candidate does not show where it begins."""
     def after(c):
         stronger = [d for d in candidates if d["layer"] == c["layer"]
-                    and d["relative_strength"] > c["relative_strength"]]
-        return min(stronger, key=lambda d: d["relative_strength"], default=c)[gain]
+                    and d["strength"] > c["strength"]]
+        return min(stronger, key=lambda d: d["strength"], default=c)[gain]
 
     good = [c for c in candidates if c[keep] >= limit]
     if not good:
         return best(candidates, gain, keep, limit)[0]
-    return max(good, key=lambda c: (c[gain], after(c), c["relative_strength"]))
+    return max(good, key=lambda c: (c[gain], after(c), c["strength"]))
 
 
 def tradeoff(candidates):
@@ -63,7 +66,7 @@ def tradeoff(candidates):
     candidates  of one trait at one layer, the unsteered one among them
     Beyond the peak a text falls apart and loses both, which is no trade, so the first number stops there. 0
     where coherence never moves: nothing is paid. None below three candidates or if expression never moves."""
-    ordered, found = sorted(candidates, key=lambda c: c["relative_strength"]), []
+    ordered, found = sorted(candidates, key=lambda c: c["strength"]), []
     peak = max(range(len(ordered)), key=lambda i: (ordered[i]["expression"], -i))
     for part in (ordered[:peak + 1], ordered):
         expression, coherence = ([c[name] for c in part] for name in ("expression", "coherence"))
@@ -93,9 +96,9 @@ def settle_traits(candidates, chosen, narrow, address):
         not d["coefficient"] or d["layer"] == c["layer"])]) for key, c in chosen.items()]
     over, found = estimator("traits", address), list(tuned.values())
     means = {"expression" if name == "score" else name: [t[name] for t in found] for name in (
-        "score", "coherence", "unsteered", "unsteered_coherence", "relative_strength")}
+        "score", "coherence", "unsteered", "unsteered_coherence", "strength", "relative_strength")}
     means |= {f"narrow_{name}": [t["narrow"][name] for t in found]
-              for name in ("score", "coherence", "relative_strength")}
+              for name in ("score", "coherence", "strength", "relative_strength")}
     means |= dict(zip(("tradeoff", "tradeoff_all"), zip(*trades)))
     results = {"n": len(tuned), "layers": _layers(tuned), "incoherent": sum(not t["coherent"] for t in found),
                "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in found),
@@ -112,28 +115,27 @@ def settle_behaviours(slopes, items, vectors, norms, unit, address):
     """(tuned, results, rows of layers.json, rows of slopes.jsonl) of the behaviours: one layer for all.
 
     slopes   {key: (scale [matched, raw], layer, item) nats per multiplier} of the voting behaviours
-    items    {key: their tuning items}; vectors {key: (layer, d)} of all behaviours; norms (layer,)
-    unit     relative strength of multiplier 1"""
+    items    {key: their tuning items}; vectors {key: (layer, d)} of all behaviours; norms (2, layer) as for `grid`
+    unit     strength of multiplier 1"""
     if not slopes:
         return {}, {"n": 0}, [], []
     over, found = estimator("behaviours", address), {}
     for s, scale in enumerate(("matched", "raw")):
-        for l in range(len(norms)):
+        for l in range(len(norms[0])):
             parts = _letter_parts([(mine[s, l], np.array([item["positive"] for item in items[key]]))
                                    for key, mine in slopes.items()])
             found |= {(what, scale, l): over((s, l, w), values) for w, (what, values) in enumerate(parts.items())}
 
     def curve(what, scale="matched"):
-        return [found[what, scale, l] for l in range(len(norms))]
+        return [found[what, scale, l] for l in range(len(norms[0]))]
 
     def peak(what, scale="matched"):
         return int(np.argmax([estimate["value"] for estimate in curve(what, scale)]))
 
     layer, tuned = peak("steerability"), {}
     for key, vector in vectors.items():
-        _, strength, coefficient = grid(vector, norms, [unit])[layer]
-        tuned[key] = {"layer": layer, "coefficient": coefficient, "unit": coefficient,
-                      "relative_strength": strength, "raw_relative_strength": strength / coefficient,
+        (point,), (raw,) = (grid(vector, norms, [by], scale, [layer]) for by, scale in ((unit, "relative"), (1.0, "raw")))
+        tuned[key] = {**place(point), "unit": point[2], "raw_strength": raw[1], "raw_relative_strength": raw[3],
                       "score": float(slopes[key][0, layer].mean()) if key in slopes else None}
     results = {"n": len(tuned), "voting": sorted(slopes), "layer": layer, "unit": unit,
                "slope": curve("steerability")[layer], "layer_raw": peak("steerability", "raw"),
@@ -228,7 +230,7 @@ def _candidate(key, point, values):
 
 def _short(candidate, *fields):
     """Where, how strongly, and over how many inputs the score is a mean; and the fields given."""
-    return {name: candidate[name] for name in ("layer", "coefficient", "relative_strength", "n", *fields)}
+    return {name: candidate[name] for name in (*POINT, "n", *fields)}
 
 
 def _layers(tuned):

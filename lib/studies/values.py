@@ -106,9 +106,9 @@ def text_logprob(lm, texts, rows):
 
 def sweep_tuning(lm, suite, value, points, vector):
     """{"odds" (1 + 2 points, probe) nats, "facts" (1 + 2 points, fact) bool} on the tuning split: unsteered, then the
-    points [(layer, relative strength, coefficient)], then the points with the other sign."""
+    points (lib.studies.tuning), then the points with the other sign."""
     probes, facts = suites.probe_split(value["probes"], "tune"), suites.probe_split(suite.facts, "tune")
-    rows = [(), *(((l, sign * c * vector[l]),) for sign in (1, -1) for l, _, c in points)]
+    rows = [(), *(((l, sign * c * vector[l]),) for sign in (1, -1) for l, _, c, _ in points)]
     return {"odds": preference(lm, probes, rows).T, "facts": recall(lm, facts, rows).T}
 
 
@@ -123,16 +123,16 @@ def examples(value, side, n, address):
 def measure(lm, suite, number, vectors, tuned, norms, config, address):
     """One value on the evaluation split, at every strength of the tuned layer, as tuned, and in the window.
 
-    vectors (layer, d); tuned: stage 02's record; norms (layer,) of raw text; config: strengths, n_random,
+    vectors (layer, d); tuned: stage 02's record; norms (layer,) of the unit on raw text; config: strengths, n_random,
     n_random_text, n_examples
-    returns   {"items", "strengths" (setting,) relative, "lean" (probe,), "steered" (probe, setting, vector), "known"
+    returns   {"items", "strengths" (setting,), "lean" (probe,), "steered" (probe, setting, vector), "known"
               (fact,), "facts" (fact, setting, vector), "prompted" (probe, side), "prompted_facts" (fact, side)} and,
               where the suite has neutral sentences, {"plain_text" (text,), "text" (text, setting, vector), "tokens"
               (text,)}; vectors: value, -value, then random ones of its norm, fewer for the text; sides: asked for
               positive, for negative"""
     value, n_random = suite.values[number], config["n_random"]
     probes, facts = suites.probe_split(value["probes"], "evaluate"), suites.probe_split(suite.facts, "evaluate")
-    share = np.linalg.norm(vectors, axis=1) / norms               # relative strength of coefficient 1, per layer
+    share = np.linalg.norm(vectors, axis=1) / norms               # strength of coefficient 1, per layer
     chosen = [(at["layer"], at["coefficient"]) for at in (tuned, tuned["window"])]
     settings = [(chosen[0][0], s / share[chosen[0][0]]) for s in config["strengths"]] + chosen
     rows, texts = [], []
@@ -248,11 +248,11 @@ def sums(m, what, setting, value=slice(None)):
 
 
 def conclude(names, items, done, strengths, fact_loss, address):
-    """Shift of the probes' log-odds, bias, over-correction and what breaks, against relative strength.
+    """Shift of the probes' log-odds, bias, over-correction and what breaks, against strength.
 
     names      values; items (probe,) records with value, level and planted (probability of the positive side, or None)
     done       one dict of `measure` per value
-    strengths  (value, setting) relative: ascending ones shared by all values, then the tuned one, then the one of
+    strengths  (value, setting) units: ascending ones shared by all values, then the tuned one, then the one of
                the window, which stage 02 chose to lower the bias
     fact_loss  share of the facts that a setting may cost"""
     over, over_facts, over_texts = (estimator(unit, [*address, i])
