@@ -43,7 +43,9 @@ ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 DATA  := $(ENV) $(if $(filter papers data/suites/papers data/suites/papers/,$(SUITE)),data/suites/papers/suite.json)
 RUN    = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m lib.work "$$NPROC")
 # MODEL as a bash array, and the flags every script takes. xargs reads quotes and runs nothing.
-TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else mapfile -t models < <(xargs -n1 printf '%s\n' <<< "$$MODEL"); fi; \
+TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else \
+         words=$$(xargs -n1 printf '%s\n' <<< "$$MODEL" 2> /dev/null) || { echo "error: MODEL: a quote is open" >&2; exit 2; }; \
+         mapfile -t models <<< "$$words"; fi; \
          for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
          models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
          for model in "$${models[@]}"; do all+=(--model "$$model"); done
