@@ -147,7 +147,7 @@ def residual_norms(lm, suite):
             for item in (suites.tasks(suite, "question", "extract") if suite.traits else [])]
     chat += [lm.chat(*suites.behaviour_prompts(suite, b, suites.split(b["items"], "extract")[0], "BASE"))
              for b in suite.behaviours]
-    raw = [lm.encode(suite.templates[0]["query"].format(x=x)) for relation in suite.relations
+    raw = [lm.encode(suites.fill(suite.templates[0]["query"], x)) for relation in suite.relations
            for x, _ in suites.relation_split(relation, "extract")]
     raw = raw or [lm.encode(pair["positive"]) for value in suite.values for pair in value["pairs"]]
     prompts = {"residual_norm": chat, "residual_norm_raw": raw}

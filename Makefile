@@ -20,7 +20,7 @@ JUDGE ?=
 PROFILE ?= full
 # The default makes .venv from requirements.txt once; PYTHON=python3 uses the environment one is in.
 PYTHON ?= .venv/bin/python
-# Processes that share a stage's work (torchrun):
+# Processes that share a stage's work:
 NPROC ?= 1
 # FROZEN=1: the report from the committed results; no stage runs.
 FROZEN ?=
@@ -36,14 +36,16 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
-export MODEL SUITE JUDGE PROFILE
+export MODEL SUITE JUDGE PROFILE NPROC
 
 ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 # What is downloaded once:
 DATA  := $(ENV) $(if $(filter papers data/suites/papers data/suites/papers/,$(SUITE)),data/suites/papers/suite.json)
-RUN    = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m torch.distributed.run --standalone --nproc-per-node=$(NPROC))
+RUN    = $(PYTHON)$(if $(filter-out 1,$(NPROC)), -m lib.work "$$NPROC")
 # MODEL as a bash array, and the flags every script takes. xargs reads quotes and runs nothing.
-TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else mapfile -t models < <(xargs -n1 printf '%s\n' <<< "$$MODEL"); fi; \
+TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else \
+         words=$$(xargs -n1 printf '%s\n' <<< "$$MODEL" 2> /dev/null) || { echo "error: MODEL: a quote is open" >&2; exit 2; }; \
+         mapfile -t models <<< "$$words"; fi; \
          for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
          models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
          for model in "$${models[@]}"; do all+=(--model "$$model"); done

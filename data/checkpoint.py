@@ -335,10 +335,12 @@ def main():
     parser.add_argument("--list", action="store_true", help="what there is, and what is here")
     parser.add_argument("--resolve", action="store_true", help="print the folder or hub id that MODEL=name means")
     args = parser.parse_args()
-    if args.list or not args.name:
-        print(table(args.to))
-    elif args.resolve:
+    if args.resolve:
+        if not (args.name or "").strip():
+            raise UserError("MODEL is empty: expected a folder, a hub id, a .gguf file or a name that make checkpoint lists")
         print(resolve(args.name, args.to)[0])
+    elif args.list or not args.name:
+        print(table(args.to))
     elif args.name.lower().endswith(".gguf"):
         print(from_gguf(args.name, args.to))
     else:

@@ -2,6 +2,8 @@
 
 Prompts are made by the tokenizer's chat template (lib.chat); `LM.identity` says what that is and how it is used.
 """
+import json
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.utils import cached_file, logging
+from transformers.utils import cached_file, logging as told
 
 from lib import identity, probe
 from lib.artifacts import UserError, digest_of
@@ -19,6 +21,8 @@ from lib.hooks import find_layers
 # Old checkpoints hold these beside their weights; the models compute them.
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias",
            "position_ids")
+JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
+REACH = 10                       # seconds for the first word of a hub
 
 
 @dataclass(eq=False)
@@ -102,7 +106,7 @@ class LM:
 
 
 # GPT-2 warns of pads without a mask; ours stand at the right, where no token that is read can see them.
-logging.get_logger("transformers.modeling_utils").addFilter(lambda record: "may be padded" not in record.getMessage())
+told.get_logger("transformers.modeling_utils").addFilter(lambda record: "may be padded" not in record.getMessage())
 
 
 def load(name_or_path, dtype="float32", device=None):
@@ -130,20 +134,85 @@ def load(name_or_path, dtype="float32", device=None):
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()      # thousands of bar updates would fill a log
+        told.disable_progress_bar()      # thousands of bar updates would fill a log
+    before = told.get_verbosity()
+    told.set_verbosity(logging.CRITICAL)     # what they would say ends in one line of ours, or is not wanted
     try:
+        if local:
+            for file in sorted(path.glob("*.safetensors")):
+                _readable(file)
+            for file in [path / name for name in JSON if (path / name).is_file()]:
+                _object(file)
+        else:
+            _reach(source)
         _refuse(source, AutoConfig.from_pretrained(source, trust_remote_code=False))
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch_dtype, device_map="auto" if device == "auto" else None,
             trust_remote_code=False, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         found = _assemble(source, model, tokenizer, info, dtype, device, path if local else None)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{'' if source in str(error) else f'{source}: '}{error}") from None
     except Exception as error:     # whatever a folder from elsewhere holds, it ends in one line
-        raise UserError(f"{source}: cannot be loaded: {' '.join(str(error).split())[:300] or type(error).__name__}"
+        raise UserError(f"{source}: cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                         ) from error
+    finally:
+        told.set_verbosity(before)
+    _look(source, found.model)
     return probe.check(found)
+
+
+def _reach(source):
+    """UserError in seconds, not after a minute of retries, if a hub id is neither here nor to be had."""
+    from huggingface_hub import constants, hf_hub_download, utils
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    try:
+        if not identity.model_folder(source):
+            utils.get_session().head(f"{constants.ENDPOINT}/{source}/resolve/main/config.json", timeout=REACH)
+            hf_hub_download(source, "config.json")
+    except Exception as error:     # of the network, of the hub, of the name: each has its own
+        raise UserError(f"{source}: no such folder here, and the hub does not give it ({type(error).__name__}: "
+                        f"{' '.join(str(error).split())[:160]})") from None
+
+
+def _object(file):
+    """UserError for a file that holds no JSON object, some of which transformers would pass over in silence."""
+    try:
+        if isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+            return
+        why = "expected an object"
+    except (ValueError, RecursionError) as error:
+        why = f"not JSON ({error})"
+    raise UserError(f"{file}: {why}")
+
+
+def _readable(file):
+    """UserError for a safetensors file that is not whole: empty, cut, a pointer of git LFS, or something else."""
+    with open(file, "rb") as stream:
+        head, size = stream.read(100), file.stat().st_size
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{file}: a pointer of git LFS, not the weights; run git lfs pull")
+    length = int.from_bytes(head[:8], "little")
+    try:
+        if size < 8 or length > size - 8:
+            raise ValueError(f"{size} bytes are less than its head names")
+        with open(file, "rb") as stream:
+            stream.seek(8)
+            tensors = json.loads(stream.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        if max(ends, default=0) != size - 8 - length:
+            raise ValueError(f"{size} bytes, its head names {max(ends, default=0) + 8 + length}")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, MemoryError) as error:
+        raise UserError(f"{file}: no whole safetensors file ({' '.join(str(error).split())[:100]})") from None
+
+
+def _look(source, model):
+    """UserError that names the first tensor with a value that is not finite, or a matrix that is all zero."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"{source}: the weights are damaged, {name} holds values that are not finite")
+        if weight.ndim > 1 and not weight.any():
+            raise UserError(f"{source}: the weights are damaged, {name} is all zero")
 
 
 def _refuse(source, config):
@@ -184,6 +253,8 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     eos = model.generation_config.eos_token_id
     eos = [*(eos if isinstance(eos, (list, tuple)) else [eos]), tokenizer.eos_token_id, *template.ends]
     eos = tuple(dict.fromkeys(i for i in eos if i is not None))
+    if not all(type(i) is int and i >= 0 for i in eos):
+        raise UserError(f"{source}: its configuration ends an answer with {list(eos)}, expected token ids")
     pad = next((i for i in (tokenizer.pad_token_id, *eos) if i is not None), 0)
     # Hub generation configs carry penalties and sampling settings that would change what greedy means.
     model.generation_config = GenerationConfig(eos_token_id=list(eos) or None, pad_token_id=pad)
@@ -214,7 +285,10 @@ def _exact_head(model):
 
 def _most_tokens(config):
     try:
-        return getattr(config, "max_position_embeddings", None)
+        most = getattr(config, "max_position_embeddings", None)
     except NotImplementedError:     # XLNet's way to say that there is no limit
         return None
+    if most is not None and most < 1:
+        raise UserError(f"max_position_embeddings of its config.json is {most}, expected a number above 0")
+    return most
 

@@ -8,6 +8,7 @@ slower, the same numbers. lib.probe finds which of these a model takes.
 import copy
 import inspect
 import math
+import re
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from lib.hooks import checked, patch, stack, steer
 CPU_BUDGET = 1.5 * 2**30     # bytes of working memory per batch on a CPU; on a GPU half of what is free
 CPU_TOKENS = 2048            # tokens per pass on a CPU: more only falls out of its caches
 SPREAD = 0.7                 # shortest over longest prompt of a batch: a shorter one would be mostly padding
+# How allocators say that memory is out: CPU, CUDA and HIP, cuBLAS and cuDNN, MPS. Not all raise an error of their own.
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED|_OUT_OF_MEMORY|bad allocation|"
+                       r"bad_alloc|failed to allocate", re.I)
 BRANCH_TOKENS = 256          # suffix tokens side by side in one pass: their mask grows with the square
 
 
@@ -273,15 +277,15 @@ def each(batches, work):
         batch, failed = todo.pop(), False
         try:
             work(batch)
-        except RuntimeError as error:     # a CPU allocator has no exception type of its own
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not NO_MEMORY.search(str(error)):
                 raise
             failed = True
         if failed:                        # outside the handler: the traceback held the tensors
             if len(batch) == 1:
                 raise UserError("out of memory with a single prompt: use shorter prompts or another device")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            for kind in (torch.cuda, torch.mps):
+                kind.empty_cache() if kind.is_available() else None
             half = len(batch) // 2
             todo += [batch[half:], batch[:half]]
 
@@ -304,10 +308,19 @@ def lengths_of(lm, prompts, room=0):
     lengths = [len(prompt) for prompt in prompts]
     for i, length in enumerate(lengths):
         if length == 0:
-            raise UserError(f"prompt {i} is empty")
+            raise UserError(f"prompt {i} of {len(prompts)} is empty")
         if lm.max_tokens and length + room > lm.max_tokens:
-            raise UserError(f"prompt {i}: {length} + {room} tokens, {lm.name} takes {lm.max_tokens} at most")
+            raise UserError(f"a prompt of {length} tokens" + f" and an answer of up to {room}" * bool(room)
+                            + f", {lm.name} takes {lm.max_tokens} at most: {_start(lm, prompts[i])}")
     return lengths
+
+
+def _start(lm, ids):
+    """The first words of a prompt, for a message."""
+    try:
+        return repr(lm.tokenizer.decode(list(ids)[:40], skip_special_tokens=True)[:100].strip() + " ...")
+    except Exception:                # ids that the tokenizer does not know
+        return f"token ids {list(ids)[:8]} ..."
 
 
 def counts_of(value, lengths, name):

@@ -21,8 +21,8 @@ from lib import artifacts, identity, suite as suites
 from lib.artifacts import UserError
 
 COMMITTED = Path("outputs") / "committed"        # results that come with the project; runs never write there
-MARK = ".made"
-_making = None                                   # (script, its flags, digest) of this process, from begin to run
+MARK = artifacts.MARK
+_making = None                                   # (folder, digest, lock) of this process, from begin to run
 
 
 def cli(doc, many=False):
@@ -39,16 +39,27 @@ def cli(doc, many=False):
 
 def model_name(model):
     """Folder name for a model: the basename of a folder, or a hub id with "/" written as "--"."""
-    return Path(model).resolve().name if Path(model).is_dir() else str(model).strip("/").replace("/", "--")
+    return _name("--model", Path(model).resolve().name if Path(model).is_dir() else str(model).strip("/").replace("/", "--"))
+
+
+def _name(flag, name):
+    """`name`, if it can name one folder below another. UserError if it leads elsewhere or holds what no line shows."""
+    if name in ("", ".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise UserError(f"{flag}: {name!r} cannot name a folder of results")
+    return name
 
 
 def paths(args, model=None):
-    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke][-by-<judge>]."""
-    judge, suite = getattr(args, "judge", None), Path(args.suite)
-    leaf = (suite.resolve().name if suite.is_dir() else args.suite) + ("-smoke" if args.profile == "smoke" else "")
+    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke][-by-<judge>]. UserError for a
+    name that would lead out of it, or that reads as that of another profile or judge."""
+    judge, folder = getattr(args, "judge", None), suites.find(args.suite) or Path(args.suite)
+    leaf = _name("--suite", folder.resolve().name if folder.is_dir() else str(args.suite))
+    if "-by-" in leaf or leaf.endswith("-smoke"):
+        raise UserError(f"--suite: {leaf!r} reads as the results of another judge or profile; give the folder another name")
+    leaf += "-smoke" if args.profile == "smoke" else ""
     if judge:
         suites.judge_kind(judge)
-        leaf += "-by-" + re.sub("[/:]", "--", judge)
+        leaf = _name("--judge", leaf + "-by-" + re.sub("[/:]", "--", judge))
     return Path(args.out) / model_name(args.model if model is None else model) / leaf
 
 
@@ -74,21 +85,26 @@ def _begin(args, after, files):
     global _making
     script = Path(sys.modules["__main__"].__file__).resolve()
     models = args.model if isinstance(args.model, list) else [args.model]
-    folder = target(args, script.stem)
+    folder, suite = target(args, script.stem), suites.load(args.suite, args.profile)
+    held = None
+    if int(os.environ.get("RANK", 0)) == 0:                # the other ranks are of one family with it
+        held = artifacts.hold(folder)
+        artifacts.settle(folder)
     folders = [identity.model_folder(model) for model in models]
-    judge = suites.judge_kind(args.judge) if args.judge else ("", "")
+    judge = suites.judge_kind(args.judge or suite.judge) if args.judge or suite.traits else ("", "")
     folders += [identity.model_folder(judge[1])] if judge[0] == "model" else []
     facts = {"script": script.name, "sources": identity.sources([script]), "versions": identity.versions(),
              "flags": {key: value for key, value in vars(args).items() if key not in ("model", "out")},
              "models": [at and identity.model_files(at) for at in folders],
              "endpoint": os.environ.get("OPENAI_BASE_URL") if judge[0] == "api" else None,
-             "suite": suites.load(args.suite, args.profile).digest,
+             "suite": suite.digest,
              "files": [identity.sha256(path) for path in files],
              "before": {str(path): artifacts.load(path).digest for path in _before(args, models, script.stem, after)
                         if (path / "manifest.json").is_file()}}
-    _making = folder, artifacts.digest_of(facts)
+    _making = folder, artifacts.digest_of(facts), held
     if None not in folders and is_made(folder, _making[1]):
         print(f"{folder}  up to date  digest {artifacts.load(folder).digest[:12]}")
+        artifacts.release(held) if held else None
         sys.exit()
 
 
@@ -115,11 +131,15 @@ def is_made(folder, digest):
 
 
 def run(main):
-    """Call main(); a UserError becomes one line on stderr and exit status 2. What was made is marked."""
-    artifacts.run(main)
-    if _making and int(os.environ.get("RANK", 0)) == 0:
-        folder, digest = _making
-        artifacts.write_json(folder / MARK, {"of": digest, "digest": artifacts.load(folder).digest})
+    """Call main(), errors in one line (lib.artifacts.run). What was made is marked."""
+    try:
+        artifacts.run(main)
+        if _making and _making[2] and not is_made(*_making[:2]):
+            folder, digest, _ = _making
+            artifacts.write_json(folder / MARK, {"of": digest, "digest": artifacts.load(folder).digest})
+    finally:
+        if _making and _making[2]:
+            artifacts.release(_making[2])
 
 
 # --- what a stage starts from -------------------------------------------------------------------------------
@@ -148,7 +168,7 @@ class Opened:
     def save(self, config, told, **parts):
         """`artifacts.save` of this stage, and its last line. told: the key numbers in words."""
         saved = artifacts.save(self.out, stage=self.out.name, config=config, inputs=self.inputs, t0=self.t0,
-                               sources=[self.script], data=self.suite.data, **parts)
+                               sources=[self.script], data=self.suite.data, made=_making and _making[1], **parts)
         print(f"{self.out.name.replace('_', ' ')}  {self.lm.name}  {told}  {time.time() - self.t0:.0f} s  "
               f"digest {saved.digest[:12]}")
 

@@ -9,37 +9,17 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 
-from lib.artifacts import ROOT, UserError, digest_of, read_json, run, sha256
+from lib import fields
+from lib.artifacts import ROOT, UserError, check, digest_of, read_json, run, sha256
+from lib.fields import SPLITS, WORD, changed, shared_words       # noqa: F401, for those who read suites
 
-SPLITS = ("extract", "tune", "evaluate")
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
-OBJECTS = ("suite", "relation", "values", "grammar")          # kinds of which a file holds one, not a list
-OPTIONAL = str | None
-WANTED = {str: "text", OPTIONAL: "text or null", int: "a whole number above 0", list: "a list", dict: "an object"}
-# What a field of each kind may hold: what WANTED names, one of several values, or a list of records of another kind.
-FIELDS = {"suite": {"name": str, "judge": str, "system": str, "strength": ("relative", "raw"), "max_new_tokens": int,
-                    "licence": str, "source": str},
-          "grammar": {"traits": dict, "frames": dict, "slots": dict, "roles": dict, "sentences": int, "ands": dict,
-                      "greetings": list, "closings": list},
-          "trait": {"name": str, "group": OPTIONAL, "task": ("email", "summary", None), "preference": str,
-                    "scope": ("global", "local"), "instructions": "sides"},
-          "sides": {"positive": str, "negative": str},
-          "item": {"id": str, "task": ("question", "summary", "email"), "prompt": str},
-          "behaviour": {"name": str, "format": ("yes_no", "options"), "file": str, "positive": str, "negative": str},
-          "choice": {"id": str, "question": str, "positive": ("A", "B"), "yes": ("A", "B", None), "statement": str,
-                     "contrary": (True, False), "swap_of": OPTIONAL},
-          "relation": {"name": str, "pairs": list}, "template": {"name": str, "pair": str, "query": str},
-          "values": {"values": list, "facts": list, "neutral": list},
-          "value": {"name": str, "pairs": "sides", "probes": list}, "fact": {"id": str, "prompt": str, "answer": str},
-          "probe": {"id": str, "prompt": str, "positive": str, "negative": str, "level": (0, 1, 2)},
-          "sentences": {"id": str, "positive_text": str, "negative_text": str, "level": (0, 1, 2)}}
-WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")    # letters and digits, with ' and - between them; or another sign
 
 
 @dataclass(frozen=True)
@@ -66,10 +46,17 @@ class Suite:
     grammar: dict                    # of exact scorers (lib.judging.scorers); {} where there are none
 
 
+def find(name):
+    """Folder of the suite called `name`: that folder, or the one in data/suites; None if there is neither."""
+    if not name or "\0" in str(name):
+        return None
+    return next((at for at in (Path(name), ROOT / "data" / "suites" / name) if (at / "suite.json").is_file()), None)
+
+
 def load(name, profile="full"):
-    """The suite in data/suites/<name>, or in the folder `name`. UserError names file and line or key."""
-    folder = Path(name) if (Path(name) / "suite.json").is_file() else ROOT / "data" / "suites" / name
-    if not (folder / "suite.json").is_file():
+    """The suite called `name` (see `find`). UserError names file and line or key."""
+    folder = find(name)
+    if folder is None:
         known = ", ".join(sorted(path.parent.name for path in ROOT.glob("data/suites/*/suite.json")))
         raise UserError(f"{name}: no folder with a suite.json, and none of data/suites ({known})")
     hashes = {}
@@ -79,23 +66,41 @@ def load(name, profile="full"):
             return absent
         hashes[file] = sha256(folder / file) if (folder / file).is_file() else None
         value = read_json(folder / file)
-        return value if kind is None else _check(folder / file, kind, value)
+        return value if kind is None else fields.records(folder / file, kind, value)
+
+    def can_split(file, cut, parts):
+        for part in parts:                                 # the first that would be empty
+            try:
+                cut(part)
+            except UserError as fault:
+                raise UserError(f"{folder / file}: {fault}; a split needs ten of them or more") from None
 
     head, grammar = read("suite.json", "suite"), read("grammar.json", "grammar", {})
     traits, behaviours = read("traits.json", "trait", []), read("behaviours.json", "behaviour", [])
     tasks = read("tasks.json", None, None if traits else {})
-    _check_tasks(folder / "tasks.json", tasks, [trait["name"] for trait in traits])
+    fields.check_tasks(folder / "tasks.json", tasks, [trait["name"] for trait in traits])
+    if traits:
+        fields.within(folder / "suite.json", judge_kind, head["judge"])
+    if traits and grammar:
+        fields.check_grammar(folder, grammar, traits, tasks)
     for behaviour in behaviours:
         behaviour["items"] = read(behaviour["file"], "choice")
+        wrong = [item["id"] for item in behaviour["items"] if (item["yes"] is None) == (behaviour["format"] == "yes_no")]
+        if wrong:
+            raise UserError(f"{folder / behaviour['file']}: {wrong[0]}: 'yes' does not fit the format "
+                            f"{behaviour['format']}, which has {'A or B' if behaviour['format'] == 'yes_no' else 'null'}")
     relations = [read(f"relations/{path.name}", "relation") for path in sorted(folder.glob("relations/*.json"))]
+    fields.unique(folder / "relations", "name", relations)
+    fields.unique(folder / "behaviours.json", "file", behaviours)
     templates = read("templates.json", "template", None if relations else [])
     values = read("values.json", "values", {"values": [], "facts": [], "neutral": []})
     for part, kind in (("values", "value"), ("facts", "fact")):
         if values[part]:
-            _check(f"{folder / 'values.json'}, {part}", kind, values[part])
+            fields.records(f"{folder / 'values.json'}, {part}", kind, values[part])
+    check(f"{folder / 'values.json'}, neutral", values["neutral"], [str])
     for value in values["values"]:
         where = f"{folder / 'values.json'}, {value['name']}.probes"
-        _check(where, _form(where, value["probes"]), value["probes"])
+        fields.records(where, fields.form(where, value["probes"]), value["probes"])
     if not (traits or behaviours or relations or values["values"]):
         raise UserError(f"{folder}: no traits, behaviours, relations or values")
     suite = Suite(head["name"], head["judge"], head["system"], head["strength"], head["max_new_tokens"], profile,
@@ -103,11 +108,13 @@ def load(name, profile="full"):
                   values["facts"], values["neutral"],
                   {"licence": head["licence"], "source": head["source"], "files": hashes}, grammar)
     suite = _shrink(suite) if profile == "smoke" else suite
-    for part in SPLITS:                                    # raises for the first part with an empty split
-        for behaviour in suite.behaviours:
-            split(behaviour["items"], part)
-        for relation in suite.relations:
-            relation_split(relation, part)
+    for behaviour in suite.behaviours:
+        can_split(behaviour["file"], partial(split, behaviour["items"]), SPLITS)
+    for relation in suite.relations:
+        can_split("relations", partial(relation_split, relation), SPLITS)
+    for name, records in [*((value["name"], value["probes"]) for value in suite.values), ("facts", suite.facts)]:
+        if records:
+            can_split(f"values.json, {name}", partial(probe_split, records), SPLITS[1:])
     return suite
 
 
@@ -117,89 +124,6 @@ def judge_kind(name):
     if kind not in ("rules", "self", "model", "api") or bool(which) != (kind in ("model", "api")):
         raise UserError(f"unknown judge {name!r}; there are: rules, self, model:<id or folder>, api:<model>")
     return kind, which
-
-
-def _faults(kind, record, before):
-    """What is wrong with a record whose fields are as FIELDS says; `before`: the one before it in its list, or {}."""
-    def shows(text, *marks):
-        return isinstance(text, str) and all(mark in text for mark in marks)
-
-    if kind == "trait" and not shows(record.get("judge_prompt", "{question} {answer}"), "{question}", "{answer}"):
-        yield "judge_prompt needs {question} and {answer}"
-    if kind == "behaviour" and (".." in Path(record["file"]).parts or Path(record["file"]).is_absolute()):
-        yield f"{record['file']} lies outside the suite"
-    if kind == "choice" and not shows(record["question"], "(A)", "(B)"):
-        yield "the question does not show the options (A) and (B)"
-    if kind == "choice" and record["swap_of"] is not None and (
-            before.get("id"), {before.get("positive"), record["positive"]}) != (record["swap_of"], {"A", "B"}):
-        yield "not the swap of the line before, as swap_of says"
-    if kind == "relation":
-        yield from (f"pairs[{i}]: expected [x, y], two words" for i, pair in enumerate(record["pairs"])
-                    if not isinstance(pair, list) or [type(word) for word in pair] != [str, str])
-    if kind == "template" and not (shows(record["pair"], "{x}", "{y}") and shows(record["query"], "{x}")):
-        yield "pair needs {x} and {y}, query needs {x}"
-    if kind == "sentences" and not shared_words(record["positive_text"], record["negative_text"])[1]:
-        yield "positive_text and negative_text share no word after the first that differs: their scores cannot differ"
-
-
-def _check(where, kind, value):
-    """`value`, one record or a list of them, if it is as FIELDS and `_faults` say of `kind`; other keys are free."""
-    if not value or isinstance(value, list) == (kind in OBJECTS):
-        raise UserError(f"{where}: expected {'an object' if kind in OBJECTS else 'a list'} that is not empty")
-    records, seen = value if isinstance(value, list) else [value], set()
-    for i, record in enumerate(records):
-        place = f"line {i + 1}" if str(where).endswith(".jsonl") else f"[{i}]"
-        at = where if kind in OBJECTS else f"{where}, {place}"
-        if not isinstance(record, dict):
-            raise UserError(f"{at}: expected an object")
-        for field, allowed in FIELDS[kind].items():
-            if field not in record:
-                raise UserError(f"{at}: no key {field!r}")
-            found = record[field]
-            if isinstance(allowed, str):
-                _check(f"{where}, {record['name']}.{field}", allowed, found)
-                continue
-            fits = found in allowed if isinstance(allowed, tuple) else isinstance(found, allowed)
-            if not fits or allowed is int and (found is True or found < 1):
-                wanted = f"one of {allowed}" if isinstance(allowed, tuple) else WANTED[allowed]
-                raise UserError(f"{at}: {field!r} is {found!r}, expected {wanted}")
-        for fault in _faults(kind, record, records[i - 1] if i else {}):
-            raise UserError(f"{at}: {fault}")
-        name = record.get("id", record.get("name"))
-        if name in seen:
-            raise UserError(f"{at}: {name!r} occurs twice")
-        seen |= {name} - {None}
-    return value
-
-
-def _form(where, probes):
-    """Kind of a value's probes: all prompts with two continuations, or all pairs of sentences."""
-    forms = {(any(key.endswith("_text") for key in probe), "prompt" in probe)
-             for probe in probes if isinstance(probe, dict)}
-    if len(forms) > 1 or (True, True) in forms:
-        raise UserError(f"{where}: expected one form, prompt with positive and negative, "
-                        "or positive_text with negative_text")
-    return "sentences" if (True, False) in forms else "probe"
-
-
-def _check_tasks(path, tasks, names):
-    """Every task has its splits, each with items for every trait; ids are unique, no prompt stands in two splits."""
-    seen = {}
-    for task, name in [(task, name) for task in tasks for name in (SPLITS if task == "question" else SPLITS[1:])]:
-        if name not in tasks[task]:
-            raise UserError(f"{path}: no {task}.{name}")
-        place, served = f"{path}, {task}.{name}", set()
-        for item in _check(place, "item", tasks[task][name]):
-            if item["task"] != task or any(seen.setdefault(item[key], place) != place for key in ("id", "prompt")):
-                raise UserError(f"{place}: {item['id']} is of another task or in two splits")
-            mine = item.get("traits", names)
-            if not isinstance(mine, list) or not mine and names or any(trait not in names for trait in mine):
-                raise UserError(f"{place}: {item['id']}: 'traits' is {mine!r}, "
-                                "expected a list of names of traits.json")
-            served |= set(mine)
-        for trait in names:
-            if trait not in served:
-                raise UserError(f"{place}: nothing for the trait {trait}")
 
 
 def _shrink(suite):
@@ -304,33 +228,9 @@ def tasks(suite, task, name, trait=None):
     return _filled(found, where, name)
 
 
-def _words(positive, negative):
-    """Words of both sentences, as matches of WORD, and difflib's blocks of equal and unequal ones."""
-    words = [list(WORD.finditer(text)) for text in (positive, negative)]
-    match = SequenceMatcher(None, *([word.group() for word in side] for side in words), autojunk=False)
-    return words, match.get_opcodes()
-
-
-def changed(positive, negative):
-    """Where two sentences differ: ([(start, end), ...], [(start, end), ...]), character spans of the words (WORD)
-    that difflib does not match, sentence by sentence. A token that covers more than white space is shared if it
-    overlaps no span of its sentence (after Nangia et al. 2020, who align the tokens of a masked model); see
-    data/README.md."""
-    words, blocks = _words(positive, negative)
-    spans = [], []
-    for kind, *cuts in blocks:
-        for side, found, (i, j) in zip(spans, words, (cuts[:2], cuts[2:])):
-            if kind != "equal" and i < j:
-                side.append((found[i].start(), found[j - 1].end()))
-    return spans
-
-
-def shared_words(positive, negative):
-    """Words that two sentences share, without other signs: ([those before the first difference], [those after it]).
-    Only those after it can be more probable in the one sentence than in the other."""
-    (a, _), blocks = _words(positive, negative)
-    equal = [(n > 0, word.group()) for n, (kind, i, j, *_) in enumerate(blocks) if kind == "equal" for word in a[i:j]]
-    return tuple([word for later, word in equal if later == side and word[0].isalnum()] for side in (False, True))
+def fill(text, x, y=""):
+    """A template with x and y in their places. Nothing else in it means anything, and what is put in is not read again."""
+    return re.sub(r"\{([xy])\}", lambda place: {"x": x, "y": y}[place[1]], text)
 
 
 def relation(suite, name):

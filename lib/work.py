@@ -5,14 +5,21 @@ skips the files that are there; `artifacts.save` deletes <out>.units when the st
 over what the caller names, over the meaning of the code and over versions (lib.identity), so units of other settings,
 inputs or code are never read.
 
-Under torchrun (RANK and WORLD_SIZE in the environment) rank r computes every WORLD_SIZE-th unit; the ranks meet
-through files on a shared file system and need no network of their own. A rank that fails leaves the others waiting:
-torchrun ends them.
+With RANK and WORLD_SIZE in the environment, rank r computes every WORLD_SIZE-th unit; the ranks meet through files on
+a shared file system and need no network of their own. A rank that fails leaves the others waiting: who started them,
+`main` or torchrun, ends them.
+
+    python -m lib.work 4 01_extract.py --model ...      a script in four processes
 """
+import contextlib
+import io
 import json
 import os
 import secrets
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -22,20 +29,21 @@ import numpy as np
 from tqdm import tqdm
 
 from lib import identity as what_ran
-from lib.artifacts import ROOT, UserError, digest_of, plain
+from lib.artifacts import ROOT, UserError, digest_of, plain, run, writing
 
 POLL = 0.1                       # seconds between two looks at the folder
+GRACE = 3                        # seconds in which the first rank may say itself what another rank failed of
 # Read once per process, at import: that is the code that runs, whatever is edited meanwhile.
 MAIN = Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve()
 CODE = [what_ran.sources([MAIN] if MAIN.parent == ROOT else ROOT.glob("lib/**/*.py")), what_ran.versions()]
 
 
 def ranks():
-    """(rank, world size); (0, 1) outside torchrun."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not 0 <= rank < world:
+    """(rank, world size); (0, 1) in a process that is alone."""
+    rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise UserError(f"RANK={rank} does not fit WORLD_SIZE={world}")
-    return rank, world
+    return int(rank), int(world)
 
 
 def is_main():
@@ -80,10 +88,10 @@ def _write(path, result):
     rest = {name: plain(value, f"{path.stem}.{name}") for name, value in result.items() if name not in arrays}
     if "json" in arrays or any(array.dtype.hasobject for array in arrays.values()):
         raise TypeError(f"{path.stem}: expected numeric arrays, none called json, and JSON-able values")
-    tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(tmp, "wb") as file:
-        np.savez(file, json=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8), **arrays)
-    tmp.replace(path)
+    whole = io.BytesIO()             # in memory first: a zip file that a full disk cuts complains when it is closed
+    np.savez(whole, json=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8), **arrays)
+    with writing(path) as beside:
+        beside.write_bytes(whole.getbuffer())
 
 
 def _read(path):
@@ -121,9 +129,8 @@ def _meet(folder, rank, world):
 
 
 def _post(path, *words):
-    tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    tmp.write_text(" ".join(words))
-    tmp.replace(path)
+    with writing(path) as beside:
+        beside.write_text(" ".join(words))
 
 
 def _look(path):
@@ -131,3 +138,41 @@ def _look(path):
         return path.read_text().split()
     except FileNotFoundError:
         return []
+
+
+def main():
+    """A script in N processes. The first one speaks for all; what another failed of is said in its place."""
+    n, *command = sys.argv[1:] or [""]
+    if not (n.isascii() and n.isdecimal() and 1 <= int(n) <= 1024 and command):
+        raise UserError(f"NPROC={n}: expected a whole number from 1 to 1024, and a script")
+    env = {"OMP_NUM_THREADS": "1"} | os.environ | {"WORLD_SIZE": n}
+    with tempfile.TemporaryDirectory() as told:
+        ranks = []
+        try:
+            for rank in range(int(n)):
+                with open(Path(told) / str(rank), "wb") as said:
+                    ranks.append(subprocess.Popen(
+                        [sys.executable, *command], env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        start_new_session=True, **({"stdout": said, "stderr": said} if rank else {})))
+            while all(one.poll() in (None, 0) for one in ranks) and any(one.poll() is None for one in ranks):
+                time.sleep(POLL)
+            bad = next((rank for rank, one in enumerate(ranks) if one.returncode), None)
+            if bad:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    ranks[0].wait(GRACE)
+        finally:
+            for one in ranks:                              # units are renamed into place: a kill costs one at most
+                one.kill()
+                one.wait()
+        if bad is None:
+            return
+        if ranks[0].returncode > 0:
+            sys.exit(ranks[0].returncode)
+        said = (Path(told) / str(bad)).read_text(errors="replace").strip().splitlines()[-1:]
+        ended = signal.Signals(-ranks[bad].returncode).name if ranks[bad].returncode < 0 else ""
+        raise UserError(f"process {bad} of {n}: " + (f"ended by {ended}, as where memory runs out" if ended else
+                                                     "".join(said).removeprefix("error: ") or "failed"))
+
+
+if __name__ == "__main__":
+    run(main)

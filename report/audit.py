@@ -90,7 +90,7 @@ def inspect(path):
 def _data(artifact, run):
     """The suite of the command line, if it is here, has the digest that went in; else the files that differ."""
     name = given(run, "--suite", "testbed")[0]
-    folder = next((f for f in (ROOT / name, ROOT / "data" / "suites" / name) if (f / "suite.json").is_file()), None)
+    folder = suites.find(ROOT / name) or suites.find(name)
     if folder is None or "suite" not in artifact.manifest["inputs"]:
         return 0, []
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
@@ -190,18 +190,28 @@ def publish(args):
         verify(path)
     for folder in sorted({path.parent for path in due(args)}):
         to = stage.COMMITTED / folder.relative_to(args.out)
-        new = to.with_name(f"{to.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.copytree(folder, new, ignore=shutil.ignore_patterns(stage.MARK, "report", "*.units", "*.tmp-*"))
-        shutil.rmtree(to, ignore_errors=True)
-        new.rename(to)
+        held, copy, old = artifacts.hold(to), *(to.with_name(f"{to.name}.{what}") for what in ("copy", "old"))
+        try:
+            if old.exists() and not to.exists():            # a publish that was killed between its two renames
+                old.rename(to)
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(
+                stage.MARK, "report", "*.units", "*.tmp-*", "*.old-*", "*.lock"))
+            if to.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                to.rename(old)
+            copy.rename(to)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            artifacts.release(held)
         print(f"{to}  is what ran here")
 
 
 def clean(args):
     """Deletes what ran here: the folders of these models at this suite and profile, finished or not."""
-    for folder in sorted({path.parent for path in due(args)}):
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in {path.parent for path in due(args)}:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 # --- commands -----------------------------------------------------------------------------------------------

@@ -31,8 +31,9 @@ import inspect
 import io
 import os
 import re
-import tempfile
+import shutil
 from functools import partial
+from glob import escape as glob_escape
 from pathlib import Path
 
 from lib import artifacts, stage as stages, suite
@@ -102,7 +103,8 @@ def load(args):
         odd = min(suites.values(), key=len)[0]
         raise UserError(f"{odd}: made from another suite than the other stages; delete it and run its stage again")
     paths = {artifact.path for artifact in found.values()}
-    stray = {at.parent for path in paths for at in path.parent.glob("*/manifest.json")} - paths
+    stray = {at.parent for path in paths for at in path.parent.glob("*/manifest.json")
+             if not re.search(r"\.(tmp|old)-\d+$", at.parent.name)} - paths          # the next start removes these
     if stray:
         raise UserError(f"{min(stray)}: an artifact that no part of the report reads; delete it")
     here = [at for at in (Path(args.suite), ROOT / "data/suites" / args.suite) if (at / "suite.json").is_file()]
@@ -146,12 +148,12 @@ def provenance(names, found):
         model = found.get((name, "01_extract")).config.get("model", {})
         short = [", ".join(digest[:12] for digest in model.get("weights", {}).values()),
                  model.get("tokenizer", "")[:12], model.get("chat_template", {}).get("sha256", "")[:12]]
-        lines.append(" | ".join([f"| {name}", f"{model.get('n_parameters', 0):,}",
+        lines.append(" | ".join([f"| {examples.plain(name)}", f"{model.get('n_parameters', 0):,}",
                                  *(f"`{text}`" if text else "" for text in short),
                                  model.get("revision") or "a folder"]) + " |")
     first = next(iter(found.values()))
     versions, data = (first.run.get(key) or {} for key in ("versions", "data"))
-    files = f", {len(data['files'])} files, licence {data['licence']}" if data else ""
+    files = f", {len(data['files'])} files, licence {examples.plain(data['licence'])}" if data else ""
     return "\n".join([*lines, "", f"Suite digest `{first.manifest['inputs']['suite']}`{files}. "
                       + ", ".join(f"{what} {number}" for what, number in versions.items()) + "."])
 
@@ -199,7 +201,7 @@ def fill(template, names, found, blocks, published=None):
             return texts[0]
         return ", ".join(f"{name} {text}" for name, text in zip(wanted, texts))
     text = re.sub(r"\{\{(.*?)\}\}", resolve, template)
-    if "{{" in text or "}}" in text:
+    if re.search(r"\{\{|\}\}", re.sub(r"\{\{(.*?)\}\}", "", template)):
         raise UserError("report/template.md: a token is not closed")
     if typed(template):
         raise UserError("report/template.md: numbers typed into the prose, a token has to give them: "
@@ -264,34 +266,55 @@ def pictures(told, names, at, smoke):
 
 def as_csv(rows):
     """CSV text of a list of dicts with equal keys; floats as in the artifact, at most 6 significant digits."""
+    def cell(value):                     # a text that a spreadsheet would run as a formula is marked as text
+        if isinstance(value, str):
+            value = value if value.isprintable() else artifacts.shown(value)
+            return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
+        return f"{value:.6g}" if isinstance(value, float) else value
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()]
-                     for row in rows)
+    writer.writerows([cell(value) for value in row.values()] for row in rows)
     return text.getvalue()
 
 
 # --- the page -----------------------------------------------------------------------------------------------
 def write(path, text):
-    path.write_text(text, encoding="utf-8", newline="\n")
+    with artifacts.writing(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextlib.contextmanager
 def replacing(to):
-    """An empty folder beside `to`. What is in it at the end replaces what `to` has of the same names; an error on the
-    way leaves `to` as it was."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f"{to.name}.tmp-") as folder:
-        new, old = (Path(folder) / name for name in ("new", "old"))
-        new.mkdir()
-        old.mkdir()
-        yield new
+    """An empty folder beside `to`. What is in it at the end takes the place of what `to` has of the same names. An
+    error or a kill on the way leaves `to` as it was; one while the parts move is made good at the next start, since from
+    the moment the folder is called .new it is whole."""
+    held, new = artifacts.hold(to), to.with_name(f"{to.name}.new")
+    work = to.with_name(f"{to.name}.tmp-{os.getpid()}")
+    try:
+        _move_in(new, to)
+        for left in to.parent.glob(f"{glob_escape(to.name)}.tmp-*"):
+            shutil.rmtree(left)
+        work.mkdir()
+        yield work
+        work.rename(new)
+        _move_in(new, to)
+    except OSError as error:
+        raise UserError(f"{to}: cannot be written ({error})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        artifacts.release(held)
+
+
+def _move_in(new, to):
+    """Every part of `new`, if there is one, into `to`; again and again until done, wherever it was stopped before."""
+    if new.is_dir():
         to.mkdir(exist_ok=True)
         for part in sorted(new.iterdir()):
-            if (to / part.name).exists():
-                (to / part.name).rename(old / part.name)
-            part.rename(to / part.name)
+            if (to / part.name).is_dir():
+                shutil.rmtree(to / part.name)
+            part.replace(to / part.name)
+        new.rmdir()
 
 
 def with_block(path, block, marks=MARKS):
@@ -338,7 +361,8 @@ def main():
             write(new / "cases" / f"{name}.md", examples.page(name, found[name, "03_transfer"]))
         blocks = {"verdicts": verdict_table(claims, names, cells, found, to),
                   "claims": claim_list(claims, names, cells, found),
-                  "provenance": provenance(names, found), "models": ", ".join(names), "suite": Path(args.suite).name,
+                  "provenance": provenance(names, found), "models": ", ".join(map(examples.plain, names)),
+                  "suite": examples.plain(Path(args.suite).name),
                   "examples": examples.digest(names, found),
                   "cases": ", ".join(f"[{name}](cases/{name}.md)" for name in names),
                   "methods": f"[methods.md]({os.path.relpath(ROOT / 'report/methods.md', to).replace(os.sep, '/')})",

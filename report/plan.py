@@ -29,7 +29,7 @@ def mean_length(lm, suite, behaviours):
         found[task] = [len(lm.chat(suite.system, item["prompt"])) for items in splits.values() for item in items[:8]]
     found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1
                           for b in behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
-    found["list"] = [len(lm.encode(suite.templates[0]["pair"].format(x=x, y=y))) for r in suite.relations for x, y in r["pairs"][:4]]
+    found["list"] = [len(lm.encode(suites.fill(suite.templates[0]["pair"], x, y))) for r in suite.relations for x, y in r["pairs"][:4]]
     found["raw"] = [len(lm.encode(p.get("prompt") or p["positive_text"])) for v in suite.values for p in v["probes"][:8]]
     found["neutral"] = [len(lm.tokens(text)) for text in suite.neutral]
     return {name: float(np.mean(lengths)) if lengths else 0.0 for name, lengths in found.items()}

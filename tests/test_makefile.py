@@ -127,7 +127,7 @@ def test_smoke_is_the_chain_on_the_smoke_profile(project):
 
 def test_processes_share_a_stage(project):
     found = calls(project, "extract", "MODEL=org/only", "NPROC=2")
-    assert found[-1][1][:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "01_extract.py"]
+    assert found[-1][1][:4] == ["-m", "lib.work", "2", "01_extract.py"]
 
 
 def test_checkpoints_are_listed_or_brought(project):

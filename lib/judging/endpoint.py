@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from lib.artifacts import ROOT, UserError, digest_of, read_json, write_json
+from lib.artifacts import NUMBER, ROOT, UserError, digest_of, read_json, shown, write_json
 
 # --- settings -----------------------------------------------------------------------------------------------
 URL = "https://api.openai.com/v1"
@@ -29,7 +29,11 @@ FIRST_WAIT = 1.0          # seconds before the second attempt, less jitter; doub
 LONGEST_WAIT = 120        # seconds; an endpoint that asks for more has failed
 LARGEST = 2**20           # bytes of a response
 SEED = 7
+SECRET = 8                # letters from which on a key counts as a secret; local servers take any word
 # ------------------------------------------------------------------------------------------------------------
+
+
+REPLY = {"text": str, "refused": bool, "tokens": ({str: NUMBER}, None)}      # of a file of the cache, beside other keys
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,21 @@ def find(model):
     is one, is sent and never written or printed."""
     url = (os.environ.get("OPENAI_BASE_URL") or URL).rstrip("/")
     key = (os.environ.get("OPENAI_API_KEY") or "").strip()
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+    try:
+        parts = urlsplit(url)
+        parts.port                                         # raises where it is no number
+    except ValueError:                                     # also a broken IPv6 address
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query or (
+            parts.fragment or not url.isprintable() or " " in url):
         raise UserError(f"OPENAI_BASE_URL: expected http(s)://host/path without a user name or a query, as {URL}")
     if not (key.isascii() and key.isprintable()):
         raise UserError("OPENAI_API_KEY: holds characters that a request cannot carry")
     if not key and url == URL:
         raise UserError(f"api:{model}: OPENAI_API_KEY is not set, and {URL} needs one; OPENAI_BASE_URL names "
                         "another endpoint")
+    if _masked(unquote(url), key) != unquote(url):
+        raise UserError("OPENAI_BASE_URL: holds OPENAI_API_KEY; it would stand in every file of answers")
     return Endpoint(url, model, Path(os.environ.get("JUDGE_CACHE") or ROOT / "outputs" / "judge-cache"), key)
 
 
@@ -83,9 +94,10 @@ def _request(endpoint, question):
 def _weigh(path, answers):
     """(probability of each of the answers (K,) or None, share or None) from a reply on disk: {"text", "refused",
     "tokens": {token: log-probability} or None, ...}."""
-    reply = read_json(path)
-    if not isinstance(reply, dict) or not {"text", "refused", "tokens"} <= set(reply):
-        raise UserError(f"{path}: damaged; delete it and run again")
+    try:
+        reply = read_json(path, REPLY)
+    except UserError as fault:
+        raise UserError(f"{fault}; delete it and run again") from None
     place, p, bare = {text: i for i, text in enumerate(answers)}, np.zeros(len(answers)), reply["tokens"] is None
     for token, logprob in ({reply["text"]: 0.0} if bare else reply["tokens"]).items():
         if token.strip() in place:
@@ -139,7 +151,7 @@ def _answer(endpoint, body, stop):
     for attempt in range(ATTEMPTS):
         asked, ends = 0.0, f", {ATTEMPTS} times" if attempt + 1 == ATTEMPTS else None
         try:
-            return _parse(_post(endpoint, data))
+            return _masked(_parse(_post(endpoint, data)), endpoint.key)
         except urllib.error.HTTPError as error:
             why = f"HTTP {error.code}{_message(endpoint, error)}"
             asked = _retry_after(error.headers.get("Retry-After"))
@@ -148,7 +160,7 @@ def _answer(endpoint, body, stop):
             elif asked > LONGEST_WAIT:
                 ends = ends or f", and asks to wait {asked:.0f} s"
         except (OSError, http.client.HTTPException, ValueError) as error:
-            why = str(getattr(error, "reason", None) or error) or type(error).__name__
+            why = _masked(shown(getattr(error, "reason", None) or error), endpoint.key) or type(error).__name__
         if ends is not None:
             raise UserError(f"{endpoint.where}: {why}{ends}")
         # Jitter by address: requests that failed together do not come back together.
@@ -186,8 +198,17 @@ def _parse(raw):
         refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
         return {"text": _text(message.get("content") or ""), "refused": refused, "tokens": tokens,
                 "served_by": _text(response.get("model"))}
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"the response is no chat completion ({type(error).__name__}: {error})") from None
+
+
+def _masked(value, key):
+    """A text, or an answer, without the key: a server may send back what it was sent."""
+    if len(key) < SECRET:
+        return value
+    if isinstance(value, dict):
+        return {_masked(name, key): _masked(part, key) for name, part in value.items()}
+    return value.replace(key, "***") if isinstance(value, str) else value
 
 
 def _text(value):
@@ -199,10 +220,9 @@ def _message(endpoint, error):
     said = ""
     with suppress(OSError, http.client.HTTPException):
         said = error.read(2000).decode("utf-8", "replace")
-    with suppress(ValueError, KeyError, TypeError):
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         said = json.loads(said)["error"]["message"]
-    said = " ".join(str(said).split())[:300]
-    said = said.replace(endpoint.key, "***") if endpoint.key else said
+    said = _masked(shown(said), endpoint.key)[:300]        # masked before it is cut: half a key is one, too
     return f": {said}" if said else ""
 
 

@@ -41,8 +41,8 @@ def in_context(pairs, template, shots, address, query=None, shuffled=False):
     if shuffled:
         turn = int(rng.integers(1, max(2, shots)))
         answers = answers[turn:] + answers[:turn]
-    return "".join(template["pair"].format(x=x, y=y) for (x, _), y in zip(chosen, answers)) \
-        + template["query"].format(x=query[0]), query
+    return "".join(suites.fill(template["pair"], x, y) for (x, _), y in zip(chosen, answers)) \
+        + suites.fill(template["query"], query[0]), query
 
 
 def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
@@ -115,7 +115,7 @@ def sweep_layers(lm, relation_pairs, template, points, vector, by_way):
     rows = [(), *(((l, c * vector[l]),) for l, _, c, _ in points)]
     added = [((l, v),) for way, found in by_way.items() if way != "patch" for l, v in enumerate(found)]
     patches = [((l, v),) for l, v in enumerate(by_way.get("patch", ()))]
-    logp = measure(lm, [template["query"].format(x=x) for x, _ in relation_pairs], [y for _, y in relation_pairs],
+    logp = measure(lm, [suites.fill(template["query"], x) for x, _ in relation_pairs], [y for _, y in relation_pairs],
                    rows + added, patches)["logp"]
     gains = (logp[:, 1:] - logp[:, :1]).T
     return {"gains": gains[:len(points)], "ways": gains[len(points):].reshape(len(by_way), len(vector), -1)}
@@ -146,7 +146,7 @@ def in_front(suite, context, template, pair, others, address):
         text += "".join(suite.neutral[i] + "\n" for i in np.resize(order, count))     # a short list repeats itself
     free = [other for other in others if not set(other) & set(pair)]
     drawn = (free[i] for i in rng.permutation(len(free))[:distractors])
-    return text + "".join(template["pair"].format(x=x, y=y) for x, y in drawn)
+    return text + "".join(suites.fill(template["pair"], x, y) for x, y in drawn)
 
 
 def _item(suite, template, pair, component, context, level):
@@ -165,7 +165,7 @@ def queries(suite, pairs, labels, templates, contexts, others, address):
             for p, pair in enumerate(pairs):
                 drawn = [*address, level, p] + ([c] if context[1] else [])
                 texts.append(in_front(suite, context, template, pair, others, drawn)
-                             + template["query"].format(x=pair[0]))
+                             + suites.fill(template["query"], pair[0]))
                 items.append(_item(suite, template, pair, labels[p], name, level))
     return items, texts
 
