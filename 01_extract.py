@@ -149,7 +149,8 @@ def residual_norms(lm, suite):
              for b in suite.behaviours]
     raw = [lm.encode(suite.templates[0]["query"].format(x=x)) for relation in suite.relations
            for x, _ in suites.relation_split(relation, "extract")]
-    raw = raw or [lm.encode(pair["positive"]) for value in suite.values for pair in value["pairs"]]
+    raw = raw or [lm.encode(pair["positive"]) for value in suite.values
+                  for pair in suites.value_split(value, "extract")]
     prompts = {"residual_norm": chat, "residual_norm_raw": raw}
     return {name: engine.residual_norm(lm, texts) for name, texts in prompts.items() if texts}
 

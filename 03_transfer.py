@@ -5,7 +5,7 @@
                 relative = s(v_A, D_B) / |s(v_B, D_B)|        distance = mean_i |m_i(A) - m_i(B)|, unsteered
     relations   gain  = log p(antonym) steered - unsteered, minus the mean of that over random vectors, nats
     values      shift = log-odds steered - unsteered, minus the mean of that over random vectors, nats
-                bias  = size of the log-odds when the probe is steered against its lean, nats
+                bias  = size of the log-odds, nats; with one sign for all, or against each probe's lean
 
 Layer and coefficient are those of stage 02. Steering starts at the last prompt token, in whole sentences at the
 first. A random vector has the layer and the norm of the row it controls. Inputs are the evaluation split; only
@@ -14,8 +14,8 @@ Traits: one judge and one scale in all tasks. "narrow" and "steered_other_start"
 Behaviours: v_A is made under prompt setting A, D_B are inputs under B; all v_A have the norm of v_BASE.
 "relative" needs |s(v_B, D_B)| above MIN_STEERABILITY. Headline correlations pool the four SHIFTS.
 Relations: level 0 is a bare query, 1 to 3 have SENTENCES in front, 4 synonym pairs or an instruction.
-Values: a strength is inside the window if the bias falls and at most stage 02's FACT_LOSS of the facts goes,
-both with their whole interval. Derivations: report/methods.md. Fields, rows, units: outputs/README.md.
+Values: a strength is inside the window if one sign of the vector lowers the bias and costs at most stage 02's
+FACT_LOSS of the facts, both with their whole interval. Derivations: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, setting_vectors, way_vectors, residual_norm_raw, concepts; 02_tune: tuned;
         the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt
@@ -44,7 +44,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 
 from lib import metrics, suite as suites, work
 from lib.judging import cases, judges
-from lib.studies import propensity, relations, transfer, values
+from lib.studies import propensity, relation_gains, relations, transfer, values
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -226,10 +226,10 @@ def main():
         for name, found in (("relation", one), ("way", all_ways)):
             tables[f"{name}_items.jsonl"] = found["items"]
             arrays |= {f"{name}_{part}": (found[part], ("prompt", "row")) for part in ("logp", "rank")}
-        tables["relations"], results["relations"], gaps = relations.contexts(
+        tables["relations"], results["relations"], gaps = relation_gains.contexts(
             one["items"], one["logp"], one["rank"], [SEED, 12])
-        tables["ways"], more, others = relations.ways(all_ways["items"], config["ways"], all_ways["logp"],
-                                                      all_ways["rank"], [SEED, 14])
+        tables["ways"], more, others = relation_gains.ways(all_ways["items"], config["ways"], all_ways["logp"],
+                                                           all_ways["rank"], [SEED, 14])
         results["relations"] |= more
         missing |= gaps | others | one["missing"]
         if "heads" not in config["ways"]:

@@ -334,7 +334,7 @@ def plant_upstream(world):
     for i, key in enumerate(keys):
         c = 0.0 if key.split("/")[1] in ZERO else 0.4
         at = {"layer": i % lm.n_layers, "coefficient": c, "relative_strength": c}
-        tuned[key] = at | {"unit": c, "narrow": at, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
+        tuned[key] = at | {"unit": c, "narrow": at, "window": at | {"sign": -1}, "against": at, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
                    tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}})
