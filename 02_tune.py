@@ -174,7 +174,7 @@ def main():
     norms = {name: extracted.array(name) for name in ("residual_norm", "residual_norm_raw")
              if f"{name}.npy" in extracted.manifest["outputs"]}
     chat, raw = norms.get("residual_norm"), norms.get("residual_norm_raw")
-    ways = [way for way in relations.WAYS if way != "heads" or way in extracted.config["ways"]]
+    ways = [way for way in relations.WAYS if way not in relations.MADE or way in extracted.config["ways"]]
     made = extracted.array("way_vectors") if suite.relations else None
 
     # 2. traits: one generation over trait x layer x strength x question, then around the best

@@ -158,7 +158,7 @@ def main():
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
               "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
               "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
-              "ways": [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]}
+              "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, dict(untestable)
 

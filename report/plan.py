@@ -47,7 +47,7 @@ def alignment(lm, suite, profile, length):
     one, two, three = (importlib.import_module(name) for name in ("01_extract", "02_tune", "03_transfer"))
     heads, lists = heads_planned(lm, suite, profile)
     per_list = one.SHOTS[profile] * length["list"]
-    out = {"01_extract": (len(suite.relations) * 5 * one.LISTS[profile] * per_list + lists * per_list, lists * (heads + 1))}
+    out = {"01_extract": (len(suite.relations) * 6 * one.LISTS[profile] * per_list + lists * per_list, lists * (heads + 1))}
     ways, layers = len(relations.WAYS), lm.n_layers
     words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
     size = {name: sum(len(suites.value_split(v, name)) + len(suites.probe_split(suite.facts, name))

@@ -503,7 +503,7 @@ def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatc
     folder = tmp_path / "out/tiny/mine-smoke"
     first, second, third = (artifacts.load(folder / s) for s in ("01_extract", "02_tune", "03_transfer"))
     headless = architecture == "mamba"
-    assert first.config["ways"] == ["mean", "contrast"] + ([] if headless else ["heads"])
+    assert first.config["ways"] == ["mean", "contrast", *([] if headless else ["heads"]), "mixed"]
     assert headless == ("heads" in first.results["not_testable"])
     assert headless == ("head_effects.npy" not in first.manifest["outputs"])
     ways = [way for way in relations.WAYS if not (headless and way == "heads")]

@@ -177,7 +177,7 @@ def contexts(items, logp, rank, address):
 
 
 def ways(items, names, logp, rank, address):
-    """The ways side by side: (rows, {"ways", "specific", "lists"}, missing).
+    """The ways side by side: (rows, {"ways", "specific", "lists", "mixed_minus_mean"}, missing).
 
     items  (prompt,) records of `queries`: all templates bare, the own one in all contexts, and lists (context in
            LISTS, level -1)
@@ -191,13 +191,13 @@ def ways(items, names, logp, rank, address):
     def each(tag, values):
         return {where: over(tag + i, values, keep) for i, (where, keep) in enumerate(prompts.items())}
 
-    results, rows = {"ways": {}, "specific": {}}, []
+    results, rows, gains = {"ways": {}, "specific": {}}, [], {}
     results["lists"] = {name: {f"top{k}": over(10 * i + k, rank[:, 0] < k, keep) for k in TOP}
                         for i, (name, keep) in enumerate({**prompts, "clean_list": listed["clean list"]}.items())}
     results["lists"]["clean_minus_shuffled"] = gap(40, rank[:, 0] < 1, *listed.values())
     for w, (name, mine) in enumerate(zip(names, np.split(np.arange(1, logp.shape[1]), len(names)))):
         change, random, (gain, flipped, synonym, other) = responses(logp[:, [0, *mine]])
-        tag, place = 1000 * (w + 1), rank[:, mine[0]]
+        tag, place, gains[name] = 1000 * (w + 1), rank[:, mine[0]], gain
         results["ways"][name] = {
             "all_templates": over(tag, gain, bare), "flipped": over(tag + 1, flipped, bare),
             "synonym": over(tag + 2, synonym, bare), "other": over(tag + 3, other, bare),
@@ -210,4 +210,11 @@ def ways(items, names, logp, rank, address):
                  "top1_unsteered": rank[:, 0] < 1, "top1": place < 1, "top3": place < 3}
         rows += [record | {"way": name, "gain": over(tag + 100 + i, gain, keep)}
                  for i, (keep, record) in enumerate(by_facet(items, own, means))]
+    if "mixed" in gains:
+        more, seen = gains["mixed"] - gains["mean"], columns(items, "mixed")[0]
+        where = {"new_templates": bare & ~seen, "all_templates": bare, "contexts": own & (level > 0)}
+        results["mixed_minus_mean"] = {at: over(50 + i, more, keep) if keep.any() else alone
+                                       for i, (at, keep) in enumerate(where.items())}
+    else:
+        results["mixed_minus_mean"] = Missing("the suite has fewer than three templates")
     return rows, *metrics.missing_apart(results, "relations.")

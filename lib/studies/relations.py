@@ -4,6 +4,7 @@
     mean       mean state at the end of clean lists (the layer average of Todd et al. 2024, arXiv 2310.15213)
     contrast   the same, less the mean state at the end of the same lists with shuffled answers
     heads      sum of the mean outputs of the heads with the largest effects (lib.studies.mediation; Todd et al. 2024)
+    mixed      "mean", of as many lists and the same words, in every second template in turn instead of in one
     patch      "mean", put in place of the state instead of added (Hendel et al. 2023, arXiv 2310.15916)
 
 All here takes a model; lib.studies.relation_gains concludes from what was measured.
@@ -17,8 +18,8 @@ from lib.studies import mediation
 from lib.artifacts import UserError
 from lib.hooks import Place
 
-WAYS = ("centred", "mean", "contrast", "heads", "patch")
-MADE = ("mean", "contrast", "heads")             # what stage 01 keeps beside the centred vectors
+WAYS = ("centred", "mean", "contrast", "heads", "mixed", "patch")
+MADE = ("mean", "contrast", "heads", "mixed")    # what stage 01 keeps beside the centred vectors, if it can
 ARMS = ("vector", "flipped", "synonym", "other")          # then random ones; rows of one way
 LISTS = ("clean list", "shuffled list")
 STYLES = ("symbols", "labels", "sentence")
@@ -44,10 +45,16 @@ def in_context(pairs, template, shots, address, query=None, shuffled=False):
         + template["query"].format(x=query[0]), query
 
 
-def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
+def in_turn(suite):
+    """Templates of the lists of "mixed": every second one, the first among them; the others stay unseen."""
+    return suite.templates[::2]
+
+
+def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads, turn=()):
     """What one relation's lists give, one per address: {"states" (list, layer, d) at the end of clean lists; "mean",
-    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; and, where the heads
-    can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer, head)]}.
+    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; with templates `turn`,
+    "mixed" (layer, d); and, where the heads can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer,
+    head)]}.
 
     The effects are measured on the first n_mediation shuffled lists; n_heads of them are summed."""
     both = [[in_context(pairs, template, shots, address, shuffled=shuffled) for address in addresses]
@@ -58,6 +65,9 @@ def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
     top = engine.sweep(lm, clean + shuffled, [()], np.tile(tokens, 2)[:, None])["argmax"][:, 0].reshape(2, -1)
     found = {"states": states, "mean": states.mean(axis=0), "contrast": states.mean(axis=0) - corrupt.mean(axis=0),
              "list_right": (top == tokens).T.astype(np.uint8)}
+    if turn:
+        lists = [in_context(pairs, turn[i % len(turn)], shots, address)[0] for i, address in enumerate(addresses)]
+        found["mixed"] = engine.read(lm, [lm.encode(text) for text in lists]).mean(axis=0)
     place = heads_of(lm)[0]
     if place is None:
         return found
@@ -150,7 +160,8 @@ def in_front(suite, context, template, pair, others, address):
 
 def _item(suite, template, pair, component, context, level):
     return {"x": pair[0], "y": pair[1], "template": template["name"], "style": style(template),
-            "own": template["name"] == suite.templates[0]["name"], "context": context, "level": level,
+            "own": template["name"] == suite.templates[0]["name"],
+            "mixed": template["name"] in [one["name"] for one in in_turn(suite)], "context": context, "level": level,
             "component": component}
 
 
