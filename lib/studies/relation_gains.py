@@ -60,6 +60,9 @@ def log_odds(logp):
     return logp - np.log(-np.expm1(logp))
 
 
+SCALES = {"log_odds": log_odds, "probability": lambda logp: np.exp(np.asarray(logp, np.float64))}
+
+
 def apart(means):
     """Gain of the vector less that of the synonym's, less the most that two random vectors lie apart: means (k, 2 +
     random) -> (k,), for `metrics.of_means`. Random vectors are taken two by two, either way round."""
@@ -70,7 +73,7 @@ def apart(means):
 def template_spread(gain, items, keep, address, n_draws=2000):
     """How far templates lie apart: standard deviation of the mean gain (prompt,) over templates, less that where
     templates are permuted within each word component. The interval holds 95 % of the permutations: it is above 0 in
-    2.5 % of cases if templates make no difference. None for one template.
+    2.5 % of cases if templates make no difference.
 
     items (prompt,) with keep (prompt,) bool: every component in every template, equally often."""
     template, component = (np.unique(column[keep], return_inverse=True)[1]
@@ -78,8 +81,6 @@ def template_spread(gain, items, keep, address, n_draws=2000):
     shape = component.max() + 1, template.max() + 1
     total, count = (np.bincount(component * shape[1] + template, weights, shape[0] * shape[1]).reshape(shape)
                     for weights in (gain[keep], None))
-    if shape[1] < 2:
-        return None
     rng, found = np.random.default_rng(address), np.zeros((n_draws, shape[1]))
     for row in total:                                        # (template,) of one component, at once for all draws
         found += row[rng.random((n_draws, shape[1])).argsort(axis=1)]
@@ -112,21 +113,22 @@ def decisive(items, logp, address):
     """The results that claims about the antonym vector are decided by, held against every random vector; arguments as
     in `contexts`.
 
-    Complexity has two scales. A constant push on the logits counts the same on log-odds whatever the probability is;
-    where the context has taken the antonym away a gain in log p grows, and one in p shrinks, with no change of what
-    the vector does. What matters to a reader of the text is p, so both must fall."""
-    change, random, (gain, _, synonym, _) = responses(logp)
+    Templates and complexity have two scales. A constant push on the logits counts the same on log-odds whatever the
+    probability is; where the context has taken the antonym away a gain in log p grows, and one in p shrinks, with no
+    change of what the vector does. What matters to a reader of the text is p, so both must change."""
+    change = responses(logp)[0]
     own, level = columns(items, "own", "level")
     *_, slope, joint = per_pair(items, address)
     bare, everywhere = level == 0, level >= 0
+    gains = {name: responses(scale(logp))[2][0] for name, scale in SCALES.items()}
     return {
         "antonym_beyond_random": joint(20, change[:, [0, *range(len(ARMS), change.shape[1])]], bare,
                                        metrics.beyond_random),
         "specific_beyond_random": joint(21, change[:, [0, 2, *range(len(ARMS), change.shape[1])]], bare, apart),
-        "template_spread": template_spread(gain, items, bare, [*address, 22]) or
-        Missing("the suite has one template"),
-        "complexity": {name: slope(23 + i, responses(on(logp))[2][0], everywhere) for i, (name, on) in enumerate((
-            ("log_odds", log_odds), ("probability", lambda x: np.exp(x.astype(np.float64)))))}
+        "template_spread": {name: template_spread(gain, items, bare, [*address, 22, i])
+                            for i, (name, gain) in enumerate(gains.items())}
+        if (bare & ~own).any() else Missing("the suite has one template"),
+        "complexity": {name: slope(23 + i, gain, everywhere) for i, (name, gain) in enumerate(gains.items())}
         if (level > 0).any() else Missing("the suite can make no context")}
 
 
@@ -176,6 +178,15 @@ def contexts(items, logp, rank, address):
     return rows, *metrics.missing_apart(results, "relations.")
 
 
+def mixed_minus_mean(items, more, over):
+    """Of `more` (prompt,), the gain of "mixed" less that of "mean": bare in templates that neither was made on, bare
+    in all, and in the contexts of the own one. over: of `per_pair`."""
+    own, mixed, level = columns(items, "own", "mixed", "level")
+    where = {"new_templates": (level == 0) & ~mixed, "all_templates": level == 0, "contexts": own & (level > 0)}
+    return {at: over(50 + i, more, keep) if keep.any() else Missing("the suite can make no context")
+            for i, (at, keep) in enumerate(where.items())}
+
+
 def ways(items, names, logp, rank, address):
     """The ways side by side: (rows, {"ways", "specific", "lists", "mixed_minus_mean"}, missing).
 
@@ -210,11 +221,6 @@ def ways(items, names, logp, rank, address):
                  "top1_unsteered": rank[:, 0] < 1, "top1": place < 1, "top3": place < 3}
         rows += [record | {"way": name, "gain": over(tag + 100 + i, gain, keep)}
                  for i, (keep, record) in enumerate(by_facet(items, own, means))]
-    if "mixed" in gains:
-        more, seen = gains["mixed"] - gains["mean"], columns(items, "mixed")[0]
-        where = {"new_templates": bare & ~seen, "all_templates": bare, "contexts": own & (level > 0)}
-        results["mixed_minus_mean"] = {at: over(50 + i, more, keep) if keep.any() else alone
-                                       for i, (at, keep) in enumerate(where.items())}
-    else:
-        results["mixed_minus_mean"] = Missing("the suite has fewer than three templates")
+    results["mixed_minus_mean"] = mixed_minus_mean(items, gains["mixed"] - gains["mean"], over) \
+        if "mixed" in gains else Missing("the suite has fewer than three templates")
     return rows, *metrics.missing_apart(results, "relations.")
