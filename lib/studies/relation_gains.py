@@ -179,8 +179,9 @@ def contexts(items, logp, rank, address):
 
 
 def mixed_minus_mean(items, more, over):
-    """Of `more` (prompt,), the gain of "mixed" less that of "mean": bare in templates that neither was made on, bare
-    in all, and in the contexts of the own one. over: of `per_pair`."""
+    """Of `more` (prompt,), log p under "mixed" less that under "mean": bare in templates that neither was made on,
+    bare in all, and in the contexts of the own one. Not net of random vectors: each way has its own, whose means
+    differ by more than the ways do. over: of `per_pair`."""
     own, mixed, level = columns(items, "own", "mixed", "level")
     where = {"new_templates": (level == 0) & ~mixed, "all_templates": level == 0, "contexts": own & (level > 0)}
     return {at: over(50 + i, more, keep) if keep.any() else Missing("the suite can make no context")
@@ -202,13 +203,13 @@ def ways(items, names, logp, rank, address):
     def each(tag, values):
         return {where: over(tag + i, values, keep) for i, (where, keep) in enumerate(prompts.items())}
 
-    results, rows, gains = {"ways": {}, "specific": {}}, [], {}
+    results, rows, changes = {"ways": {}, "specific": {}}, [], {}
     results["lists"] = {name: {f"top{k}": over(10 * i + k, rank[:, 0] < k, keep) for k in TOP}
                         for i, (name, keep) in enumerate({**prompts, "clean_list": listed["clean list"]}.items())}
     results["lists"]["clean_minus_shuffled"] = gap(40, rank[:, 0] < 1, *listed.values())
     for w, (name, mine) in enumerate(zip(names, np.split(np.arange(1, logp.shape[1]), len(names)))):
         change, random, (gain, flipped, synonym, other) = responses(logp[:, [0, *mine]])
-        tag, place, gains[name] = 1000 * (w + 1), rank[:, mine[0]], gain
+        tag, place, changes[name] = 1000 * (w + 1), rank[:, mine[0]], change[:, 0]
         results["ways"][name] = {
             "all_templates": over(tag, gain, bare), "flipped": over(tag + 1, flipped, bare),
             "synonym": over(tag + 2, synonym, bare), "other": over(tag + 3, other, bare),
@@ -221,6 +222,6 @@ def ways(items, names, logp, rank, address):
                  "top1_unsteered": rank[:, 0] < 1, "top1": place < 1, "top3": place < 3}
         rows += [record | {"way": name, "gain": over(tag + 100 + i, gain, keep)}
                  for i, (keep, record) in enumerate(by_facet(items, own, means))]
-    results["mixed_minus_mean"] = mixed_minus_mean(items, gains["mixed"] - gains["mean"], over) \
-        if "mixed" in gains else Missing("the suite has fewer than three templates")
+    results["mixed_minus_mean"] = mixed_minus_mean(items, changes["mixed"] - changes["mean"], over) \
+        if "mixed" in changes else Missing("the suite has fewer than three templates")
     return rows, *metrics.missing_apart(results, "relations.")
