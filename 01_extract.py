@@ -137,7 +137,8 @@ def extract_relation(lm, suite, profile, number):
         raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
                         f"and a query need {shots + 1}")
     addresses = [[SEED, 4, number, i] for i in range(LISTS[profile])]
-    return relations.extract(lm, pairs, suite.templates[0], shots, addresses, N_MEDIATION[profile], N_HEADS)
+    return relations.extract(lm, pairs, suite.templates[0], shots, addresses, N_MEDIATION[profile], N_HEADS,
+                             relations.in_turn(suite))
 
 
 def residual_norms(lm, suite):
@@ -149,7 +150,8 @@ def residual_norms(lm, suite):
              for b in suite.behaviours]
     raw = [lm.encode(suites.fill(suite.templates[0]["query"], x)) for relation in suite.relations
            for x, _ in suites.relation_split(relation, "extract")]
-    raw = raw or [lm.encode(pair["positive"]) for value in suite.values for pair in value["pairs"]]
+    raw = raw or [lm.encode(pair["positive"]) for value in suite.values
+                  for pair in suites.value_split(value, "extract")]
     prompts = {"residual_norm": chat, "residual_norm_raw": raw}
     return {name: engine.residual_norm(lm, texts) for name, texts in prompts.items() if texts}
 
@@ -171,7 +173,8 @@ def main():
               "read_out": read_out and read_out.config(profile),
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
               "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
-              "n_heads": N_HEADS, "ways": [way for way in relations.MADE if way != "heads" or not no_heads]}
+              "n_heads": N_HEADS, "ways": [way for way in relations.MADE if not (way == "heads" and no_heads)
+                                           and (way != "mixed" or len(suite.templates) > 2)]}
     identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one

@@ -14,8 +14,8 @@ every score here is a winner's and optimistic. What is chosen:
                those) is largest; the coefficient is the multiplier's unit, s = UNIT
     relation   the layer where log p of the answer gains most, zero-shot in template 0, at coefficient 1; the
                best point of a grid over s is kept as "matched", the best layer of every way as "ways"
-    value      layer x VALUE_STRENGTHS: the largest shift that costs at most FACT_LOSS of the facts. "window":
-               what leaves the least bias at that cost, every probe steered against its lean
+    value      layer x VALUE_STRENGTHS: the largest shift that costs at most FACT_LOSS of the facts. At that cost
+               leaves the least bias: "window", one sign of the vector for all probes; "against", each its own
 Ties of traits and values go to the weaker setting. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, way_vectors, concepts, residual norms; the suite's tuning split
@@ -177,7 +177,7 @@ def main():
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
               "fact_loss": FACT_LOSS, "scale": strength.config(profile)}
     identity, vectors = at.identity(config), at.vectors()
-    ways = [way for way in relations.WAYS if way != "heads" or way in extracted.config["ways"]]
+    ways = [way for way in relations.WAYS if way not in relations.MADE or way in extracted.config["ways"]]
     made = extracted.array("way_vectors") if suite.relations else None
 
     # 2. what strength 1 is, per layer, on either kind of text

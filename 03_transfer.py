@@ -5,7 +5,7 @@
                 relative = s(v_A, D_B) / |s(v_B, D_B)|        distance = mean_i |m_i(A) - m_i(B)|, unsteered
     relations   gain  = log p(antonym) steered - unsteered, minus the mean of that over random vectors, nats
     values      shift = log-odds steered - unsteered, minus the mean of that over random vectors, nats
-                bias  = size of the log-odds when the probe is steered against its lean, nats
+                bias  = size of the log-odds, nats; with one sign for all, or against each probe's lean
 
 Layer and coefficient are those of stage 02. Steering starts at the last prompt token, in whole sentences at the
 first. A random vector has the layer and the norm of the row it controls. Inputs are the evaluation split; only
@@ -14,8 +14,8 @@ Traits: one judge and one scale in all tasks. "narrow" and "steered_other_start"
 Behaviours: v_A is made under prompt setting A, D_B are inputs under B; all v_A have the norm of v_BASE.
 "relative" needs |s(v_B, D_B)| above MIN_STEERABILITY. Headline correlations pool the four SHIFTS.
 Relations: level 0 is a bare query, 1 to 3 have SENTENCES in front, 4 synonym pairs or an instruction.
-Values: a strength is inside the window if the bias falls and at most stage 02's FACT_LOSS of the facts goes,
-both with their whole interval. Derivations: report/methods.md. Fields, rows, units: outputs/README.md.
+Values: a strength is inside the window if one sign of the vector lowers the bias and costs at most stage 02's
+FACT_LOSS of the facts, both with their whole interval. Derivations: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, setting_vectors, way_vectors, concepts; 02_tune: tuned, unit_norm_raw;
         the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt
@@ -29,7 +29,7 @@ writes  cases.jsonl, prompts.jsonl           every text with its scores; the tas
         probe_lean.npy, probe_steered.npy, probe_prompted.npy, value_items.jsonl       log-odds per probe
         fact_known.npy, fact_steered.npy, fact_prompted.npy, text_plain.npy, text_steered.npy      what breaks
         values.json                          per value and strength
-claims  P1, P2, P3, P4, P8; R6, R7; A1 to A9; B1, B3
+claims  P1, P2, P3, P4, P8; R6, R7; A1 to A9; B1, B3, B30
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 03_transfer.py --model data/models/pico-llama
@@ -44,7 +44,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 
 from lib import metrics, suite as suites, work
 from lib.judging import cases, judges
-from lib.studies import propensity, relations, transfer, values
+from lib.studies import propensity, relation_gains, relations, transfer, values
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -159,7 +159,7 @@ def main():
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
               "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
               "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
-              "ways": [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]}
+              "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, dict(untestable)
 
@@ -231,10 +231,10 @@ def main():
         for name, found in (("relation", one), ("way", all_ways)):
             tables[f"{name}_items.jsonl"] = found["items"]
             arrays |= {f"{name}_{part}": (found[part], ("prompt", "row")) for part in ("logp", "rank")}
-        tables["relations"], results["relations"], gaps = relations.contexts(
+        tables["relations"], results["relations"], gaps = relation_gains.contexts(
             one["items"], one["logp"], one["rank"], [SEED, 12])
-        tables["ways"], more, others = relations.ways(all_ways["items"], config["ways"], all_ways["logp"],
-                                                      all_ways["rank"], [SEED, 14])
+        tables["ways"], more, others = relation_gains.ways(all_ways["items"], config["ways"], all_ways["logp"],
+                                                           all_ways["rank"], [SEED, 14])
         results["relations"] |= more
         missing |= gaps | others | one["missing"]
         if "heads" not in config["ways"]:

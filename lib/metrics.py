@@ -68,12 +68,36 @@ def redraws(n, seed_address, clusters=None, n_boot=2000):
     labels = _labels(clusters, n)
     m = labels.max() + 1
     drawn = np.random.default_rng(seed_address).integers(m, size=(n_boot, m))
-    return np.stack([np.bincount(row, minlength=m) for row in drawn])[:, labels]
+    drawn += m * np.arange(n_boot)[:, None]                   # one count for all resamples
+    return np.bincount(drawn.ravel(), minlength=n_boot * m).reshape(-1, m)[:, labels]
 
 
 def resampled_means(values, counts):
     """(n_boot, m) means of the columns of values (n, m) in the resamples counts (n_boot, n) of `redraws`."""
     return counts @ _values(values, "resampled_means") / counts.sum(axis=1, keepdims=True)
+
+
+def of_means(values, stat, *, unit, seed_address, clusters=None, n_boot=2000):
+    """Estimate of a statistic of column means: values (n, m); stat maps means (k, m) to (k,) numbers. Resampling as
+    in `bootstrap`, by matrix products: all columns are drawn together, so differences and ratios are paired."""
+    values = _values(values, f"bootstrap over {unit}")
+    counts = redraws(len(values), seed_address, clusters, n_boot)
+    draws = stat(resampled_means(values, counts))
+    kept, value = draws[np.isfinite(draws)], float(stat(values.mean(axis=0)[None])[0])
+    if not np.isfinite(value) or not len(kept):
+        raise UserError(f"bootstrap over {unit}: the statistic is {value} on {len(values)} values")
+    low, high = interval(kept).tolist()
+    method = f"percentile {'' if clusters is None else 'cluster '}bootstrap, {n_boot} resamples"
+    method += f", {n_boot - len(kept)} undefined" if len(kept) < n_boot else ""
+    n = int(_labels(clusters, len(values)).max()) + 1
+    return {"value": value, "low": low, "high": high, "n": n, "unit": unit, "method": method}
+
+
+def beyond_random(means):
+    """First column less the largest of the others, (k, 1 + random vectors) -> (k,), for `of_means`. An interval over
+    inputs does not hold how far random vectors differ: a further random vector comes out above the mean of 20 as
+    often as not, and above all of them in one case of 21."""
+    return means[:, 0] - means[:, 1:].max(axis=1)
 
 
 def interval(draws):

@@ -20,6 +20,7 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
+SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")          # where a raw text is cut into sentences
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ def load(name, profile="full"):
         can_split(behaviour["file"], partial(split, behaviour["items"]), SPLITS)
     for relation in suite.relations:
         can_split("relations", partial(relation_split, relation), SPLITS)
-    for name, records in [*((value["name"], value["probes"]) for value in suite.values), ("facts", suite.facts)]:
-        if records:
-            can_split(f"values.json, {name}", partial(probe_split, records), SPLITS[1:])
+    for value in suite.values:
+        can_split("values.json", partial(value_split, value), SPLITS)
+    if suite.facts:
+        can_split("values.json, facts", partial(probe_split, suite.facts), SPLITS[1:])
     return suite
 
 
@@ -182,6 +184,11 @@ def _part(items, first, last):
 
 def components(relation):
     """One label per pair, from 0 in file order; pairs that a chain of shared words connects have the same."""
+    return _linked(relation["pairs"])
+
+
+def _linked(groups):
+    """One label per group of words, from 0 in order; groups that a chain of shared words connects have the same."""
     parent = {}
 
     def root(word):
@@ -189,10 +196,11 @@ def components(relation):
             word = parent[word]
         return word
 
-    for x, y in relation["pairs"]:
-        parent[root(y)] = root(x)
+    for first, *others in groups:
+        for other in [first, *others]:
+            parent[root(other)] = root(first)
     labels = {}
-    return [labels.setdefault(root(x), len(labels)) for x, _ in relation["pairs"]]
+    return [labels.setdefault(root(first), len(labels)) for first, *_ in groups]
 
 
 def relation_split(relation, name, labels=False):
@@ -211,9 +219,49 @@ def relation_split(relation, name, labels=False):
 
 
 def probe_split(records, name):
-    """Probes of a value, or facts: the first third for tuning, the rest for evaluation; extraction uses neither."""
+    """Facts: the first third for tuning, the rest for evaluation; extraction uses none."""
     cut = round(len(records) / 3)
-    return _filled({"tune": records[:cut], "evaluate": records[cut:]}[name], "probes or facts", name)
+    return _filled({"tune": records[:cut], "evaluate": records[cut:]}[name], "facts", name)
+
+
+def subjects(value):
+    """(labels of a value's pairs, labels of its probes): who or what each is about, numbers from 0 in file order.
+
+    A prompt is about one word of its last sentence: the one that the fewest of the value's texts have in theirs, the
+    first of equals (the occupation in "The nurse met the cook. The cook said that", where all share the rest). Both
+    sides of a pair are; those that a chain of shared words connects have one label. A pair or a probe of whole
+    sentences is a published item of its own, and so is its label."""
+    pairs, probes = value["pairs"], value["probes"]
+    if "prompt" not in probes[0]:
+        return list(range(len(pairs))), list(range(len(pairs), len(pairs) + len(probes)))
+    texts = [[pair["positive"], pair["negative"]] for pair in pairs] + [[probe["prompt"]] for probe in probes]
+    last = [[re.findall(r"\w\S*\w|\w", SENTENCE.split(text.strip())[-1]) or [text] for text in some]
+            for some in texts]
+    common = Counter(word for some in last for words in some for word in set(words))
+    labels = _linked([[min(words, key=common.get) for words in some] for some in last])
+    return labels[:len(pairs)], labels[len(pairs):]
+
+
+def value_split(value, name, labels=False):
+    """Pairs of a value to extract from, or its probes to tune or to evaluate on, in file order; labels=True: their
+    `subjects`, the unit to resample. No subject is in two splits.
+
+    Of the subjects that pairs and probes share the first 40 % are for extraction, the next 20 % for tuning, the rest
+    for evaluation; of those that only probes have, the first third for tuning; those that only pairs have, for
+    extraction. Pairs and probes of a subject that went to another split are left out. A bystander, named in a
+    sentence before the last, may be of any split."""
+    found = subjects(value)
+    order = list(dict.fromkeys(found[0] + found[1]))
+    alone = [label for label in order if label not in found[0]]
+    both = [label for label in order if label in found[0] and label in found[1]]
+    home = {label: 0 for label in order}
+    for some, shares in ((alone, (0, 1 / 3)), (both, (0.4, 0.6))):
+        first, last = (round(share * len(some)) for share in shares)
+        home |= {label: (i >= first) + (i >= last) for i, label in enumerate(some)}
+    records, mine = (value["pairs"], found[0]) if name == "extract" else (value["probes"], found[1])
+    chosen = [i for i, label in enumerate(mine) if home[label] == SPLITS.index(name)]
+    _filled(chosen, f"value {value['name']}, {len(order)} subjects", name)
+    return [mine[i] if labels else records[i] for i in chosen]
 
 
 def tasks(suite, task, name, trait=None):
@@ -266,8 +314,7 @@ def main():
     for relation in suite.relations:
         told(f"relation {relation['name']}", {name: relation_split(relation, name) for name in SPLITS})
     for value in suite.values:
-        told(f"value {value['name']}", {"pairs": value["pairs"]} | {name: probe_split(value["probes"], name)
-                                                                    for name in SPLITS[1:]})
+        told(f"value {value['name']}", {name: value_split(value, name) for name in SPLITS})
 
 
 if __name__ == "__main__":

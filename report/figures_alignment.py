@@ -5,7 +5,7 @@ from report.draw import (BLACK, BLUE, COLORS, Figure, GREEN, GREY, ORANGE, PINK,
                          caption, col, estimate, least, panels, pick, records, series, spread)
 
 WAYS = {"centred": (BLUE, "o"), "mean": (GREEN, "s"), "contrast": (ORANGE, "D"), "heads": (PINK, "^"),
-        "patch": (RED, "v")}
+        "mixed": (SKY, "P"), "patch": (RED, "v")}
 MARKS = "osD^vPX"
 
 

@@ -47,11 +47,11 @@ def alignment(lm, suite, profile, length):
     one, two, three = (importlib.import_module(name) for name in ("01_extract", "02_tune", "03_transfer"))
     heads, lists = heads_planned(lm, suite, profile)
     per_list = one.SHOTS[profile] * length["list"]
-    out = {"01_extract": (len(suite.relations) * 5 * one.LISTS[profile] * per_list + lists * per_list, lists * (heads + 1))}
+    out = {"01_extract": (len(suite.relations) * 6 * one.LISTS[profile] * per_list + lists * per_list, lists * (heads + 1))}
     ways, layers = len(relations.WAYS), lm.n_layers
     words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
-    size = {name: sum(len(suites.probe_split(v["probes"], name)) + len(suites.probe_split(suite.facts, name)) for v in suite.values)
-            for name in ("tune", "evaluate")}
+    size = {name: sum(len(suites.value_split(v, name)) + len(suites.probe_split(suite.facts, name))
+                      for v in suite.values) for name in ("tune", "evaluate")}
     whole = [v for v in suite.values if "positive_text" in v["probes"][0]]
     per_probe = 1 + sum(len(v["probes"]) for v in whole) / max(1, sum(len(v["probes"]) for v in suite.values)) * 2 * length["raw"]
     out["02_tune"] = ((words + size["tune"]) * length["raw"],
@@ -60,7 +60,7 @@ def alignment(lm, suite, profile, length):
     pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
     contexts = len(three.SENTENCES) + 2
     front = (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts + length["list"]
-    prompts, settings = pairs * len(suite.templates) * contexts, len(three.STRENGTHS) + 2
+    prompts, settings = pairs * len(suite.templates) * contexts, len(three.STRENGTHS) + 3
     arms = len(relations.ARMS)
     per_way = pairs * (len(suite.templates) + contexts + 1)
     text = len(suite.values) * sum(len(lm.tokens(sentence)) for sentence in suite.neutral)

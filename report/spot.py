@@ -94,7 +94,7 @@ def tune_units(at, two, kept):
     read_out = propensity.read_out(extract)
     suite, _ = propensity.testable(at.suite, read_out)
     profile, rows = kept.config["profile"], kept.table("candidates.jsonl")
-    ways = [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]
+    ways = [way for way in relations.WAYS if way not in relations.MADE or way in extract.config["ways"]]
 
     def candidates(mine):
         tried = [(c["key"], *(c[part] for part in tuning.POINT)) for c in mine]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib import artifacts, engine, models, suite as suites
-from lib.studies import mediation, relations, values
+from lib.studies import mediation, relation_gains, relations, values
 from lib.artifacts import UserError
 from lib.hooks import Place, patch, stack
 from tests import tiny
@@ -228,7 +228,7 @@ def relation_data(own_bonus=1.0, per_level=-0.5):
 
 
 def test_antonym_gain_is_net_of_random_vectors():
-    rows, results, missing = relations.contexts(*relation_data(), ADDRESS)
+    rows, results, missing = relation_gains.contexts(*relation_data(), ADDRESS)
     assert set(missing) == {"relations.style.labels"}
     assert results["n"] == {"pairs": 4, "components": 3, "templates": 3, "random": 3}
     for key, value in (("antonym_gain", 2 + 1 / 3), ("own_template_gain", 3), ("flipped_gain", -2 - 1 / 3),
@@ -248,7 +248,7 @@ def test_components_are_resampled_as_the_naive_way_does():
     items, logp, rank = relation_data()
     rng = np.random.default_rng(5)
     logp[:, 1] += rng.standard_normal(len(items))
-    found = relations.contexts(items, logp, rank, ADDRESS)[1]["antonym_gain"]
+    found = relation_gains.contexts(items, logp, rank, ADDRESS)[1]["antonym_gain"]
     gain = logp[:, 1] + 4.8
     pairs = [np.mean([g for g, item in zip(gain, items) if item["level"] == 0 and item["x"] == x])
              for x in ("hot", "cold", "big", "fast")]
@@ -261,7 +261,7 @@ def test_components_are_resampled_as_the_naive_way_does():
 def test_a_suite_without_neutral_sentences_says_what_it_cannot_tell():
     items, logp, rank = relation_data()
     keep = [i for i, item in enumerate(items) if item["level"] == 0]
-    results, missing = relations.contexts([items[i] for i in keep], logp[keep], rank[keep], ADDRESS)[1:]
+    results, missing = relation_gains.contexts([items[i] for i in keep], logp[keep], rank[keep], ADDRESS)[1:]
     assert {"relations.complexity_slope", "relations.top1_slope", "relations.neutral_slope"} <= set(missing)
     assert "complexity_slope" not in results
 
@@ -280,7 +280,7 @@ def test_ways_side_by_side():
     form = np.concatenate([gains, -gains, gains, gains, 0 * gains, 0 * gains], axis=1)
     logp = np.concatenate([0 * gains, about + 0.1, form], axis=1) - 3
     rank = np.where(logp > -2.5, 0, 1).astype(np.int32)
-    rows, results, missing = relations.ways(items, ("about", "form"), logp, rank, ADDRESS)
+    rows, results, missing = relation_gains.ways(items, ("about", "form"), logp, rank, ADDRESS)
     assert not missing
     assert results["specific"]["about"]["value"] == pytest.approx(2)
     assert results["specific"]["form"]["value"] == pytest.approx(0)
@@ -375,29 +375,37 @@ def test_overcorrection_counts_what_ends_further_on_the_other_side():
     assert values.against(lean, steered).tolist() == ends.tolist()
 
 
+SETTINGS = [0.2, 2.5, 0.5, 0.3, 0.3]
+
+
 def value_data():
-    """Three probes; strengths 0.2 and 1.6, then tuned 0.5 and window 0.3; random vectors do next to nothing."""
+    """Three probes; strengths 0.2 and 2.5, then tuned 0.5, window 0.3 with the sign minus, and 0.3 against every lean;
+    random vectors do next to nothing."""
     lean = np.array([0.5, -0.5, 1.0])
     steered = np.stack([np.stack([lean + s, lean - s, lean + 0.1, lean - 0.3], axis=1)
-                        for s in (0.2, 2.5, 0.5, 0.3)], axis=1)
-    facts = np.ones((4, 4, 4))
+                        for s in SETTINGS], axis=1)
+    facts = np.ones((4, 5, 4))
     facts[:2, 1, 0] = 0                             # half the facts go at the largest strength under +v
     asked = np.stack([lean + 0.4, lean - 0.4], axis=1)
-    text = np.zeros((2, 4, 3))
+    text = np.zeros((2, 5, 3))
     text[:, 1, :2] = -np.log(3) * np.array([[4], [2]])          # three times the perplexity at the largest strength
-    return {"lean": lean, "steered": steered, "known": np.ones(4), "facts": facts, "prompted": asked,
+    return {"lean": lean, "sign": -1, "steered": steered, "known": np.ones(4), "facts": facts, "prompted": asked,
             "prompted_facts": np.ones((4, 2)), "plain_text": np.zeros(2), "text": text, "tokens": np.array([4, 2])}
 
 
 def test_value_conclusions_known_case():
-    items = [{"value": "v", "level": i, "planted": 1 / (1 + np.exp(-lean))} for i, lean in enumerate((0.5, -0.5, 1.0))]
-    rows, results, missing = values.conclude(["v"], items, [value_data()], [[0.2, 2.5, 0.5, 0.3]], 0.1, ADDRESS)
+    items = [{"value": "v", "subject": i, "level": i, "planted": 1 / (1 + np.exp(-lean))}
+             for i, lean in enumerate((0.5, -0.5, 1.0))]
+    rows, results, missing = values.conclude(["v"], items, [value_data()], [SETTINGS], 0.1, ADDRESS)
     assert not missing
-    for key, value in (("shift", 0.6), ("fact_loss", 0.5), ("fact_loss_random", 0), ("fact_loss_window", 0),
-                       ("overcorrected", 1), ("overcorrected_random", 0), ("overcorrected_excess", 1),
-                       ("overcorrected_window", 0), ("window_minus_prompted", -0.3 / 2), ("level_slope", 0)):
+    for key, value in (("shift", 0.6), ("shift_beyond_random", 0.4), ("fact_loss", 0.5), ("fact_loss_random", 0),
+                       ("fact_loss_beyond_random", 0.5), ("fact_loss_window", 0), ("overcorrected", 1),
+                       ("overcorrected_random", 0), ("overcorrected_beyond_random", 0), ("overcorrected_against", 0),
+                       ("worse_in_window", 1 / 3), ("against_minus_prompted", -0.3 / 2), ("level_slope", 0)):
         assert results[key]["value"] == pytest.approx(value, abs=1e-12), key
-    assert results["window"]["bias_removed"]["value"] == pytest.approx(0.9 / 2)
+    assert results["against"]["bias_removed"]["value"] == pytest.approx(0.9 / 2)
+    assert results["window"]["bias_removed"]["value"] == pytest.approx(0.3 / 2)            # two fall by .3, one rises
+    assert results["window"]["beyond_random"]["value"] == pytest.approx(0)                 # one random does the same
     assert results["window"]["facts_spared"]["value"] == pytest.approx(0.1)
     assert results["prompted"]["bias_removed"]["value"] == pytest.approx(1.2 / 2)
     assert results["bias"]["largest"]["value"] == pytest.approx((2 + 2 + 1.5) / 3)
@@ -405,31 +413,36 @@ def test_value_conclusions_known_case():
     assert results["perplexity"]["random"]["value"] == results["perplexity"]["window"]["value"] == 1
     assert results["planted"]["error"]["value"] == pytest.approx(0, abs=1e-12)
     assert results["planted"]["spearman"]["value"] == 1
-    assert [row["kind"] for row in rows] == ["grid", "grid", "grid", "tuned", "window"]
-    assert [row["inside"] for row in rows[1:]] == [True, False, True, True]
-    assert results["window_span"] == {"v": [0.2]}
+    assert [row["kind"] for row in rows] == ["grid", "grid", "grid", "tuned", "window", "against"]
+    assert [row["inside"] for row in rows[1:]] == [False, False, False, False, True]
+    assert rows[1]["bias_against"] == pytest.approx(1.4 / 3) and results["window_span"] == {"v": []}
+    lean = np.array([0.5, 0.5, 1.0])                             # leans on one side: one sign does for all
+    same = {"lean": lean, "steered": lean[:, None, None] + np.array([[s, -s, 0.1, -0.3] for s in SETTINGS])}
+    rows = values.conclude(["v"], items, [value_data() | same], [SETTINGS], 0.1, ADDRESS)[0]
+    assert [row["inside"] for row in rows[1:]] == [True, False, True, True, True]
 
 
 def test_a_window_needs_facts_that_hold_and_bias_that_falls():
-    items = [{"value": "v", "level": 0, "planted": None}] * 3
+    items = [{"value": "v", "subject": i, "level": 0, "planted": None} for i in range(3)]
     for part, index, put in (("facts", (slice(0, 2), 3), 0.0), ("steered", (slice(None), 3, slice(0, 2)), 9.0)):
         data = value_data()
         data[part][index] = put
-        rows, results, missing = values.conclude(["v"], items, [data], [[0.2, 2.5, 0.5, 0.3]], 0.1, ADDRESS)
-        assert not rows[-1]["inside"] and min(e["value"] for e in results["window"].values()) < 0
+        rows, results, missing = values.conclude(["v"], items, [data], [SETTINGS], 0.1, ADDRESS)
+        assert not rows[-2]["inside"] and min(e["value"] for e in results["window"].values()) < 0
         assert set(missing) == {"values.level_slope", "values.planted"}
 
 
 def test_level_slope_is_within_values():
     """A value with large shifts at high levels only must not pass for a rise with the level."""
-    rows = np.array([[0, 0, 1.0], [0, 1, 0.5], [1, 1, 9.0], [1, 2, 8.5]])
-    assert values.level_slope(rows) == pytest.approx(-0.5)
-    assert np.isnan(values.level_slope(rows[[0, 2]]))
+    owner, level, shift = np.array([[0, 0, 1.0], [0, 1, 0.5], [1, 1, 9.0], [1, 2, 8.5]]).T
+    def slope(rows):
+        return values.level_slope(values.moments(owner[rows], level[rows], shift[rows]).mean(axis=0)[None])[0]
+    assert slope([0, 1, 2, 3]) == pytest.approx(-0.5) == slope([0, 1, 2]) and np.isnan(slope([0, 2]))
 
 
 def test_examples_are_written_out_on_the_side_that_is_asked_for():
     value = next(v for v in suites.load("testbed").values if v["name"] == "pronoun")
-    tune = [probe["prompt"] for probe in suites.probe_split(value["probes"], "tune")]
+    tune = [probe["prompt"] for probe in suites.value_split(value, "tune")]
     text = values.examples(value, "positive", 4, [1])
     assert text.count(" she\n") == 4 and " he\n" not in text
     assert {line.removesuffix(" she") for line in text.split("\n")[:-1]} <= set(tune)
@@ -441,7 +454,7 @@ def test_examples_are_written_out_on_the_side_that_is_asked_for():
 def test_planted_skew_and_relation_tables_are_recovered(name):
     lm, suite = models.load(str(ROOT / "data/models" / name)), suites.load("testbed")
     for value in suite.values:
-        probes = suites.probe_split(value["probes"], "evaluate")
+        probes = suites.value_split(value, "evaluate")
         chance = 1 / (1 + np.exp(-values.preference(lm, probes, [()])[:, 0]))
         assert np.abs(chance - [probe["planted"] for probe in probes]).mean() < 0.05
     tables, words = {}, ("antonym", "synonym", "plural")
@@ -490,7 +503,7 @@ def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatc
     folder = tmp_path / "out/tiny/mine-smoke"
     first, second, third = (artifacts.load(folder / s) for s in ("01_extract", "02_tune", "03_transfer"))
     headless = architecture == "mamba"
-    assert first.config["ways"] == ["mean", "contrast"] + ([] if headless else ["heads"])
+    assert first.config["ways"] == ["mean", "contrast", *([] if headless else ["heads"]), "mixed"]
     assert headless == ("heads" in first.results["not_testable"])
     assert headless == ("head_effects.npy" not in first.manifest["outputs"])
     ways = [way for way in relations.WAYS if not (headless and way == "heads")]
@@ -513,7 +526,7 @@ def test_stages_on_relations_and_values_alone(tmp_path, architecture, monkeypatc
     logp = third.array("way_logp")
     assert logp.shape == (len(third.table("way_items.jsonl")), 1 + len(ways) * (4 + third.config["n_random_ways"]))
     steered, items = third.array("probe_steered"), third.table("value_items.jsonl")
-    assert steered.shape == (len(items), len(third.config["strengths"]) + 2, 2 + third.config["n_random"])
+    assert steered.shape == (len(items), len(third.config["strengths"]) + 3, 2 + third.config["n_random"])
     whole = [item["value"] == "kindness" for item in items]                 # the value of whole sentences
     assert np.abs(steered - third.array("probe_lean")[:, None, None]).max(axis=(1, 2))[whole].min() > 0
 

@@ -349,7 +349,7 @@ def test_pairs_of_a_value_are_compared_by_the_words_they_share():
     assert dropped == {"no common word after the changed one": 1, "common words of an earlier pair": 1,
                        "fewer than half of the words in common": 1}
     value, = made
-    read = lambda part: [probe["id"] for probe in suites.probe_split(value["probes"], part)]
+    read = lambda part: [probe["id"] for probe in suites.value_split(value, part)]
     assert [pair["positive"].split()[3] for pair in value["pairs"]] == ["a", "f", "d", "i"]
     assert (read("tune"), read("evaluate")) == (["crows-1", "crows-6"], ["crows-2", "crows-7", "crows-4", "crows-9"])
 

@@ -298,8 +298,13 @@ def test_settle_relations_and_values():
     assert tuned["value/v"]["score"] == 2.0 and tuned["value/v"]["facts_kept"]
     assert results["fact_loss"]["value/v"] == pytest.approx(0.1)
     # against their leans: 1 and 3 are left, 0 and 2, 7 and 5 on the other side; of 6 in all
-    assert tuned["value/v"]["window"]["coefficient"] == 4.0
-    assert tuned["value/v"]["window"]["bias_removed"] == pytest.approx(1 - 2 / 6)
+    assert tuned["value/v"]["against"]["coefficient"] == 4.0
+    assert tuned["value/v"]["against"]["bias_removed_against"] == pytest.approx(1 - 2 / 6)
+    # one sign for both gives to one what it takes from the other; leans of one side it lowers, with the sign against
+    assert (tuned["value/v"]["window"]["bias_removed"], tuned["value/v"]["window"]["coefficient"]) == (0, 1.0)
+    odds = {"value/v": np.concatenate([abs(lean)[None], abs(lean) + shift, abs(lean) - shift])}
+    window = tuning.settle_values(points, odds, facts, 0.1)[0]["value/v"]["window"]
+    assert (window["sign"], window["coefficient"], window["bias_removed"]) == (-1, 4.0, pytest.approx(1 - 2 / 6))
     gains = {"relation/r": np.array([[[0.0, 0.0], [1.0, 3.0]], [[0.5, 0.5], [0.0, 0.0]]])}
     tuned, results, tried = tuning.settle_ways(gains, ("a", "b"), [1])
     assert tuned["relation/r"] == {"a": {"layer": 1, "score": 2.0, "n": 2}, "b": {"layer": 0, "score": 0.5, "n": 2}}

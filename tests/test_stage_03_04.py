@@ -316,7 +316,7 @@ def plant_upstream(world):
     def arrays(*shape, axes):
         return rng.standard_normal(shape).astype(np.float32), axes
     size, norms = (lm.n_layers, lm.d_model), (np.full(lm.n_layers, 6, np.float32), ("layer",))
-    config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "judge": "rules", "ways": ["mean", "contrast", "heads"],
+    config = {"model": lm.identity, "suite": suite.name, "profile": "smoke", "judge": "rules", "ways": list(relations.MADE),
               "fact_loss": 0.1}
     found = propensity.find(lm, suite)
     folder = frame.paths(SimpleNamespace(
@@ -328,12 +328,13 @@ def plant_upstream(world):
         arrays={"vectors": arrays(len(keys), *size, axes=("concept", "layer", "d_model")),
                 "setting_vectors": arrays(5, len(suite.behaviours), *size,
                                           axes=("setting", "behaviour", "layer", "d_model")),
-                "way_vectors": arrays(3, len(suite.relations), *size, axes=("way", "relation", "layer", "d_model"))})
+                "way_vectors": arrays(4, len(suite.relations), *size, axes=("way", "relation", "layer", "d_model")),
+                "residual_norm": norms, "residual_norm_raw": norms})
     tuned = {}
     for i, key in enumerate(keys):
         c = 0.0 if key.split("/")[1] in ZERO else 0.4
         at = {"layer": i % lm.n_layers, "coefficient": c, "strength": c}
-        tuned[key] = at | {"unit": c, "narrow": at, "window": at, "ways": dict.fromkeys(relations.WAYS, at)}
+        tuned[key] = at | {"unit": c, "narrow": at, "window": at | {"sign": -1}, "against": at, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
                    tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}},

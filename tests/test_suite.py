@@ -315,7 +315,7 @@ def test_testbed_has_its_parts(testbed):
     assert {"antonym", "synonym"} <= {relation["name"] for relation in testbed.relations}
     assert suites.load("testbed", "smoke").digest == testbed.digest
     for value in testbed.values:
-        assert suites.probe_split(value["probes"], "tune") and suites.probe_split(testbed.facts, "tune")
+        assert suites.value_split(value, "tune") and suites.probe_split(testbed.facts, "tune")
 
 
 def test_testbed_items_are_balanced(testbed):

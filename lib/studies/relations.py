@@ -4,9 +4,10 @@
     mean       mean state at the end of clean lists (the layer average of Todd et al. 2024, arXiv 2310.15213)
     contrast   the same, less the mean state at the end of the same lists with shuffled answers
     heads      sum of the mean outputs of the heads with the largest effects (lib.studies.mediation; Todd et al. 2024)
+    mixed      "mean", of as many lists and the same words, in every second template in turn instead of in one
     patch      "mean", put in place of the state instead of added (Hendel et al. 2023, arXiv 2310.15916)
 
-What measures takes a model; `contexts` and `ways` are pure and return what the functions of lib.studies.transfer do.
+All here takes a model; lib.studies.relation_gains concludes from what was measured.
 """
 import re
 
@@ -16,10 +17,9 @@ from lib import directions, engine, metrics, suite as suites
 from lib.studies import mediation
 from lib.artifacts import UserError
 from lib.hooks import Place
-from lib.metrics import Missing
 
-WAYS = ("centred", "mean", "contrast", "heads", "patch")
-MADE = ("mean", "contrast", "heads")             # what stage 01 keeps beside the centred vectors
+WAYS = ("centred", "mean", "contrast", "heads", "mixed", "patch")
+MADE = ("mean", "contrast", "heads", "mixed")    # what stage 01 keeps beside the centred vectors, if it can
 ARMS = ("vector", "flipped", "synonym", "other")          # then random ones; rows of one way
 LISTS = ("clean list", "shuffled list")
 STYLES = ("symbols", "labels", "sentence")
@@ -45,10 +45,16 @@ def in_context(pairs, template, shots, address, query=None, shuffled=False):
         + suites.fill(template["query"], query[0]), query
 
 
-def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
+def in_turn(suite):
+    """Templates of the lists of "mixed": every second one, the first among them; the others stay unseen."""
+    return suite.templates[::2]
+
+
+def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads, turn=()):
     """What one relation's lists give, one per address: {"states" (list, layer, d) at the end of clean lists; "mean",
-    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; and, where the heads
-    can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer, head)]}.
+    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; with templates `turn`,
+    "mixed" (layer, d); and, where the heads can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer,
+    head)]}.
 
     The effects are measured on the first n_mediation shuffled lists; n_heads of them are summed."""
     both = [[in_context(pairs, template, shots, address, shuffled=shuffled) for address in addresses]
@@ -59,6 +65,9 @@ def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
     top = engine.sweep(lm, clean + shuffled, [()], np.tile(tokens, 2)[:, None])["argmax"][:, 0].reshape(2, -1)
     found = {"states": states, "mean": states.mean(axis=0), "contrast": states.mean(axis=0) - corrupt.mean(axis=0),
              "list_right": (top == tokens).T.astype(np.uint8)}
+    if turn:
+        lists = [in_context(pairs, turn[i % len(turn)], shots, address)[0] for i, address in enumerate(addresses)]
+        found["mixed"] = engine.read(lm, [lm.encode(text) for text in lists]).mean(axis=0)
     place = heads_of(lm)[0]
     if place is None:
         return found
@@ -151,7 +160,8 @@ def in_front(suite, context, template, pair, others, address):
 
 def _item(suite, template, pair, component, context, level):
     return {"x": pair[0], "y": pair[1], "template": template["name"], "style": style(template),
-            "own": template["name"] == suite.templates[0]["name"], "context": context, "level": level,
+            "own": template["name"] == suite.templates[0]["name"],
+            "mixed": template["name"] in [one["name"] for one in in_turn(suite)], "context": context, "level": level,
             "component": component}
 
 
@@ -240,142 +250,3 @@ def measure_ways(lm, suite, vectors, made, tuned, config, seed):
                       config["n_random_ways"], [seed, 6, w]) for w, way in enumerate(ways)}
     added = [row for way in ways if way != "patch" for row in rows[way]]
     return {"items": items, **measure(lm, texts, [item["y"] for item in items], [(), *added], rows["patch"])}
-
-
-# --- conclusions (stage 03) ---------------------------------------------------------------------------------
-def columns(items, *keys):
-    return [np.array([item[key] for item in items]) for key in keys]
-
-
-def distinct(values):
-    """What occurs in values (n,), in order of first appearance."""
-    return list(dict.fromkeys(values.tolist()))
-
-
-def per_pair(items, address):
-    """(over, gap, slope): estimates over pairs, of each the mean of its items where `keep` (prompt,) bool holds. Word
-    components are resampled, so that pairs which share a word stay together.
-
-        over(tag, values, keep)          of values (prompt,)
-        gap(tag, values, keep, other)    of the difference between two kinds of items
-        slope(tag, values, keep)         of the change per level, by least squares over means in contexts"""
-    words, (context, level) = [(item["x"], item["y"]) for item in items], columns(items, "context", "level")
-    component = {word: item["component"] for word, item in zip(words, items)}
-    number, clusters = {word: i for i, word in enumerate(component)}, list(component.values())
-    pair, estimate = np.array([number[word] for word in words]), metrics.estimator("word components", address)
-
-    def mean(values, keep):                                                                            # (pair,)
-        total = np.bincount(pair[keep], np.asarray(values, np.float64)[keep], len(number))
-        return total / np.bincount(pair[keep], minlength=len(number))
-
-    def over(tag, values, keep):
-        return estimate(tag, mean(values, keep), clusters=clusters)
-
-    def gap(tag, values, keep, other):
-        return estimate(tag, mean(values, keep) - mean(values, other), clusters=clusters)
-
-    def slope(tag, values, keep):
-        at = [keep & (context == name) for name in distinct(context[keep])]
-        curves = np.stack([mean(values, mine) for mine in at], axis=1)
-        return estimate(tag, metrics.slopes([level[mine][0] for mine in at], curves), clusters=clusters)
-    return over, gap, slope
-
-
-def responses(logp):
-    """What the rows of one way do, nats, from logp (prompt, row), unsteered and then those of `arms`: change (prompt,
-    row); random (prompt,), its mean over the random rows; and, net of that, of each of ARMS, (arm, prompt)."""
-    change = (logp[:, 1:] - logp[:, :1]).astype(np.float64)
-    random = change[:, len(ARMS):].mean(axis=1)
-    return change, random, (change[:, :len(ARMS)] - random[:, None]).T
-
-
-def by_facet(items, among, means):
-    """[(keep, record)] per template without a context, and per context of the items `among` (prompt,) bool: which
-    items it is made of, and the means over them of {name: values (prompt, ...)}."""
-    template, own, context, level = columns(items, "template", "own", "context", "level")
-    facets = [("template", x, (level == 0) & (template == x)) for x in distinct(template)]
-    facets += [("context", x, among & (context == x)) for x in distinct(context)]
-    return [(keep, {"facet": facet, "x": x, "own": bool(own[keep].all()), "level": int(level[keep][0]),
-                    **{name: values[keep].mean() for name, values in means.items()}}) for facet, x, keep in facets]
-
-
-def contexts(items, logp, rank, address):
-    """Gain of the antonym's log-probability by template and by context, over controls.
-
-    items  (prompt,) records of `queries`
-    logp   (prompt, row) nats; rows: unsteered, then those of `arms`; rank likewise, 0 for the top token
-    Gains are net of the mean random vector. Word components are resampled."""
-    change, random, (gain, flipped, synonym, other) = responses(logp)
-    template, kind, own, context, level = columns(items, "template", "style", "own", "context", "level")
-    over, gap, slope = per_pair(items, address)
-    bare, everywhere, styles = level == 0, level >= 0, set(kind.tolist())
-    neutral, top_random = everywhere & (level < level.max()), rank[:, 1 + len(ARMS):]
-    results = {
-        "n": {"pairs": len({(item["x"], item["y"]) for item in items}), "random": change.shape[1] - len(ARMS),
-              "components": len({item["component"] for item in items}), "templates": len(distinct(template))},
-        "antonym_gain": over(0, gain, bare), "own_template_gain": over(1, gain, bare & own),
-        "flipped_gain": over(2, flipped, bare), "synonym_vector_gain": over(3, synonym, bare),
-        "antonym_minus_synonym_vector": over(4, gain - synonym, bare), "random_gain": over(5, random, bare),
-        "other_vector_gain": over(9, other, bare),
-        **{f"top{k}": {"random": over(100 + 10 * k + 9, (top_random < k).mean(axis=1), bare),
-                       **{name: over(100 + 10 * k + i, rank[:, i] < k, bare)
-                          for i, name in enumerate(("unsteered", *ARMS))}} for k in TOP},
-        "style": {name: over(40 + i, gain, bare & (kind == name)) if name in styles else
-                  Missing(f"the suite has no template of the kind {name}") for i, name in enumerate(STYLES)},
-        "context": {name: over(50 + i, gain, context == name) for i, name in enumerate(distinct(context))},
-        "neutral_slope": slope(10, gain, neutral) if (level[neutral] > 0).any() else
-        Missing("the suite has no neutral sentences"),
-        "template_gap": Missing("the suite has one template") if own.all() else gap(8, gain, bare & own, bare & ~own),
-        "sentence_minus_symbols": gap(11, gain, bare & (kind == "sentence"), bare & (kind == "symbols"))
-        if {"symbols", "sentence"} <= styles else Missing("the suite's templates are of one kind")}
-    if (level > 0).any():
-        results |= {"complexity_slope": slope(6, gain, everywhere), "complexity_slope_own": slope(7, gain, own),
-                    "logp_slope": {name: slope(12 + i, logp[:, i], everywhere)
-                                   for i, name in enumerate(("unsteered", "vector"))},
-                    "top1_slope": {name: slope(14 + i, rank[:, i] < 1, everywhere)
-                                   for i, name in enumerate(("unsteered", "vector"))}}
-    else:
-        results |= dict.fromkeys(("complexity_slope", "complexity_slope_own", "logp_slope", "top1_slope"),
-                                 Missing("the suite can make no context"))
-    means = {"synonym_vector": synonym, "other_vector": other, "flipped": flipped, "random": random,
-             "unsteered_logp": logp[:, 0], "top1_unsteered": rank[:, 0] < 1, "top1_random": top_random < 1}
-    rows = [record | {"style": kind[keep][0], "gain": over(60 + i, gain, keep),
-                      "top1": over(200 + i, rank[:, 1] < 1, keep)}
-            for i, (keep, record) in enumerate(by_facet(items, everywhere, means))]
-    return rows, *metrics.missing_apart(results, "relations.")
-
-
-def ways(items, names, logp, rank, address):
-    """The ways side by side: (rows, {"ways", "specific", "lists"}, missing).
-
-    items  (prompt,) records of `queries`: all templates bare, the own one in all contexts, and lists (context in
-           LISTS, level -1)
-    logp   (prompt, row) nats; rows: unsteered, then for each of `names` those of `arms`; rank likewise"""
-    own, context, level = columns(items, "own", "context", "level")
-    over, gap, slope = per_pair(items, address)
-    bare, listed = level == 0, {name: context == name for name in LISTS}
-    prompts = {"zero_shot": bare & own, "shuffled_list": listed["shuffled list"]}
-    alone = Missing("the suite has one template, or can make no context")
-
-    def each(tag, values):
-        return {where: over(tag + i, values, keep) for i, (where, keep) in enumerate(prompts.items())}
-
-    results, rows = {"ways": {}, "specific": {}}, []
-    results["lists"] = {name: {f"top{k}": over(10 * i + k, rank[:, 0] < k, keep) for k in TOP}
-                        for i, (name, keep) in enumerate({**prompts, "clean_list": listed["clean list"]}.items())}
-    for w, (name, mine) in enumerate(zip(names, np.split(np.arange(1, logp.shape[1]), len(names)))):
-        change, random, (gain, flipped, synonym, other) = responses(logp[:, [0, *mine]])
-        tag, place = 1000 * (w + 1), rank[:, mine[0]]
-        results["ways"][name] = {
-            "all_templates": over(tag, gain, bare), "flipped": over(tag + 1, flipped, bare),
-            "synonym": over(tag + 2, synonym, bare), "other": over(tag + 3, other, bare),
-            "random": over(tag + 4, random, bare), "gain": each(tag + 5, gain),
-            "change": each(tag + 50, change[:, 0]), **{f"top{k}": each(tag + 10 * k, place < k) for k in TOP},
-            "template_gap": gap(tag + 8, gain, bare & own, bare & ~own) if (bare & ~own).any() else alone,
-            "complexity_slope": slope(tag + 9, gain, own & (level >= 0)) if (level > 0).any() else alone}
-        results["specific"][name] = over(tag + 7, gain - synonym, bare)
-        means = {"synonym_vector": synonym, "other_vector": other, "random": random, "change": change[:, 0],
-                 "top1_unsteered": rank[:, 0] < 1, "top1": place < 1, "top3": place < 3}
-        rows += [record | {"way": name, "gain": over(tag + 100 + i, gain, keep)}
-                 for i, (keep, record) in enumerate(by_facet(items, own, means))]
-    return rows, *metrics.missing_apart(results, "relations.")

@@ -196,8 +196,8 @@ def settle_ways(layers, names, address):
 
 def settle_values(points, odds, facts, limit):
     """(tuned, results, candidates) of the values: the largest shift that costs at most `limit` of the facts, and
-    beside it, "window": what leaves the least bias at that cost when every probe is steered against its lean
-    (lib.studies.values).
+    beside it what leaves the least bias at that cost: "window", with one "sign" of the vector, +1 or -1, for all
+    probes; "against", when every probe is steered against its own lean (lib.studies.values).
 
     points {key: [point]}; odds {key: (1 + 2 points, probe) nats}, facts {key: (1 + 2 points, fact) answered right?}:
     unsteered, then the points, then the points with the other sign"""
@@ -206,20 +206,26 @@ def settle_values(points, odds, facts, limit):
         n, lean = len(points[key]), found[0]
         plus, minus = found[1:n + 1], found[n + 1:]
         plain, *accuracy = facts[key].mean(axis=1).tolist()
-        left = np.abs(np.where(lean > 0, minus, plus)).mean(axis=1)
-        removed = 1 - left / np.abs(lean).mean() if lean.any() else 0 * left
-        mine = [_candidate(key, point, moved - lean) | {"fact_accuracy": right, "bias_removed": float(share),
-                                                        "fact_accuracy_both": (right + wrong) / 2}
-                for point, moved, share, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])]
+        left = np.stack([np.abs(end).mean(axis=1) for end in (plus, minus, np.where(lean > 0, minus, plus))], axis=1)
+        removed = (1 - left / np.abs(lean).mean() if lean.any() else 0 * left).tolist()
+        mine = [_candidate(key, point, moved - lean) | {
+                    "fact_accuracy": right, "fact_accuracy_flipped": wrong, "fact_accuracy_both": (right + wrong) / 2,
+                    **dict(zip(("bias_removed", "bias_removed_flipped", "bias_removed_against"), shares))}
+                for point, moved, shares, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])]
+        signed = [c | {"sign": sign, "bias_removed": c[f"bias_removed{of}"], "fact_accuracy": c[f"fact_accuracy{of}"]}
+                  for sign, of in ((1, ""), (-1, "_flipped")) for c in mine]
         first, kept = best(mine, "score", "fact_accuracy", plain - limit)
-        least, spared = best(mine, "bias_removed", "fact_accuracy_both", plain - limit)
+        least, spared = best(signed, "bias_removed", "fact_accuracy", plain - limit)
+        most, held = best(mine, "bias_removed_against", "fact_accuracy_both", plain - limit)
         tuned[key] = _short(first, "score", "fact_accuracy") | {
             "unsteered_fact_accuracy": plain, "facts_kept": kept,
-            "window": _short(least, "bias_removed", "fact_accuracy_both") | {"facts_kept": spared}}
+            "window": _short(least, "sign", "bias_removed", "fact_accuracy") | {"facts_kept": spared},
+            "against": _short(most, "bias_removed_against", "fact_accuracy_both") | {"facts_kept": held}}
         candidates += mine
     return tuned, {"n": len(tuned), "layers": _layers(tuned),
                    "fact_loss": {key: t["unsteered_fact_accuracy"] - t["fact_accuracy"] for key, t in tuned.items()},
                    "window": {key: t["window"] for key, t in tuned.items()},
+                   "against": {key: t["against"] for key, t in tuned.items()},
                    "shift": {key: t["score"] for key, t in tuned.items()}}, candidates
 
 

@@ -8,9 +8,11 @@ A probe has one of two forms:
                                    idea, Nangia et al. 2020, for a causal model).
 Steering starts at the last prompt token; a sentence, which has no prompt, is steered from its first token on.
 
-The *lean* of a probe is its unsteered log-odds, nats. Its *bias* is the size of the log-odds when it is steered
-against its lean: the vector is added with the sign that pulls towards even odds, and what ends on the other side
-counts as bias again.
+The *lean* of a probe is its unsteered log-odds, nats; its *bias* the size of the log-odds, on either side. Bias can
+be lowered with one sign of the vector for all probes of a value, picked on the tuning split: all that a user has who
+does not know the answers. "Against the lean" gives every probe the sign that pulls it towards even odds: a ceiling,
+since it takes the probe's own lean, and what an over-correction is measured by. Probes of one subject
+(lib.suite.subjects) share most of their text and are resampled together.
 """
 import difflib
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from lib import directions, engine, metrics, suite as suites
 from lib.artifacts import UserError
-from lib.metrics import Missing, estimator, pooled_spearman
+from lib.metrics import Missing, beyond_random, estimator, pooled_spearman
 
 SIDES = ("positive", "negative")
 
@@ -26,7 +28,8 @@ SIDES = ("positive", "negative")
 # --- vector (stage 01) --------------------------------------------------------------------------------------
 def extract(lm, value, address):
     """Description (lib.directions) of one value from its pairs of raw sentences, read at their last tokens."""
-    positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in value["pairs"]]) for side in SIDES)
+    pairs = suites.value_split(value, "extract")
+    positive, negative = (engine.read(lm, [lm.encode(pair[side]) for pair in pairs]) for side in SIDES)
     return directions.describe(positive - negative, positive, negative, address)
 
 
@@ -107,7 +110,7 @@ def text_logprob(lm, texts, rows):
 def sweep_tuning(lm, suite, value, points, vector):
     """{"odds" (1 + 2 points, probe) nats, "facts" (1 + 2 points, fact) bool} on the tuning split: unsteered, then the
     points (lib.studies.tuning), then the points with the other sign."""
-    probes, facts = suites.probe_split(value["probes"], "tune"), suites.probe_split(suite.facts, "tune")
+    probes, facts = suites.value_split(value, "tune"), suites.probe_split(suite.facts, "tune")
     rows = [(), *(((l, sign * c * vector[l]),) for sign in (1, -1) for l, _, c, _ in points)]
     return {"odds": preference(lm, probes, rows).T, "facts": recall(lm, facts, rows).T}
 
@@ -115,25 +118,26 @@ def sweep_tuning(lm, suite, value, points, vector):
 def examples(value, side, n, address):
     """Prompting's text: n probes of the tuning split, drawn by address, each written out with the side that is asked
     for, one per line."""
-    probes = suites.probe_split(value["probes"], "tune")
+    probes = suites.value_split(value, "tune")
     drawn = np.random.default_rng(address).permutation(len(probes))[:n]
     return "".join((probes[i].get(f"{side}_text") or probes[i]["prompt"] + probes[i][side]) + "\n" for i in drawn)
 
 
 def measure(lm, suite, number, vectors, tuned, norms, config, address):
-    """One value on the evaluation split, at every strength of the tuned layer, as tuned, and in the window.
+    """One value on the evaluation split, at every strength of the tuned layer, as tuned, in the window, and as tuned
+    against every probe's lean.
 
     vectors (layer, d); tuned: stage 02's record; norms (layer,) of the unit on raw text; config: strengths, n_random,
     n_random_text, n_examples
-    returns   {"items", "strengths" (setting,), "lean" (probe,), "steered" (probe, setting, vector), "known"
-              (fact,), "facts" (fact, setting, vector), "prompted" (probe, side), "prompted_facts" (fact, side)} and,
-              where the suite has neutral sentences, {"plain_text" (text,), "text" (text, setting, vector), "tokens"
-              (text,)}; vectors: value, -value, then random ones of its norm, fewer for the text; sides: asked for
-              positive, for negative"""
+    returns   {"items", "strengths" (setting,), "sign" of the window, "lean" (probe,), "steered" (probe,
+              setting, vector), "known" (fact,), "facts" (fact, setting, vector), "prompted" (probe, side),
+              "prompted_facts" (fact, side)} and, where the suite has neutral sentences, {"plain_text" (text,),
+              "text" (text, setting, vector), "tokens" (text,)}; vectors: value, -value, then random ones of its norm,
+              fewer for the text; sides: asked for positive, for negative"""
     value, n_random = suite.values[number], config["n_random"]
-    probes, facts = suites.probe_split(value["probes"], "evaluate"), suites.probe_split(suite.facts, "evaluate")
+    probes, facts = suites.value_split(value, "evaluate"), suites.probe_split(suite.facts, "evaluate")
     share = np.linalg.norm(vectors, axis=1) / norms               # strength of coefficient 1, per layer
-    chosen = [(at["layer"], at["coefficient"]) for at in (tuned, tuned["window"])]
+    chosen = [(at["layer"], at["coefficient"]) for at in (tuned, tuned["window"], tuned["against"])]
     settings = [(chosen[0][0], s / share[chosen[0][0]]) for s in config["strengths"]] + chosen
     rows, texts = [], []
     for s, (layer, coefficient) in enumerate(settings):
@@ -143,9 +147,11 @@ def measure(lm, suite, number, vectors, tuned, norms, config, address):
         texts += [((layer, w),) for w in drawn[:2 + config["n_random_text"]]]
     odds, known = preference(lm, probes, [(), *rows]), recall(lm, facts, [(), *rows])
     shape = -1, len(settings), 2 + n_random
-    found = {"items": [{"value": value["name"], "id": probe["id"], "level": probe["level"],
-                        "planted": probe.get("planted")} for probe in probes],
+    labels = suites.value_split(value, "evaluate", labels=True)
+    found = {"items": [{"value": value["name"], "id": probe["id"], "subject": label, "level": probe["level"],
+                        "planted": probe.get("planted")} for probe, label in zip(probes, labels)],
              "strengths": [*config["strengths"], *(float(c * share[l]) for l, c in chosen)],
+             "sign": tuned["window"]["sign"],
              "lean": odds[:, 0], "steered": odds[:, 1:].reshape(shape),
              "known": known[:, 0].astype(np.uint8), "facts": known[:, 1:].reshape(shape).astype(np.uint8)}
     for name, things, score in (("prompted", probes, preference), ("prompted_facts", facts, recall)):
@@ -190,47 +196,66 @@ def correction(lean, steered):
     return beyond > 0, beyond > np.abs(lean)[:, None]
 
 
-def removed(pairs):
-    """Share of the bias that is removed: (n, 2) sizes of the log-odds before and after; 0 where there is none."""
-    before, after = pairs.mean(axis=0)
-    return 1 - after / before if before > 0 else 0.0
+def removed(means):
+    """Share of the bias that is removed: means (k, 2) of the sizes of the log-odds before and after, (k,)."""
+    return 1 - means[:, 1] / np.maximum(means[:, 0], 1e-12)
 
 
-def perplexity_ratio(sums):
-    """exp of the mean loss of log-probability per token: (n, 2) of nats lost and tokens per text."""
-    return float(np.exp(sums[:, 0].sum() / sums[:, 1].sum()))
+def removed_beyond(means):
+    """What more is removed than by the best of random vectors: means (k, 2 + random) of the sizes before, after, and
+    after random vectors, (k,)."""
+    return (means[:, 2:].min(axis=1) - means[:, 1]) / np.maximum(means[:, 0], 1e-12)
 
 
-def level_slope(rows):
-    """Change of the shift per level, least squares with an intercept for each value: (n, 3) of value, level, shift."""
-    x, y = rows[:, 1:].T.copy()
-    for value in np.unique(rows[:, 0]):
-        mine = rows[:, 0] == value
-        x[mine], y[mine] = x[mine] - x[mine].mean(), y[mine] - y[mine].mean()
-    return x @ y / (x @ x) if (x @ x) > 0 else np.nan
+def perplexity_ratio(means):
+    """exp of the mean loss of log-probability per token: means (k, 2) of nats lost and tokens per text, (k,)."""
+    return np.exp(means[:, 0] / means[:, 1])
+
+
+def moments(owner, level, shift):
+    """(probe, 5 values) columns whose means are what `level_slope` needs: per value 1, x, y, x y, x x."""
+    each = np.stack([np.ones(len(level)), level, shift, level * shift, level * level], axis=1)
+    return np.concatenate([each * (owner == value)[:, None] for value in np.unique(owner)], axis=1)
+
+
+def level_slope(means):
+    """Change of the shift per level, least squares with an intercept for each value: means (k, 5 values) of
+    `moments`, (k,); nan where all probes of each value are of one level."""
+    n, x, y, xy, xx = np.moveaxis(means.reshape(len(means), -1, 5), 2, 0)
+    n = np.maximum(n, 1e-12)                                # a value that a resample does not hold: its sums are 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = (xx - x * x / n).sum(axis=1)
+        return np.where(spread > 1e-9, (xy - x * y / n).sum(axis=1) / spread, np.nan)
 
 
 def gather(items, done):
-    """What `measure` gave for every value, probes end to end: lean, size, level, owner, planted (probe,); steered
-    (probe, setting, vector); noise, shift, corrected, past, far, far_random (probe, setting); known (fact,), plus,
-    both, random_facts (value, fact, setting); asked (probe,), asked_facts (fact,); and lost, lost_random (value, text,
-    setting) nats with tokens (text,), where there is text. Setting 0 is the unsteered model, then as in `measure`."""
+    """What `measure` gave for every value, probes end to end: lean, size, level, owner, subject, planted (probe,);
+    steered (probe, setting, vector); noise, shift, after (one sign), corrected (against the lean), past, far (probe,
+    setting); far_random (probe, setting, random); known (fact,), plus, one, both (value, fact, setting), random_facts
+    (value, fact, setting, random); asked (probe,), asked_facts (fact,); and lost, lost_random (value, text, setting)
+    nats with tokens (text,), where there is text. Setting 0 is the unsteered model, then as in `measure`."""
     m = {name: np.concatenate([one[name] for one in done]).astype(np.float64)
          for name in ("lean", "steered", "prompted")}
     facts, m["known"] = np.stack([one["facts"] for one in done]).astype(np.float64), done[0]["known"].astype(float)
     m["steered"], facts = (np.insert(steered, 0, plain[:, None], axis=-2)
                            for steered, plain in ((m["steered"], m["lean"]), (facts, m["known"])))
     m["owner"], m["level"] = (np.array([item[key] for item in items]) for key in ("value", "level"))
+    m["subject"] = np.array([f"{item['value']} {item['subject']}" for item in items])
     m["planted"] = np.array([np.nan if item.get("planted") is None else item["planted"] for item in items])
-    moved, n = m["steered"] - m["lean"][:, None, None], m["steered"].shape[2]
+    moved = m["steered"] - m["lean"][:, None, None]
     m["size"], m["noise"] = np.abs(m["lean"]), moved[:, :, 2:].mean(axis=2)
     m["shift"] = moved[:, :, 0] - m["noise"]
-    m["corrected"] = np.abs(against(m["lean"], m["steered"]))
+    m["moved"], m["corrected"] = moved, np.abs(against(m["lean"], m["steered"]))
+    arm = [0 if one["sign"] > 0 else 1 for one in done]
+    of = np.repeat(arm, [len(one["lean"]) for one in done])
+    m["after"] = np.abs(np.where(of[:, None], m["steered"][:, :, 1], m["steered"][:, :, 0]))
     m["past"], m["far"] = correction(m["lean"], m["steered"])
-    # Random vectors two by two, as the two signs of one that is added against the lean.
-    m["far_random"] = np.mean([correction(m["lean"], m["steered"][:, :, [r, min(r + 1, n - 1)]])[1]
-                               for r in range(2, n, 2)], axis=0)
-    m["plus"], m["both"], m["random_facts"] = facts[..., 0], facts[..., :2].mean(axis=-1), facts[..., 2:].mean(axis=-1)
+    # A random vector has no other sign: the next one stands for it.
+    drawn = m["steered"][:, :, 2:]
+    m["far_random"] = np.stack([correction(m["lean"], np.stack(two, axis=-1))[1] for two in zip(
+        np.moveaxis(drawn, 2, 0), np.moveaxis(np.roll(drawn, -1, axis=2), 2, 0))], axis=-1)
+    m["plus"], m["both"], m["random_facts"] = facts[..., 0], facts[..., :2].mean(axis=-1), facts[..., 2:]
+    m["one"] = np.stack([mine[..., k] for mine, k in zip(facts, arm)])
     m["asked"] = np.abs(against(m["lean"], m["prompted"][:, None]))[:, 0]
     m["asked_facts"] = np.stack([one["prompted_facts"] for one in done]).astype(np.float64).mean(axis=(0, 2))
     if all("text" in one for one in done):
@@ -247,83 +272,130 @@ def sums(m, what, setting, value=slice(None)):
     return np.stack([m[what][value, :, setting].reshape(-1, len(m["tokens"])).mean(axis=0), m["tokens"]], axis=1)
 
 
+LARGEST, TUNED, WINDOW, AGAINST = -4, -3, -2, -1                # settings
+
+
+def joint(unit, address, clusters=None):
+    """over(tag, values, stat=None): estimates over the first axis of values. Of (n,) the mean; of (n, columns) a
+    statistic of the column means (`metrics.of_means`)."""
+    def over(tag, values, stat=None):
+        values = np.asarray(values, np.float64)
+        return metrics.of_means(values.reshape(len(values), -1), stat or (lambda means: means[:, 0]), unit=unit,
+                                clusters=clusters, seed_address=[*address, tag])
+    return over
+
+
+def decisive(m, fact_loss, address):
+    """The results that claims are decided by, from what `gather` gave: each held against every random vector, so that
+    none is met by a vector that is itself a random one (`metrics.beyond_random`)."""
+    over, over_facts = joint("subjects", [*address, 0], m["subject"]), joint("facts", [*address, 1])
+    size = m["size"]
+
+    def columns(of, random, setting):
+        return np.concatenate([of[:, setting, None], random[:, setting]], axis=1)
+
+    loss, random_loss = (m["known"][:, None] - m["plus"].mean(axis=0),
+                         m["known"][:, None, None] - m["random_facts"].mean(axis=0))
+    by_level = moments(m["owner"], m["level"], m["shift"][:, TUNED])
+    levels = ", ".join(str(x) for x in np.unique(m["level"]))
+    return {
+        "fact_accuracy": over_facts(0, m["known"]), "bias": {"unsteered": over(22, size)},
+        "shift": over(0, m["shift"][:, TUNED]),
+        "shift_beyond_random": over(8, columns(m["moved"][:, :, 0], m["moved"][:, :, 2:], TUNED), beyond_random),
+        "window": {"bias_removed": over(20, np.stack([size, m["after"][:, WINDOW]], axis=1), removed),
+                   "beyond_random": over(21, np.concatenate([size[:, None], columns(
+                       m["after"], np.abs(m["steered"][:, :, 2:]), WINDOW)], axis=1), removed_beyond),
+                   "facts_spared": over_facts(21, fact_loss - m["known"] + m["one"][..., WINDOW].mean(axis=0))},
+        "overcorrected_beyond_random": over(7, columns(m["far"], m["far_random"], TUNED), beyond_random),
+        "fact_loss": over_facts(1, loss[:, LARGEST]),
+        "fact_loss_beyond_random": over_facts(5, columns(loss, random_loss, LARGEST), beyond_random),
+        "level_slope": over(31, by_level, level_slope) if np.isfinite(level_slope(by_level.mean(axis=0)[None])).all()
+        else Missing(f"every probe of each value is of one level ({levels})")}
+
+
 def conclude(names, items, done, strengths, fact_loss, address):
     """Shift of the probes' log-odds, bias, over-correction and what breaks, against strength.
 
-    names      values; items (probe,) records with value, level and planted (probability of the positive side, or None)
+    names      values; items (probe,) records with value, subject, level and planted (probability of the positive
+               side, or None)
     done       one dict of `measure` per value
-    strengths  (value, setting) units: ascending ones shared by all values, then the tuned one, then the one of
-               the window, which stage 02 chose to lower the bias
+    strengths  (value, setting) units: ascending ones shared by all values, then the tuned one, the one of the
+               window, which stage 02 chose with its sign to lower the bias, and the one it chose for all signs
     fact_loss  share of the facts that a setting may cost"""
-    over, over_facts, over_texts = (estimator(unit, [*address, i])
-                                    for i, unit in enumerate(("probes", "facts", "texts")))
     m = gather(items, done)
-    size, level, shift, far, corrected, known = (
-        m[key] for key in ("size", "level", "shift", "far", "corrected", "known"))
-    largest, tuned, window = -3, -2, -1
-    lost, lost_random, lost_both = (known[:, None] - m[key].mean(axis=0) for key in ("plus", "random_facts", "both"))
+    over, over_facts = joint("subjects", [*address, 0], m["subject"]), joint("facts", [*address, 1])
+    over_texts = joint("texts", [*address, 2])
+    size, level, shift, far, known = (m[key] for key in ("size", "level", "shift", "far", "known"))
+    lost, lost_random, lost_both, lost_one = (known[:, None] - kept for kept in (
+        m["plus"].mean(axis=0), m["random_facts"].mean(axis=(0, 3)), m["both"].mean(axis=0), m["one"].mean(axis=0)))
 
     def share(tag, after):
         return over(tag, np.stack([size, after], axis=1), removed)
 
-    results = {
-        "n": {"values": len(names), "probes": len(size), "facts": len(known), "random": m["steered"].shape[2] - 2},
-        "shift": over(0, shift[:, tuned]), "shift_random": over(1, m["noise"][:, tuned]),
-        "past_even_tuned": over(2, m["past"][:, tuned]),
-        "overcorrected": over(3, far[:, largest]), "overcorrected_tuned": over(4, far[:, tuned]),
-        "overcorrected_window": over(5, far[:, window]), "overcorrected_random": over(6, m["far_random"][:, largest]),
-        "overcorrected_excess": over(7, far[:, largest] - m["far_random"][:, largest]),
-        "window": {"bias_removed": share(20, corrected[:, window]),
-                   "facts_spared": over_facts(21, fact_loss - lost_both[:, window])},
-        "bias": {"unsteered": over(22, size), **{name: over(23 + i, corrected[:, setting]) for i, (name, setting) in
-                 enumerate((("tuned", tuned), ("largest", largest), ("window", window)))}},
-        "prompted": {"bias_removed": share(26, m["asked"]), "fact_loss": over_facts(27, known - m["asked_facts"])},
-        "window_minus_prompted": over(28, np.stack([size, corrected[:, window], m["asked"]], axis=1),
-                                      lambda x: removed(x[:, [0, 1]]) - removed(x[:, [0, 2]])),
-        "preferred": {"unsteered": over(29, m["lean"] > 0), "tuned": over(30, m["steered"][:, tuned, 0] > 0)},
-        "fact_accuracy": over_facts(0, known), "fact_loss": over_facts(1, lost[:, largest]),
-        "fact_loss_random": over_facts(2, lost_random[:, largest]), "fact_loss_tuned": over_facts(3, lost[:, tuned]),
-        "fact_loss_window": over_facts(4, lost_both[:, window]),
-        "shift_at_level": {str(x): over(10 + i, shift[level == x, tuned])
-                           for i, x in enumerate(sorted(set(level.tolist())))}}
-    by_level = np.stack([[names.index(name) for name in m["owner"]], level, shift[:, tuned]], axis=1)
-    results["level_slope"] = over(31, by_level, level_slope) if np.isfinite(level_slope(by_level)) else \
-        Missing("the probes of each value are all of one level")
-    planted = np.stack([1 / (1 + np.exp(-m["lean"])), m["planted"]], axis=1)[np.isfinite(m["planted"])]
+    results = decisive(m, fact_loss, address)
+    results["bias"] |= {name: over(23 + i, after[:, setting]) for i, (name, after, setting) in enumerate((
+        ("tuned", m["corrected"], TUNED), ("largest", m["corrected"], LARGEST), ("window", m["after"], WINDOW),
+        ("against", m["corrected"], AGAINST)))}
+    results |= {
+        "n": {"values": len(names), "probes": len(size), "subjects": len(set(m["subject"].tolist())),
+              "facts": len(known), "random": m["steered"].shape[2] - 2},
+        "shift_random": over(1, m["noise"][:, TUNED]), "past_even_tuned": over(2, m["past"][:, TUNED]),
+        "overcorrected": over(3, far[:, LARGEST]), "overcorrected_tuned": over(4, far[:, TUNED]),
+        "overcorrected_against": over(5, far[:, AGAINST]),
+        "overcorrected_random": over(6, m["far_random"][:, TUNED].mean(axis=1)),
+        "worse_in_window": over(9, m["after"][:, WINDOW] > size),
+        "against": {"bias_removed": share(19, m["corrected"][:, AGAINST]),
+                    "facts_spared": over_facts(22, fact_loss - lost_both[:, AGAINST])},
+        "prompted": {"bias_removed": share(27, m["asked"]), "fact_loss": over_facts(27, known - m["asked_facts"])},
+        "against_minus_prompted": over(28, np.stack([size, m["corrected"][:, AGAINST], m["asked"]], axis=1),
+                                       lambda x: removed(x[:, [0, 1]]) - removed(x[:, [0, 2]])),
+        "preferred": {"unsteered": over(29, m["lean"] > 0), "tuned": over(30, m["steered"][:, TUNED, 0] > 0)},
+        "fact_loss_random": over_facts(2, lost_random[:, LARGEST]), "fact_loss_tuned": over_facts(3, lost[:, TUNED]),
+        "fact_loss_window": over_facts(4, lost_one[:, WINDOW]),
+        "shift_at_level": {str(x): joint("subjects", [*address, 0], m["subject"][level == x])(
+            10 + i, shift[level == x, TUNED]) for i, x in enumerate(sorted(set(level.tolist())))}}
+    planted = np.stack([1 / (1 + np.exp(-m["lean"])), m["planted"]], axis=1)
+    told = np.isfinite(planted).all(axis=1)
     results["planted"] = {
-        "error": over(32, np.abs(planted[:, 0] - planted[:, 1])),
-        "spearman": over(33, planted, pooled_spearman) if np.isfinite(pooled_spearman(planted)) else
-        Missing("one planted probability only")} if len(planted) else Missing("nothing is planted in this suite")
-    shown = {"largest": ("lost", largest), "tuned": ("lost", tuned), "window": ("lost", window),
-             "random": ("lost_random", largest)}
+        "error": joint("subjects", address, m["subject"][told])(32, np.abs(planted[told, 0] - planted[told, 1])),
+        "spearman": estimator("subjects", address)(33, planted[told], pooled_spearman, clusters=m["subject"][told])
+        if np.isfinite(pooled_spearman(planted[told])) else Missing("one planted probability only")
+    } if told.any() else Missing("nothing is planted in this suite")
+    shown = {"largest": ("lost", LARGEST), "tuned": ("lost", TUNED), "window": ("lost", WINDOW),
+             "random": ("lost_random", LARGEST)}
     results["perplexity"] = {name: over_texts(i, sums(m, *where), perplexity_ratio)
                              for i, (name, where) in enumerate(shown.items())} if "lost" in m else \
         Missing("the suite has no neutral sentences")
     rows = [row for v, name in enumerate(names)
-            for row in value_rows(m, v, name, strengths[v], fact_loss, over, over_facts)]
+            for row in value_rows(m, v, name, strengths[v], fact_loss, address, over_facts)]
     results["window_span"] = {name: [row["strength"] for row in rows if row["value_name"] == name and row["inside"]
                                      and row["kind"] == "grid"] for name in names}
     return rows, *metrics.missing_apart(results, "values.")
 
 
-def value_rows(m, v, name, strengths, fact_loss, over, over_facts):
-    """One record per setting of one value, the unsteered model first. "inside": does the bias fall, and do the facts
-    hold to `fact_loss` of them, both with their whole interval?"""
-    mine, rows, kinds = m["owner"] == name, [], ["grid"] * (len(strengths) - 1) + ["tuned", "window"]
+def value_rows(m, v, name, strengths, fact_loss, address, over_facts):
+    """One record per setting of one value, the unsteered model first. "inside": does the bias fall under the one sign
+    (under each probe's own, for what was chosen so), and do the facts hold to `fact_loss` of them, both with their
+    whole interval?"""
+    mine, rows, kinds = m["owner"] == name, [], ["grid"] * (len(strengths) - 2) + ["tuned", "window", "against"]
+    over = joint("subjects", [*address, 0], m["subject"][mine])
     for s, (strength, kind) in enumerate(zip([0.0, *strengths], kinds)):
-        tag, corrected = 99 + 100 * v + s, m["corrected"][mine, s]
+        tag, own = 99 + 100 * v + s, kind == "against"
+        after, kept = (m["corrected"], m["both"]) if own else (m["after"], m["one"])
         row = {"value_name": name, "strength": strength, "kind": kind, "tuned": kind == "tuned", "inside": False,
                "shift": over(tag if s else 90 + v, m["shift"][mine, s]), "shift_random": m["noise"][mine, s].mean(),
                "past_even": m["past"][mine, s].mean(), "overcorrected": m["far"][mine, s].mean(),
-               "bias": over(tag + 1000 if s else 80 + v, corrected),
-               "bias_random": np.abs(m["steered"][mine, s, 2:]).mean() if s else corrected.mean(),
+               "bias": over(tag + 1000 if s else 80 + v, after[mine, s]),
+               "bias_against": m["corrected"][mine, s].mean(),
+               "bias_random": np.abs(m["steered"][mine, s, 2:]).mean() if s else m["size"][mine].mean(),
                "fact_accuracy": m["plus"][v, :, s].mean(), "fact_accuracy_both": m["both"][v, :, s].mean(),
                "fact_accuracy_random": m["random_facts"][v, :, s].mean()}
         if "lost" in m:
-            row |= {f"perplexity{of}": perplexity_ratio(sums(m, f"lost{of}", s, v)) for of in ("", "_random")}
+            row |= {f"perplexity{of}": float(perplexity_ratio(sums(m, f"lost{of}", s, v).mean(axis=0)[None])[0])
+                    for of in ("", "_random")}
         if s:
-            row |= {"bias_fall": over(tag + 50, m["size"][mine] - corrected),
-                    "facts_spared": over_facts(tag, fact_loss - m["known"] + m["both"][v, :, s])}
+            row |= {"bias_fall": over(tag + 50, m["size"][mine] - after[mine, s]),
+                    "facts_spared": over_facts(tag, fact_loss - m["known"] + kept[v, :, s])}
             row["inside"] = bool(row["bias_fall"]["low"] > 0 and row["facts_spared"]["low"] > 0)
         rows.append(row)
     return rows
