@@ -169,7 +169,7 @@ def main():
               NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
-              "fact_loss": FACT_LOSS}
+              "fact_loss": FACT_LOSS, "steers": tuning.STEERS, "trade": tuning.TRADE}
     identity, vectors = at.identity(config), at.vectors()
     norms = {name: extracted.array(name) for name in ("residual_norm", "residual_norm_raw")
              if f"{name}.npy" in extracted.manifest["outputs"]}
