@@ -14,8 +14,7 @@ Layer l_i and coefficient a_i are those that stage 02 tuned for the trait alone.
 chosen here on the tuning split, per method and k, by the rule of stage 02: most expression with a mean
 coherence of COHERENT. Expression is the mean over the subset's traits. "usable" counts it as 0 in a text whose
 coherence is below COHERENT; by it the best method of a k and task is found. "slope" is the least-squares slope
-of expression against k, over subsets, on the group's own task (emails or summaries). The first two methods
-depend on the order of traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn".
+of expression against k within a group, on its own task (emails or summaries). The first two methods depend on the order of traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn".
 Equal prompts under equal vectors share one text. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned; the suite's splits tune and evaluate
@@ -27,7 +26,7 @@ writes  cases.jsonl    every text of the evaluation split with its scores
         fronts.json    tuning split: what every setting gives, and which was chosen
         traits.json    per trait, method and k: expression alone, in company, and the drop
         orders.json    per subset and order-dependent method: first place, last place, SD over orders
-claims  P5, P7, P9, P10, P11
+claims  P5, P7, P9 to P13
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 04_compose.py --model data/models/pico-llama

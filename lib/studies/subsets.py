@@ -12,7 +12,7 @@ from lib.judging.cases import number
 from lib.metrics import Missing, estimator
 
 TIE = 1e-9                # scores closer than this are a tie; both methods win
-N_PERMUTED = 20           # tables of dealt methods that a regret is held against
+N_PERMUTED = 20           # tables of dealt methods that an interaction is held against
 
 
 def grouped(records, *keys):
@@ -111,17 +111,16 @@ def ahead(values):
     return first - max(others)
 
 
-def regret(means):
-    """Points lost, mean over cells, by the method of the highest mean over cells against each cell's own best.
+def interaction(means):
+    """Root mean square of what is left of means (..., cell, method) after those of cells and methods: how far methods
+    suit cells, in points; cells that are nan are left out."""
+    left = means - means.mean(axis=-1, keepdims=True)
+    left = left - np.nanmean(left, axis=-2, keepdims=True)
+    return np.sqrt(np.nanmean(left * left, axis=(-1, -2)))
 
-    means (..., cell, method); cells that are nan are left out."""
-    best = np.nanmean(means, axis=-2).argmax(axis=-1)
-    there = np.take_along_axis(means, best[..., None, None], axis=-1)[..., 0]
-    return np.nanmean(means.max(axis=-1) - there, axis=-1)
 
-
-def excess_regret(scores, cells, groups, address):
-    """Estimate of `regret` beyond luck: minus its mean over N_PERMUTED tables in which every group of traits deals
+def excess_interaction(scores, cells, groups, address):
+    """Estimate of `interaction` beyond luck: minus its mean over N_PERMUTED tables in which every group of traits deals
     what is left of its scores, after the methods' means, to the methods anew.
 
     scores (subset, method); cells, groups (subset,) labels. In a dealt table a method that is better everywhere keeps
@@ -137,7 +136,7 @@ def excess_regret(scores, cells, groups, address):
     drawn = np.concatenate([np.ones((1, len(names))), metrics.redraws(len(names), [*address, 1])])
     with np.errstate(invalid="ignore"):                    # a cell of which no group was drawn
         means = np.einsum("bg,tgcm->btcm", drawn, sums, optimize=True) / (drawn @ counts)[:, None, :, None]
-    found = regret(means + main)
+    found = interaction(means + main)
     excess = found[:, 0] - found[:, 1:].mean(axis=1)
     low, high = metrics.interval(excess[1:]).tolist()
     return {"value": float(excess[0]), "low": low, "high": high, "n": len(names), "unit": "groups",
@@ -207,7 +206,7 @@ def conclude(records, methods, references, sides, steering, address):
                 best[key] = others[int(np.mean(scores, axis=0)[1:].argmax())]
     results |= {"solved_minus": minus or Missing("no subset of two traits"), **({"best": best} if best else {})}
 
-    # who wins: cells of k and task; and what it costs to keep to one method, k >= 2
+    # who wins: cells of k and task; and whether methods suit cells, where anything is composed
     winners = []
     for own, suffix in ((True, ""), (False, "_other_task")):
         mine = [r for r in pick(methods[0], own) if all((r["subset"], own, m) in at for m in methods)]
@@ -215,10 +214,10 @@ def conclude(records, methods, references, sides, steering, address):
         results[f"best_method{suffix}"] = leader
         several = [r for r in mine if r["k"] > 1]
         if len({(r["k"], r["task"]) for r in several}) < 2 or len({r["group"] for r in several}) < 2:
-            results |= dict.fromkeys((f"best_method_share{suffix}", f"method_regret{suffix}"),
+            results |= dict.fromkeys((f"best_method_share{suffix}", f"method_interaction{suffix}"),
                                      Missing("fewer than two combinations of k and task, or than two groups"))
             continue
-        results[f"method_regret{suffix}"] = excess_regret(
+        results[f"method_interaction{suffix}"] = excess_interaction(
             np.array([[at[r["subset"], own, m]["usable"] for m in methods] for r in several]),
             [f"{r['k']} {r['task']}" for r in several], [r["group"] for r in several], [*address, next(tags)])
         for score, ending in (("usable", ""), ("expression", "_expression")):
