@@ -13,8 +13,9 @@ Subsets are all sets of one to LARGEST traits inside a group of the suite, in al
 Layer l_i and coefficient a_i are those that stage 02 tuned for the trait alone. alpha_k, bound and scale are
 chosen here on the tuning split, per method and k, by the rule of stage 02: most expression with a mean
 coherence of COHERENT. Expression is the mean over the subset's traits. "usable" counts it as 0 in a text whose
-coherence is below COHERENT; by it the best method of a k and task is found. "slope" is the least-squares slope
-of expression against k within a group, on its own task (emails or summaries). The first two methods depend on the order of traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn".
+coherence is below COHERENT; by it methods are compared. "slope" is the least-squares slope of expression
+against k within a group, on its own task (emails or summaries). The first two methods depend on the order of
+traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn". Groups are resampled.
 Equal prompts under equal vectors share one text. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, residual_norm, concepts; 02_tune: tuned; the suite's splits tune and evaluate

@@ -120,8 +120,8 @@ def interaction(means):
 
 
 def excess_interaction(scores, cells, groups, address):
-    """Estimate of `interaction` beyond luck: minus its mean over N_PERMUTED tables in which every group of traits deals
-    what is left of its scores, after the methods' means, to the methods anew.
+    """Estimate of `interaction` beyond luck: minus its mean over N_PERMUTED tables in which every group of traits
+    deals what is left of its scores, after the methods' means, to the methods anew.
 
     scores (subset, method); cells, groups (subset,) labels. In a dealt table a method that is better everywhere keeps
     its lead, but no method suits a cell. Groups are resampled, in all tables alike."""
@@ -161,49 +161,22 @@ def conclude(records, methods, references, sides, steering, address):
     def pick(method, own=True, k=None):
         return [r for r in records if r["method"] == method and r["own"] == own and k in (None, r["k"])]
 
-    def mean_slopes(names, own=True, what="expression"):
-        found = slopes(records, names, own, what)
-        return {method: over_groups(next(tags), each) for method, each in found.items()} or Missing(
-            "no subset of more than one trait, or no second task")
-
-    results = {"slope": mean_slopes(shown), "slope_other_task": mean_slopes(shown, own=False),
-               "slope_coherence": mean_slopes(shown, what="coherence")}
+    results = {key: {method: over_groups(next(tags), each) for method, each in slopes(
+        records, shown, own, what).items()} or Missing("no subset of more than one trait, or no second task")
+        for key, own, what in (("slope", True, "expression"), ("slope_other_task", False, "expression"),
+                               ("slope_coherence", True, "coherence"))}
 
     # expression of a trait in company minus the same trait alone, same method, same prompts
-    drop, falls = {}, {}
+    drop = {}
     for method, k in product(shown, [k for k in ks if k > 1]):
         mine = [r for r in pick(method, k=k) if all((name, True, method) in at for name in r["expressions"])]
         if mine:
             drop.setdefault(method, {})[str(k)] = over(mine, [np.mean(
                 [value - at[name, True, method]["expressions"][name] for name, value in r["expressions"].items()])
                 for r in mine])
-    apart = [row for row in traits_apart(records, published) if row["trait"] in steering]
-    for (method,), rows in grouped(apart, "method").items():
-        each = list(grouped(rows, "trait").values())
-        falls[method] = over([mine[0] for mine in each], [per_vector(mine) for mine in each])
-    added = [method for method in published if not method.startswith("unit_norm")]
-    results |= {"drop": drop or Missing("no subset of two traits"), "per_vector": {
-        "expression": falls or Missing("no trait that steers alone is in a subset of two"),
-        "coherence": mean_slopes(added, what="coherence")}}
-
-    # coherence that unit norm spares, against the mean of the other published methods on the same subsets
-    spared = {}
-    for method in set(published) - set(added):
-        mine = [r for r in pick(method) if r["k"] > 1 and all((r["subset"], True, m) in at for m in added)]
-        if mine and added:
-            spared[method] = over(mine, [r["coherence"] - np.mean(
-                [at[r["subset"], True, m]["coherence"] for m in added]) for r in mine])
-    results["unit_norm_spares"] = spared or Missing("no subset of two traits")
-
-    # the joint solution against others, on the same subsets of two traits and more
-    minus, best = {}, {}
-    for key, others in {**sides, **{m: (m,) for m in shown if m != "solved"}}.items():
-        mine = [r for r in pick("solved") if r["k"] > 1 and all((r["subset"], True, m) in at for m in others)]
-        scores = [[at[r["subset"], True, m]["usable"] for m in ("solved", *others)] for r in mine]
-        if scores:
-            minus[key] = over(mine, scores, ahead) if len(others) > 1 else over(mine, -np.diff(scores)[:, 0])
-            if len(others) > 1:
-                best[key] = others[int(np.mean(scores, axis=0)[1:].argmax())]
+    results["drop"] = drop or Missing("no subset of two traits")
+    results |= company(records, published, steering, [*address, 1])
+    minus, best = solved_minus(records, {**sides, **{m: (m,) for m in shown if m != "solved"}}, [*address, 2])
     results |= {"solved_minus": minus or Missing("no subset of two traits"), **({"best": best} if best else {})}
 
     # who wins: cells of k and task; and whether methods suit cells, where anything is composed
@@ -212,14 +185,10 @@ def conclude(records, methods, references, sides, steering, address):
         mine = [r for r in pick(methods[0], own) if all((r["subset"], own, m) in at for m in methods)]
         places, leader = sorted({(r["k"], r["task"]) for r in mine}), {}
         results[f"best_method{suffix}"] = leader
-        several = [r for r in mine if r["k"] > 1]
-        if len({(r["k"], r["task"]) for r in several}) < 2 or len({r["group"] for r in several}) < 2:
-            results |= dict.fromkeys((f"best_method_share{suffix}", f"method_interaction{suffix}"),
-                                     Missing("fewer than two combinations of k and task, or than two groups"))
+        results[f"method_interaction{suffix}"] = method_interaction(records, methods, own, [*address, 3])
+        if len(places) < 2:
+            results[f"best_method_share{suffix}"] = Missing("fewer than two combinations of k and task")
             continue
-        results[f"method_interaction{suffix}"] = excess_interaction(
-            np.array([[at[r["subset"], own, m]["usable"] for m in methods] for r in several]),
-            [f"{r['k']} {r['task']}" for r in several], [r["group"] for r in several], [*address, next(tags)])
         for score, ending in (("usable", ""), ("expression", "_expression")):
             table = np.array([[places.index((r["k"], r["task"])), *(at[r["subset"], own, m][score] for m in methods)]
                               for r in mine])
@@ -236,6 +205,59 @@ def conclude(records, methods, references, sides, steering, address):
         what: over(mine, [r[what] for r in mine]) for what in ("expression", "coherence", "usable")}}
               for method in shown for k in ks if (mine := pick(method, k=k))]
     return curves, winners, *metrics.missing_apart(results)
+
+
+def company(records, published, steering, address):
+    """{"per_vector": {"expression", "coherence"}, "unit_norm_spares"} {published method: estimate over groups}: what a
+    trait that steers alone loses per added vector; what an added vector does to coherence, where the vectors keep the
+    coefficients that they were tuned to; and the coherence of unit norm minus the mean of those methods, k >= 2."""
+    at, over, tags = {(r["subset"], r["method"]): r for r in records if r["own"]}, estimator("groups", address), count()
+    apart, added = traits_apart(records, published), [m for m in published if not m.startswith("unit_norm")]
+    falls, spared = {}, {}
+    for (method,), rows in grouped([row for row in apart if row["trait"] in steering], "method").items():
+        each = list(grouped(rows, "trait").values())
+        falls[method] = over(next(tags), [per_vector(mine) for mine in each], np.mean, [mine[0]["group"] for mine in each])
+    for method in [m for m in published if m not in added and added]:
+        mine = [r for (name, made), r in at.items() if made == method and r["k"] > 1
+                and all((name, m) in at for m in added)]
+        if mine:
+            spared[method] = over(next(tags), [r["coherence"] - np.mean(
+                [at[r["subset"], m]["coherence"] for m in added]) for r in mine], np.mean, [r["group"] for r in mine])
+    few = Missing("no subset of two traits")
+    return {"per_vector": {
+        "expression": falls or Missing("no trait that steers alone is in a subset of two"),
+        "coherence": {method: over(next(tags), each) for method, each in slopes(
+            records, added, what="coherence").items()} or few}, "unit_norm_spares": spared or few}
+
+
+def solved_minus(records, sides, address):
+    """({side: estimate}, {side: its best method}): usable expression of `solved` minus the best of each side's methods,
+    paired over subsets of two traits and more, groups resampled and the best picked anew in each resample."""
+    at, over = {(r["subset"], r["method"]): r for r in records if r["own"]}, estimator("groups", address)
+    minus, best = {}, {}
+    for tag, (key, others) in enumerate(sides.items()):
+        mine = [r for (name, made), r in at.items() if made == "solved" and r["k"] > 1
+                and all((name, m) in at for m in others)]
+        scores = np.array([[at[r["subset"], m]["usable"] for m in ("solved", *others)] for r in mine])
+        if mine:
+            many = len(others) > 1
+            minus[key] = over(tag, scores if many else scores[:, 0] - scores[:, 1], ahead if many else np.mean,
+                              [r["group"] for r in mine])
+            if many:
+                best[key] = others[int(scores.mean(axis=0)[1:].argmax())]
+    return minus, best
+
+
+def method_interaction(records, methods, own, address):
+    """`excess_interaction` of usable expression where two traits or more act at once: cells of k and task, on the own
+    task or the other one; Missing below two cells or groups."""
+    at = {(r["subset"], r["method"]): r for r in records if r["own"] == own and r["k"] > 1}
+    mine = [r for (name, made), r in at.items() if made == methods[0] and all((name, m) in at for m in methods)]
+    cells, groups = [f"{r['k']} {r['task']}" for r in mine], [r["group"] for r in mine]
+    if min(len(set(cells)), len(set(groups))) < 2:
+        return Missing("fewer than two combinations of k and task, or than two groups")
+    return excess_interaction(np.array([[at[r["subset"], m]["usable"] for m in methods] for r in mine]), cells, groups,
+                              address)
 
 
 def per_vector(rows):

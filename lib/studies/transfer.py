@@ -90,27 +90,17 @@ def traits(cases, traits, tasks, seen, steering, address):
     expression = {arm: table("expression", arm) for arm in ARMS}
     gain = expression["steered"] - expression["unsteered"]
     scope = np.array([trait["scope"] == "global" for trait in traits])
-    net, works = expression["steered"] - expression["random"], np.isin(names, steering)
-    email, summary = (net[works, tasks.index(task)] for task in ("email", "summary"))
     halves = np.array([row["halves"] for row in rows[::len(tasks)]], np.float64)
     beyond = sum(row["steered_minus_random"]["low"] > 0 for row in rows[::len(tasks)])
-    lucky, idle = by_luck(len(traits), LUCK), Missing("no trait steers on the tuning split")
+    lucky = by_luck(len(traits), LUCK)
     mean = {arm: expression[arm].mean(axis=1) for arm in ARMS}
-    results = {
+    results = decisive(expression, halves, scope, np.isin(names, steering), tasks, over) | {
         "n": {"traits": len(traits), "prompts": min(row["n"] for row in rows), "texts": len(cases),
               "unscored": sum(row["unscored"] for row in rows)},
-        "steer": {"tuning": int(works.sum()), "beyond_random": beyond, "by_luck": lucky, "excess": beyond - lucky},
-        "expressibility_spread": over(0, halves, crossed_spread) if np.isfinite(halves).all() else Missing(
-            "a trait has one prompt: its noise cannot be told from its expression"),
-        "transfer_gap": over(2, net[works, 0] - net[works, 1:].mean(axis=1)) if works.any() else idle,
-        "summary_deficit": over(3, email - summary) if works.any() else idle,
-        "prompted_minus_steered": over(4, (mean["prompted"] - mean["steered"])[works]) if works.any() else idle,
-        "prompted_gain": over(7, mean["prompted"] - mean["unsteered"]),
+        "steer": {"tuning": int(np.isin(names, steering).sum()), "beyond_random": beyond, "by_luck": lucky,
+                  "excess": beyond - lucky},
         "both_minus_prompted": over(5, mean["steered_prompted"] - mean["prompted"]),
-        "steered_minus_random": over(6, mean["steered"] - mean["random"]),
         "gain": {task: over(10 + k, gain[:, k]) for k, task in enumerate(tasks)},
-        "global_minus_local": over(1, np.stack([net[:, 0], scope], axis=1), split_difference)
-        if 0 < scope.sum() < len(scope) else Missing("the traits are all global or all local"),
         **{what: {arm: {task: over(tag + k, table(what, arm)[:, k]) for k, task in enumerate(tasks)} for arm in ARMS}
            for tag, what in ((20, "expression"), (30, "coherence"))}}
     # what the release's choices were worth, each against the same prompts or the same trait
@@ -132,6 +122,28 @@ def traits(cases, traits, tasks, seen, steering, address):
         "traits_that_improve": {"mixed": int((mixed < 0).sum()), "one_scale": int((same < 0).sum())}
     } if len(preference) else Missing("no preference scores")
     return rows, *metrics.missing_apart(results, "traits.")
+
+
+def decisive(expression, halves, scope, works, tasks, over):
+    """The results that decide claims, est. over traits.
+
+    expression {arm: (trait, task)} means over prompts; halves (trait, 2) steered minus random on every other prompt of
+    tasks[0] and on the rest; scope (trait,) is it global?; works (trait,) does it steer?"""
+    net, mean = expression["steered"] - expression["random"], {arm: x.mean(axis=1) for arm, x in expression.items()}
+    email, summary = (net[:, tasks.index(task)] for task in ("email", "summary"))
+
+    def among(tag, values):
+        return over(tag, values[works]) if works.any() else Missing("no trait steers on the tuning split")
+
+    return {
+        "expressibility_spread": over(0, halves, crossed_spread) if np.isfinite(halves).all() else Missing(
+            "a trait has one prompt: its noise cannot be told from its expression"),
+        "global_minus_local": over(1, np.stack([net[:, 0], scope], axis=1), split_difference)
+        if 0 < scope.sum() < len(scope) else Missing("the traits are all global or all local"),
+        "transfer_gap": among(2, net[:, 0] - net[:, 1:].mean(axis=1)), "summary_deficit": among(3, email - summary),
+        "prompted_minus_steered": among(4, mean["prompted"] - mean["steered"]),
+        "prompted_gain": over(7, mean["prompted"] - mean["unsteered"]),
+        "steered_minus_random": over(6, mean["steered"] - mean["random"])}
 
 
 def crossed_spread(values):

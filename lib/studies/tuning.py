@@ -72,7 +72,7 @@ def steering(tuned):
 def tradeoff(candidates):
     """Spearman of expression with coherence up to the relative strength TRADE, and along all strengths.
 
-    candidates  of one trait at one layer, the unsteered one among them
+    candidates  of one trait at one layer, steered: a trait that steers was picked for a low score unsteered
     The range does not depend on the scores: one that stopped at the peak of expression would find a trade-off in
     noise. 0 where coherence never moves: nothing is paid. None below three candidates or if expression never moves."""
     found = []
@@ -101,8 +101,8 @@ def settle_traits(candidates, chosen, narrow, address):
     tuned = {key: record(c) | {"narrow": record(narrow[key]), "unsteered": plain[key]["expression"],
                                "unsteered_coherence": plain[key]["coherence"]} for key, c in chosen.items()}
     steer = steering(tuned)
-    trades = [tradeoff([d for d in candidates if d["key"] == f"trait/{name}" and (
-        not d["coefficient"] or d["layer"] == tuned[d["key"]]["layer"])]) for name in steer]
+    trades = [tradeoff([d for d in candidates if d["key"] == f"trait/{name}" and d["coefficient"]
+                        and d["layer"] == tuned[d["key"]]["layer"]]) for name in steer]
     over, found = estimator("traits", address), list(tuned.values())
     means = {"expression" if name == "score" else name: [t[name] for t in found] for name in (
         "score", "coherence", "unsteered", "unsteered_coherence", "relative_strength")}
