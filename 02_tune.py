@@ -175,7 +175,8 @@ def main():
               NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
-              "fact_loss": FACT_LOSS, "scale": strength.config(profile)}
+              "fact_loss": FACT_LOSS, "steers": tuning.STEERS, "trade": tuning.TRADE,
+              "scale": strength.config(profile)}
     identity, vectors = at.identity(config), at.vectors()
     ways = [way for way in relations.WAYS if way not in relations.MADE or way in extracted.config["ways"]]
     made = extracted.array("way_vectors") if suite.relations else None

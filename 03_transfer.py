@@ -44,7 +44,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 
 from lib import metrics, suite as suites, work
 from lib.judging import cases, judges
-from lib.studies import propensity, relation_gains, relations, transfer, values
+from lib.studies import propensity, relation_gains, relations, transfer, tuning, values
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -159,6 +159,7 @@ def main():
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
               "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
               "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
+              "steers": tuning.STEERS, "luck": transfer.LUCK,
               "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, dict(untestable)
@@ -169,7 +170,8 @@ def main():
         runs = trait_runs(lm, suite, traits, vectors, tuned, n)
         told = [case for jobs, desc, start, prefer in runs
                 for case in cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, desc, start, prefer)]
-        tables["traits"], results["traits"], gaps = transfer.traits(told, traits, TASKS, SEEN, [SEED, 10])
+        tables["traits"], results["traits"], gaps = transfer.traits(
+            told, traits, TASKS, SEEN, tuning.steering(tuned), [SEED, 10])
         prompts = {job["item"]["id"]: job["item"] for jobs, *_ in runs for job in jobs}
         tables |= {"cases.jsonl": told, "prompts.jsonl": list(prompts.values())}
         if judge.name == "rules":                          # the truth is known: how far would a model's own scores go?
@@ -182,6 +184,9 @@ def main():
             agreed = work.units(out, identity, ["agreement"], agreement_unit, "03 judges")["agreement"]
             results["traits"]["agreement"] = agreed["found"]
             missing |= {f"traits.agreement.{key}": reason for key, reason in agreed["gaps"].items()}
+            # both scales come from one count: an absent trait is 0 on the one and 50 on the other by definition
+            results["traits"].get("scales", {}).pop("mixed_minus_one_scale", None)
+            gaps["traits.scales.mixed_minus_one_scale"] = "exact scorers: arithmetic of the two scales, no finding"
         else:
             missing["traits.agreement"] = "the suite has no exact scorers to hold a judge against"
         missing |= gaps

@@ -13,9 +13,9 @@ Subsets are all sets of one to LARGEST traits inside a group of the suite, in al
 Layer l_i and coefficient a_i are those that stage 02 tuned for the trait alone. alpha_k, bound and scale are
 chosen here on the tuning split, per method and k, by the rule of stage 02: most expression with a mean
 coherence of COHERENT. Expression is the mean over the subset's traits. "usable" counts it as 0 in a text whose
-coherence is below COHERENT; by it the best method of a k and task is found. "slope" is the least-squares slope
-of expression against k, over subsets, on the group's own task (emails or summaries). The first two methods
-depend on the order of traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn".
+coherence is below COHERENT; by it methods are compared. "slope" is the least-squares slope of expression
+against k within a group, on its own task (emails or summaries). The first two methods depend on the order of
+traits: on the own task they also run in its turns (abc, bca, cab), as "method@turn". Groups are resampled.
 Equal prompts under equal vectors share one text. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, concepts; 02_tune: tuned, unit_norm; the suite's splits tune and evaluate
@@ -27,7 +27,7 @@ writes  cases.jsonl    every text of the evaluation split with its scores
         fronts.json    tuning split: what every setting gives, and which was chosen
         traits.json    per trait, method and k: expression alone, in company, and the drop
         orders.json    per subset and order-dependent method: first place, last place, SD over orders
-claims  P5, P7, P9, P10, P11
+claims  P5, P7, P9 to P13
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 04_compose.py --model data/models/pico-llama
@@ -42,7 +42,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 
 from lib import compose, suite as suites, work
 from lib.judging import cases
-from lib.studies import subsets
+from lib.studies import subsets, tuning
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 4
@@ -145,7 +145,8 @@ def main():
               "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
               "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,
               "bounds": BOUNDS, "scales": SCALES, "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
-              "coherent": COHERENT, "max_new_tokens": length}
+              "coherent": COHERENT, "max_new_tokens": length, "steers": tuning.STEERS,
+              "n_permuted": subsets.N_PERMUTED}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, norms = tune.table("tuned"), tune.array("unit_norm")
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
@@ -178,7 +179,8 @@ def main():
     # 4. results: slopes, losses, who wins where, what the order does
     records = subsets.cells(told, COHERENT)
     curves, winners, results, missing = subsets.conclude(
-        records, METHODS, REFERENCES, {"best_published": PUBLISHED, "best_scaled": SCALED}, [SEED, 1])
+        records, METHODS, REFERENCES, {"best_published": PUBLISHED, "best_scaled": SCALED}, tuning.steering(tuned),
+        [SEED, 1])
     turns, order, no_order = subsets.orders(records, ORDERED, (*METHODS, *REFERENCES), [SEED, 2])
     results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in chosen},
                       "left_out": left_out, "cases": len(told),
@@ -191,7 +193,7 @@ def main():
     tables = {"cases.jsonl": told, "prompts.jsonl": prompts, "cells.jsonl": records, "curves": curves,
               "fronts": fronts, "traits": subsets.traits_apart(records, (*METHODS, *REFERENCES)),
               "orders": turns, "winners": winners}
-    slopes = "  ".join(f"{method} {s['value']:.1f}" for method, s in results.get("slope", {}).items())
+    slopes = "  ".join(f"{m} {s['value']:.1f}" for m, s in results.get("slope", {}).items() if m in METHODS)
     at.save(config, f"slope: {slopes or 'not testable'}", results=results,
             tables={name: rows for name, rows in tables.items() if rows})
 

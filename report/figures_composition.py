@@ -20,7 +20,7 @@ def composition_rows(names, found):
     rows = [{"model": name, **pick(record, "method", "task", "k"), **estimate(record["expression"]),
              **parts("coherence", record["coherence"]), **parts("usable", record["usable"])}
             for name, record in records(names, found, "04_compose", "curves") if record["method"] in METHODS]
-    return rows, rows and caption(names, found, "04_compose", f"{least(rows)} sets of traits")
+    return rows, rows and caption(names, found, "04_compose", f"{least(rows)} groups of traits")
 
 
 def composition_draw(rows, names):
@@ -60,7 +60,7 @@ def published_rows(names, found):
             if "2" in by_k and method in col(rows, "method"):
                 ours.append({"who": name, "model": name, "method": method, "setting": "", **parts("drop", by_k["2"]),
                              **parts("coherence", coherence[method]), "n": by_k["2"]["n"]})
-    return ours and rows + ours, ours and caption(names, found, "04_compose", f"{least(ours)} pairs of traits")
+    return ours and rows + ours, ours and caption(names, found, "04_compose", f"{least(ours)} groups of traits")
 
 
 def published_draw(rows, names):
@@ -159,7 +159,7 @@ def order_rows(names, found):
         gaps = found[name, "04_compose"].results.get("order", {}).get("alphabetical", {})
         rows += [{"model": name, "method": method, "part": part, **estimate(gap)}
                  for method in METHODS if method in gaps for part, gap in gaps[method].items()]
-    return rows, rows and caption(names, found, "04_compose", f"{least(rows)} pairs of traits")
+    return rows, rows and caption(names, found, "04_compose", f"{least(rows)} groups of traits")
 
 
 def order_draw(rows, names):

@@ -185,8 +185,10 @@ def stages(rng):
                     "transfer_gap",
                     "summary_deficit",
                     "prompted_minus_steered",
+                    "prompted_gain",
                 )
             },
+            "steer": {"tuning": 20, "beyond_random": 15, "by_luck": 5, "excess": 10},
             "gain": {
                 task: est(rng.uniform(10, 40), 5, 36, "traits") for task in ("question", "summary", "email")
             },
@@ -270,6 +272,10 @@ def composition(rng):
                  for m in (*methods, *beside)}}
     return {"curves": rows, "fronts": fronts, "winners": winners}, {
         "slope": {m: est(-8 - i, 3, 60, "subsets") for i, m in enumerate(methods)},
+        "per_vector": {what: {m: est(-8 - i, 3, 9, "groups") for i, m in enumerate(methods[:3])}
+                       for what in ("expression", "coherence")},
+        "unit_norm_spares": {"unit_norm_mid": est(20, 5, 9, "groups")},
+        "method_interaction": est(0.5, 0.8, 9, "groups"),
         "best_method_share": est(0.6, 0.2, 8, "cells"),
         "drop": {m: {"2": est(-9 - i, 4, 30, "subsets")} for i, m in enumerate(methods)},
         "solved_minus": {m: est(1, 2, 92, "subsets") for m in ("best_published", "best_scaled", "plain_sum_scaled", "prompting")},

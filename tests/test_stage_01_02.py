@@ -229,11 +229,12 @@ def test_promising_looks_ahead_among_equals():
 
 
 @pytest.mark.parametrize("points, rising, whole", [
-    ([(0, 0, 100), (1, 30, 90), (2, 60, 70), (3, 90, 40)], -1, -1),
-    ([(2, 60, 70), (0, 0, 100), (3, 20, 10), (1, 30, 90), (4, 0, 0)], -1, 0.103),   # collapse is no trade
-    ([(0, 0, 100), (1, 30, 100), (2, 60, 100)], 0, 0),                         # nothing is paid
-    ([(0, 50, 100), (1, 50, 90), (2, 50, 80)], None, None),                    # expression never moves
-    ([(0, 10, 100), (1, 40, 90), (2, 20, 80)], None, -0.5)])               # two points are no curve
+    ([(0, 0, 100), (0.1, 30, 90), (0.2, 60, 70), (0.8, 90, 40)], -1, -1),
+    ([(0.2, 60, 70), (0, 0, 100), (0.9, 20, 10), (0.1, 30, 90), (1.6, 0, 0)], -1, 0.103),     # collapse is no trade
+    ([(0, 0, 100), (0.1, 60, 90), (0.2, 30, 70), (0.4, 10, 40)], -0.2, -0.2),  # a peak does not end the range
+    ([(0, 0, 100), (0.1, 30, 100), (0.2, 60, 100)], 0, 0),                     # nothing is paid
+    ([(0, 50, 100), (0.1, 50, 90), (0.2, 50, 80)], None, None),                # expression never moves
+    ([(0, 10, 100), (0.1, 40, 90), (0.9, 20, 80)], None, -0.5)])           # two points are no curve
 def test_tradeoff_known_cases(points, rising, whole):
     found = tuning.tradeoff([candidate(*point) for point in points])
     for value, want in zip(found, (rising, whole)):
@@ -255,8 +256,8 @@ def test_settle_traits_counts_what_has_no_curve():
                                               "n": 4, "score": 10, "coherence": 80, "coherent": True}
     assert tuned["trait/a"] == {"layer": 0, "strength": 0.8, "coefficient": 1.6, "relative_strength": 0.2, "n": 4, "score": 80,
                                 "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
-    assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == 1 and results["tradeoff_undefined"] == 1
-    assert not missing
+    assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == results["steering"] == 1
+    assert results["tradeoff_undefined"] == 0 and not missing          # the other trait gains nothing
     _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, [1])
     assert set(missing) == {"traits.tradeoff", "traits.tradeoff_all"} and "tradeoff" not in results
 
@@ -342,7 +343,8 @@ def test_stage_02_outputs(steered):
     assert {row["item"] for row in second.table("slopes")} <= items
     behaviour = second.table("settings")["behaviour"]
     assert {record["layer"] for key, record in tuned.items() if key.startswith("behaviour/")} == {behaviour["layer"]}
-    assert second.results["traits"]["tradeoff_undefined"] + second.results["traits"].get("tradeoff", {"n": 0})["n"] == n_traits
+    found = second.results["traits"]
+    assert found["tradeoff_undefined"] + found.get("tradeoff", {"n": 0})["n"] == found["steering"]
 
 
 def test_slopes_are_those_of_whole_prompts(folder, steered):

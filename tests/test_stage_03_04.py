@@ -44,7 +44,7 @@ def test_trait_gaps_known_case():
     loss = {"question": 0, "summary": 30, "email": 10}
     traits = [{"name": t, "group": None, "scope": "global" if t in "ab" else "local"} for t in "abcd"]
     cases = trait_cases(lambda t, task: (60 if t in "ab" else 40) - loss[task])
-    rows, results, missing = transfer.traits(cases, traits, tuple(loss), "seen", ADDRESS)
+    rows, results, missing = transfer.traits(cases, traits, tuple(loss), "seen", list("abcd"), ADDRESS)
     assert len(rows) == 12 and set(missing) == {f"traits.{key}" for key in (
         "first_token_effect", "search_effect", "search_coherence", "seen_minus_held_out", "scales")}
     assert rows[0]["steered_minus_random"]["value"] == pytest.approx(60)
@@ -58,10 +58,10 @@ def test_trait_gaps_known_case():
     assert results["steered_minus_random"]["value"] == pytest.approx(50 - 40 / 3)
     late = [case | {"arm": "steered_other_start", "expression": {case["trait"]: 0.0}} for case in cases
             if (case["arm"], case["item"]) == ("steered", "question-1")]
-    results = transfer.traits(cases + late, traits, tuple(loss), "seen", ADDRESS)[1]
+    results = transfer.traits(cases + late, traits, tuple(loss), "seen", list("abcd"), ADDRESS)[1]
     assert results["first_token_effect"]["value"] == pytest.approx((70 + 70 + 50 + 50) / 4)
     cases[0]["expression"]["a"] = None              # an unscored text is left out, in pairs
-    rows = transfer.traits(cases, traits, tuple(loss), "seen", ADDRESS)[0]
+    rows = transfer.traits(cases, traits, tuple(loss), "seen", list("abcd"), ADDRESS)[0]
     assert (rows[0]["n"], rows[0]["unscored"], rows[0]["gain"]["value"]) == (2, 1, 60)
 
 
@@ -77,8 +77,9 @@ def test_what_the_releases_choices_were_worth_known_case():
             case["preference"] = {t: -1.0 if case["task"] == "email" else 1.0 for t in case["expression"]}
         elif case["arm"] == "unsteered" and case["task"] == "question":
             cases.append(case | {"task": "seen"})
-    _, results, missing = transfer.traits(cases, traits, ("question", "summary", "email"), "seen", ADDRESS)
-    assert list(missing) == ["traits.first_token_effect"]
+    _, results, missing = transfer.traits(cases, traits, ("question", "summary", "email"), "seen", [], ADDRESS)
+    assert set(missing) == {f"traits.{key}" for key in ("first_token_effect", "transfer_gap", "summary_deficit",
+                                                        "prompted_minus_steered")}        # no trait steers
     found = {key: results[key]["value"] for key in ("search_effect", "search_coherence", "seen_minus_held_out")}
     assert found == pytest.approx({"search_effect": 8, "search_coherence": 10, "seen_minus_held_out": 5})
     scales = results["scales"]                   # 60 of 100 everywhere; preferences 1 and -1, mean 0: 50 of 100
@@ -208,9 +209,11 @@ def planted_cells(expression):
 def test_slopes_drops_and_winners_known_case():
     def expression(method, k, task):
         return 80 - 10 * k if method == "x" else 90 - 20 * k + (25 if task == "email" and k == 3 else 0)
-    curves, winners, results, missing = subsets.conclude(planted_cells(expression), ("x", "y"), (), {}, ADDRESS)
-    assert results["slope"]["x"]["value"] == pytest.approx(-10) and results["slope"]["x"]["n"] == 21
-    assert results["slope_over_groups"]["x"]["n"] == 3
+    curves, winners, results, missing = subsets.conclude(planted_cells(expression), ("x", "y"), (), {}, ["E1a", "S1c"], ADDRESS)
+    assert results["slope"]["x"]["value"] == pytest.approx(-10) and results["slope"]["x"]["n"] == 3
+    found = results["per_vector"]["expression"]          # -10 and -20 at k = 2 and 3, of two traits in two groups
+    assert found["x"]["value"] == pytest.approx(-10) and found["x"]["n"] == 2
+    assert results["per_vector"]["coherence"]["y"]["value"] == pytest.approx(-1)
     assert results["drop"]["x"]["3"]["value"] == pytest.approx(-20)
     # x: 70 60 50 | 70 60 50; y: 70 50 55 | 70 50 30 (email | summary): x leads and loses one cell of six
     assert results["best_method"]["usable"] == "x"
@@ -225,13 +228,13 @@ def test_the_joint_solution_is_held_against_the_best_of_the_published():
         return 50 - 10 * k if method == "x" else 40 - 5 * k
     records = planted_cells(expression)
     records += [r | {"method": "solved", "usable": 33.0} for r in records if r["method"] == "x"]
-    results = subsets.conclude(records, ("x", "y"), ("solved",), {"best_published": ("x", "y")}, ADDRESS)[2]
+    results = subsets.conclude(records, ("x", "y"), ("solved",), {"best_published": ("x", "y")}, [], ADDRESS)[2]
     # k >= 2, nine pairs and three triples: x 30 and 20, mean 27.5; y 30 and 25, mean 28.75
-    assert results["best"] == {"best_published": "y"} and results["solved_minus"]["best_published"]["n"] == 12
+    assert results["best"] == {"best_published": "y"} and results["solved_minus"]["best_published"]["n"] == 3
     assert results["solved_minus"]["best_published"]["value"] == pytest.approx(33 - 28.75)
     assert results["solved_minus"]["x"]["value"] == pytest.approx(33 - 27.5)
     few = [r for r in records if r["k"] == 1]
-    missing = subsets.conclude(few, ("x", "y"), ("solved",), {"best_published": ("x", "y")}, ADDRESS)[3]
+    missing = subsets.conclude(few, ("x", "y"), ("solved",), {"best_published": ("x", "y")}, [], ADDRESS)[3]
     assert {"solved_minus", "drop"} <= set(missing)
 
 
@@ -261,7 +264,7 @@ def test_place_and_trait_are_told_apart(k):
     for turn in range(k):
         order = subsets.turned(names, turn)
         values = {name: trait[i] + place[order.index(name)] for i, name in enumerate(names)}
-        records.append({"subset": "s", "own": True, "k": k, "method": f"x@{turn}" if turn else "x",
+        records.append({"subset": "s", "group": "g", "own": True, "k": k, "method": f"x@{turn}" if turn else "x",
                         "expressions": values})
     records.append(records[0] | {"method": "y", "expressions": dict(zip(names, trait))})
     rows, results, missing = subsets.orders(records, ("x",), ("x", "y"), ADDRESS)
@@ -334,7 +337,8 @@ def plant_upstream(world):
     for i, key in enumerate(keys):
         c = 0.0 if key.split("/")[1] in ZERO else 0.4
         at = {"layer": i % lm.n_layers, "coefficient": c, "strength": c}
-        tuned[key] = at | {"unit": c, "narrow": at, "window": at | {"sign": -1}, "against": at, "ways": dict.fromkeys(relations.WAYS, at)}
+        tuned[key] = at | {"unit": c, "narrow": at, "window": at | {"sign": -1}, "against": at, "score": 100 * c,
+                           "unsteered": 0.0, "ways": dict.fromkeys(relations.WAYS, at)}
     artifacts.save(folder / "02_tune", stage="02_tune", config=config,
                    inputs={"suite": suite.digest, "01_extract": first.digest},
                    tables={"tuned": tuned, "settings": {"behaviour": {"layer": 1, "unit": 0.4}}},

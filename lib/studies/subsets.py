@@ -12,6 +12,7 @@ from lib.judging.cases import number
 from lib.metrics import Missing, estimator
 
 TIE = 1e-9                # scores closer than this are a tie; both methods win
+N_PERMUTED = 20           # tables of dealt methods that an interaction is held against
 
 
 def grouped(records, *keys):
@@ -81,10 +82,16 @@ def fronts(records, limit):
     return rows
 
 
-def slope(values):
-    """Least-squares slope of column 1 on column 0; nan where column 0 is constant."""
-    x = values[:, 0] - values[:, 0].mean()
-    return x @ values[:, 1] / (x @ x) if x.any() else np.nan
+def slopes(records, methods, own=True, what="expression"):
+    """{method: (slope per group,)}: least squares of a score on k over the subsets of each group, own task or other;
+    groups of one k and methods of one group have none. Within a group all k are made of the same traits."""
+    found = {}
+    for (method, _), mine in grouped([r for r in records if r["method"] in methods and r["own"] == own],
+                                     "method", "group").items():
+        k, score = (np.array([r[key] for r in mine], np.float64) for key in ("k", what))
+        if np.ptp(k):
+            found.setdefault(method, []).append((k - k.mean()) @ score / ((k - k.mean()) @ (k - k.mean())))
+    return found
 
 
 def cell_means(values):
@@ -104,71 +111,88 @@ def ahead(values):
     return first - max(others)
 
 
-def conclude(records, methods, references, sides, address):
+def interaction(means):
+    """Root mean square of what is left of means (..., cell, method) after those of cells and methods: how far methods
+    suit cells, in points; cells that are nan are left out."""
+    left = means - means.mean(axis=-1, keepdims=True)
+    left = left - np.nanmean(left, axis=-2, keepdims=True)
+    return np.sqrt(np.nanmean(left * left, axis=(-1, -2)))
+
+
+def excess_interaction(scores, cells, groups, address):
+    """Estimate of `interaction` beyond luck: minus its mean over N_PERMUTED tables in which every group of traits
+    deals what is left of its scores, after the methods' means, to the methods anew.
+
+    scores (subset, method); cells, groups (subset,) labels. In a dealt table a method that is better everywhere keeps
+    its lead, but no method suits a cell. Groups are resampled, in all tables alike."""
+    rng, main = np.random.default_rng([*address, 0]), scores.mean(axis=0)
+    (names, group), (places, cell) = (np.unique(labels, return_inverse=True) for labels in (groups, cells))
+    sums = np.zeros((1 + N_PERMUTED, len(names), len(places), len(main)))
+    counts = np.zeros((len(names), len(places)))
+    np.add.at(counts, (group, cell), 1)
+    for table in range(len(sums)):
+        dealt = np.array([rng.permutation(len(main)) if table else np.arange(len(main)) for _ in names])
+        np.add.at(sums[table], (group, cell), np.take_along_axis(scores - main, dealt[group], axis=1))
+    drawn = np.concatenate([np.ones((1, len(names))), metrics.redraws(len(names), [*address, 1])])
+    with np.errstate(invalid="ignore"):                    # a cell of which no group was drawn
+        means = np.einsum("bg,tgcm->btcm", drawn, sums, optimize=True) / (drawn @ counts)[:, None, :, None]
+    found = interaction(means + main)
+    excess = found[:, 0] - found[:, 1:].mean(axis=1)
+    low, high = metrics.interval(excess[1:]).tolist()
+    return {"value": float(excess[0]), "low": low, "high": high, "n": len(names), "unit": "groups",
+            "method": f"percentile cluster bootstrap, {len(drawn) - 1} resamples, {N_PERMUTED} dealt tables"}
+
+
+def conclude(records, methods, references, sides, steering, address):
     """(curves, winners, results, missing) from the records of `cells`.
 
     methods     the compositions that compete; references stand beside them (solved, prompting, unsteered ...)
-    sides       {name: methods}; `solved` is held against the best of each
-    Expression is counted on the group's own task, as published; `other_task` is the same on the other one.
-    Subsets are resampled; those of a group share traits, so `slope_over_groups` resamples whole groups."""
+    sides       {name: methods}; `solved` is held against the best of each; "best_published" are those of the paper
+    steering    names of the traits that steer alone: what shows nothing alone can lose nothing
+    Expression is counted on the group's own task, as published; `other_task` is the same on the other one. Subsets
+    of a group share traits, so whole groups are resampled."""
     at = {(r["subset"], r["own"], r["method"]): r for r in records}
     shown, ks, tags = (*methods, *references), sorted({r["k"] for r in records}), count()
-    over_subsets, over_groups = estimator("subsets", address), estimator("groups", address)
+    over_groups, published = estimator("groups", address), sides.get("best_published", methods)
 
-    def over(values, stat=np.mean):
-        return over_subsets(next(tags), values, stat)
+    def over(mine, values, stat=np.mean):
+        return over_groups(next(tags), values, stat, [r["group"] for r in mine])
 
     def pick(method, own=True, k=None):
         return [r for r in records if r["method"] == method and r["own"] == own and k in (None, r["k"])]
 
-    def slopes(names, own=True, what="expression", by_group=False):
-        found = {}
-        for method in names:
-            mine = pick(method, own)
-            points = [[r["k"], r[what]] for r in mine]
-            if len({k for k, _ in points}) > 1:
-                found[method] = over_groups(next(tags), points, slope, [r["group"] for r in mine]) if by_group else \
-                    over(points, slope)
-        return found or Missing("no subset of more than one trait, or no second task")
-
-    results = {"slope": slopes(methods), "slope_reference": slopes(references),
-               "slope_over_groups": slopes(shown, by_group=True), "slope_other_task": slopes(shown, own=False),
-               "slope_coherence": slopes(shown, what="coherence")}
+    results = {key: {method: over_groups(next(tags), each) for method, each in slopes(
+        records, shown, own, what).items()} or Missing("no subset of more than one trait, or no second task")
+        for key, own, what in (("slope", True, "expression"), ("slope_other_task", False, "expression"),
+                               ("slope_coherence", True, "coherence"))}
 
     # expression of a trait in company minus the same trait alone, same method, same prompts
     drop = {}
     for method, k in product(shown, [k for k in ks if k > 1]):
-        lost = [np.mean([value - at[name, True, method]["expressions"][name]
-                         for name, value in r["expressions"].items()]) for r in pick(method, k=k)
-                if all((name, True, method) in at for name in r["expressions"])]
-        if lost:
-            drop.setdefault(method, {})[str(k)] = over(lost)
+        mine = [r for r in pick(method, k=k) if all((name, True, method) in at for name in r["expressions"])]
+        if mine:
+            drop.setdefault(method, {})[str(k)] = over(mine, [np.mean(
+                [value - at[name, True, method]["expressions"][name] for name, value in r["expressions"].items()])
+                for r in mine])
     results["drop"] = drop or Missing("no subset of two traits")
-
-    # the joint solution against others, on the same subsets of two traits and more
-    minus, best = {}, {}
-    for key, others in {**sides, **{m: (m,) for m in shown if m != "solved"}}.items():
-        scores = [[at[r["subset"], True, m]["usable"] for m in ("solved", *others)] for r in pick("solved")
-                  if r["k"] > 1 and all((r["subset"], True, m) in at for m in others)]
-        if scores:
-            minus[key] = over(scores, ahead)
-            if len(others) > 1:
-                best[key] = others[int(np.mean(scores, axis=0)[1:].argmax())]
+    results |= company(records, published, steering, [*address, 1])
+    minus, best = solved_minus(records, {**sides, **{m: (m,) for m in shown if m != "solved"}}, [*address, 2])
     results |= {"solved_minus": minus or Missing("no subset of two traits"), **({"best": best} if best else {})}
 
-    # who wins: cells of k and task
+    # who wins: cells of k and task; and whether methods suit cells, where anything is composed
     winners = []
     for own, suffix in ((True, ""), (False, "_other_task")):
         mine = [r for r in pick(methods[0], own) if all((r["subset"], own, m) in at for m in methods)]
         places, leader = sorted({(r["k"], r["task"]) for r in mine}), {}
         results[f"best_method{suffix}"] = leader
+        results[f"method_interaction{suffix}"] = method_interaction(records, methods, own, [*address, 3])
         if len(places) < 2:
             results[f"best_method_share{suffix}"] = Missing("fewer than two combinations of k and task")
             continue
         for score, ending in (("usable", ""), ("expression", "_expression")):
             table = np.array([[places.index((r["k"], r["task"])), *(at[r["subset"], own, m][score] for m in methods)]
                               for r in mine])
-            results[f"best_method_share{suffix}{ending}"] = over(table, best_share) | {"cells": len(places)}
+            results[f"best_method_share{suffix}{ending}"] = over(mine, table, best_share) | {"cells": len(places)}
             leader[score] = methods[int(cell_means(table).mean(axis=0).argmax())]
             for (k, task), means in zip(places, cell_means(table)):
                 here = [r["subset"] for r in mine if (r["k"], r["task"]) == (k, task)]
@@ -177,10 +201,69 @@ def conclude(records, methods, references, sides, address):
                 winners.append({"k": k, "task": task, "own": own, "score": score, "n": len(here),
                                 "means": dict(zip(methods, means)), "references": beside,
                                 "winners": [m for m, x in zip(methods, means) if x >= means.max() - TIE]})
-    curves = [{"method": method, "task": "own", "k": k, **{
-        what: over([r[what] for r in mine]) for what in ("expression", "coherence", "usable")}}
+    curves = [{"method": method, "task": "own", "k": k, "subsets": len(mine), **{
+        what: over(mine, [r[what] for r in mine]) for what in ("expression", "coherence", "usable")}}
               for method in shown for k in ks if (mine := pick(method, k=k))]
     return curves, winners, *metrics.missing_apart(results)
+
+
+def company(records, published, steering, address):
+    """{"per_vector": {"expression", "coherence"}, "unit_norm_spares"} {published method: estimate over groups}: what a
+    trait that steers alone loses per added vector; what an added vector does to coherence, where the vectors keep the
+    coefficients that they were tuned to; and the coherence of unit norm minus the mean of those methods, k >= 2."""
+    at, over, tags = {(r["subset"], r["method"]): r for r in records if r["own"]}, estimator("groups", address), count()
+    apart, added = traits_apart(records, published), [m for m in published if not m.startswith("unit_norm")]
+    falls, spared = {}, {}
+    for (method,), rows in grouped([row for row in apart if row["trait"] in steering], "method").items():
+        each = list(grouped(rows, "trait").values())
+        falls[method] = over(next(tags), [per_vector(mine) for mine in each], np.mean, [mine[0]["group"] for mine in each])
+    for method in [m for m in published if m not in added and added]:
+        mine = [r for (name, made), r in at.items() if made == method and r["k"] > 1
+                and all((name, m) in at for m in added)]
+        if mine:
+            spared[method] = over(next(tags), [r["coherence"] - np.mean(
+                [at[r["subset"], m]["coherence"] for m in added]) for r in mine], np.mean, [r["group"] for r in mine])
+    few = Missing("no subset of two traits")
+    return {"per_vector": {
+        "expression": falls or Missing("no trait that steers alone is in a subset of two"),
+        "coherence": {method: over(next(tags), each) for method, each in slopes(
+            records, added, what="coherence").items()} or few}, "unit_norm_spares": spared or few}
+
+
+def solved_minus(records, sides, address):
+    """({side: estimate}, {side: its best method}): usable expression of `solved` minus the best of each side's methods,
+    paired over subsets of two traits and more, groups resampled and the best picked anew in each resample."""
+    at, over = {(r["subset"], r["method"]): r for r in records if r["own"]}, estimator("groups", address)
+    minus, best = {}, {}
+    for tag, (key, others) in enumerate(sides.items()):
+        mine = [r for (name, made), r in at.items() if made == "solved" and r["k"] > 1
+                and all((name, m) in at for m in others)]
+        scores = np.array([[at[r["subset"], m]["usable"] for m in ("solved", *others)] for r in mine])
+        if mine:
+            many = len(others) > 1
+            minus[key] = over(tag, scores if many else scores[:, 0] - scores[:, 1], ahead if many else np.mean,
+                              [r["group"] for r in mine])
+            if many:
+                best[key] = others[int(scores.mean(axis=0)[1:].argmax())]
+    return minus, best
+
+
+def method_interaction(records, methods, own, address):
+    """`excess_interaction` of usable expression where two traits or more act at once: cells of k and task, on the own
+    task or the other one; Missing below two cells or groups."""
+    at = {(r["subset"], r["method"]): r for r in records if r["own"] == own and r["k"] > 1}
+    mine = [r for (name, made), r in at.items() if made == methods[0] and all((name, m) in at for m in methods)]
+    cells, groups = [f"{r['k']} {r['task']}" for r in mine], [r["group"] for r in mine]
+    if min(len(set(cells)), len(set(groups))) < 2:
+        return Missing("fewer than two combinations of k and task, or than two groups")
+    return excess_interaction(np.array([[at[r["subset"], m]["usable"] for m in methods] for r in mine]), cells, groups,
+                              address)
+
+
+def per_vector(rows):
+    """What a trait loses per added vector: least-squares slope through no loss at k = 1 of `traits_apart`'s rows."""
+    more, drop = (np.array([row[key] for row in rows], np.float64) for key in ("k", "drop"))
+    return (more - 1) @ drop / ((more - 1) @ (more - 1))
 
 
 def traits_apart(records, methods):
@@ -209,31 +292,35 @@ def orders(records, ordered, shown, address):
     difference, Trait 1 minus Trait 2 of the published table, is the sum of it (`place`) and of what the two traits
     differ by (`traits`). `sd`: SD over orders of one trait's expression; `sd_mean`: of the subset's mean."""
     at = {(r["subset"], r["method"]): r for r in records if r["own"]}
-    rows, results, tags, over = [], {}, count(), estimator("subsets", address)
+    rows, results, tags, over_groups = [], {}, count(), estimator("groups", address)
+
+    def over(mine, values):
+        return over_groups(next(tags), values, np.mean, [r["group"] for r in mine])
+
     for r in [at[key] for method in ordered for key in at if key[1] == method and at[key]["k"] > 1]:
         turns = [at.get((r["subset"], f"{r['method']}@{t}" if t else r["method"])) for t in range(r["k"])]
         if all(turns):
             e = np.array([list(turn["expressions"].values()) for turn in turns])          # (turn, trait)
             trait = np.arange(r["k"])
             first, last = e[trait, trait], e[(trait + 1) % r["k"], trait]
-            rows.append({"subset": r["subset"], "k": r["k"], "method": r["method"], "expression": e.mean(),
+            rows.append({"subset": r["subset"], "group": r["group"], "k": r["k"], "method": r["method"],
+                         "expression": e.mean(),
                          "first": first.mean(), "last": last.mean(), "first_minus_last": (first - last).mean(),
                          "sd": e.std(axis=0, ddof=1).mean(), "sd_mean": e.mean(axis=1).std(ddof=1)})
     for what, method in product(("first_minus_last", "sd", "sd_mean"), ordered):
         mine = [row for row in rows if row["method"] == method]
         if mine:
-            results.setdefault(what, {})[method] = over(next(tags), [row[what] for row in mine])
+            results.setdefault(what, {})[method] = over(mine, [row[what] for row in mine])
             results.setdefault(f"{what}_by_k", {})[method] = {
-                str(k): over(next(tags), [row[what] for row in mine if row["k"] == k])
-                for k in sorted({row["k"] for row in mine})}
+                str(k): over(few, [row[what] for row in few]) for (k,), few in sorted(grouped(mine, "k").items())}
     for method in shown:
-        gaps = {r["subset"]: float(np.subtract(*r["expressions"].values()))
-                for (_, made), r in at.items() if made == method and r["k"] == 2}
+        pairs = [r for (_, made), r in at.items() if made == method and r["k"] == 2]
         place = {row["subset"]: row["first_minus_last"] for row in rows if row["method"] == method}
-        if gaps:
-            found = {"difference": over(next(tags), list(gaps.values()))}
-            if set(gaps) <= set(place):
-                found |= {"place": over(next(tags), [place[name] for name in gaps]),
-                          "traits": over(next(tags), [gap - place[name] for name, gap in gaps.items()])}
+        if pairs:
+            gaps = np.array([np.subtract(*r["expressions"].values()) for r in pairs])
+            found = {"difference": over(pairs, gaps)}
+            if {r["subset"] for r in pairs} <= set(place):
+                by_place = np.array([place[r["subset"]] for r in pairs])
+                found |= {"place": over(pairs, by_place), "traits": over(pairs, gaps - by_place)}
             results.setdefault("alphabetical", {})[method] = found
     return rows, results, {} if results else {"order": "no subset of two traits"}

@@ -11,7 +11,9 @@ from lib import metrics
 from lib.artifacts import UserError
 from lib.judging.cases import number
 from lib.metrics import Missing, estimator, pooled_spearman
+from lib.studies.reliability import by_luck
 
+LUCK = 0.05               # chance of an interval over twelve prompts above 0 without an effect, on the safe side
 ARMS = ("unsteered", "prompted", "steered", "steered_prompted", "random")
 
 
@@ -60,6 +62,8 @@ def trait_rows(told, traits, tasks, address):
         limits, arm = limits.reshape(2, len(ARMS), 2), dict(zip(ARMS, scores[..., 0].T))      # (end, arm, measure)
         row = {"trait": trait["name"], "scope": trait["scope"], "group": trait["group"], "task": task,
                "n": int(usable.sum()), "unscored": int((~usable).sum()),
+               "halves": [np.subtract(arm["steered"], arm["random"])[half::2].mean() if len(scores) > half else None
+                          for half in (0, 1)],
                **{name: over((t, k, *tag), arm[a] - arm[b]) for name, a, b, *tag in (
                    ("gain", "steered", "unsteered"), ("steered_minus_random", "steered", "random", 2),
                    ("prompted_minus_steered", "prompted", "steered", 3),
@@ -71,9 +75,12 @@ def trait_rows(told, traits, tasks, address):
     return rows
 
 
-def traits(cases, traits, tasks, seen, address):
+def traits(cases, traits, tasks, seen, steering, address):
     """Expression and gain per trait and task, and estimates over traits. Vectors were made on tasks[0]; cases
-    (lib.judging.cases, with task, item, arm) of the task `seen` are on the very prompts that they were made from."""
+    (lib.judging.cases, with task, item, arm) of the task `seen` are on the very prompts that they were made from.
+
+    steering  names of the traits that steer on the tuning split: only those have something to lose elsewhere
+    What compares traits, tasks or prompting is net of the random arm: what any push does to a trait is no steering."""
     told, over, names = by_prompt(cases), estimator("traits", [*address, 1]), [trait["name"] for trait in traits]
     rows = trait_rows(told, traits, tasks, [*address, 0])
 
@@ -83,21 +90,17 @@ def traits(cases, traits, tasks, seen, address):
     expression = {arm: table("expression", arm) for arm in ARMS}
     gain = expression["steered"] - expression["unsteered"]
     scope = np.array([trait["scope"] == "global" for trait in traits])
-    email, summary = (gain[:, tasks.index(task)] for task in ("email", "summary"))
+    halves = np.array([row["halves"] for row in rows[::len(tasks)]], np.float64)
+    beyond = sum(row["steered_minus_random"]["low"] > 0 for row in rows[::len(tasks)])
+    lucky = by_luck(len(traits), LUCK)
     mean = {arm: expression[arm].mean(axis=1) for arm in ARMS}
-    results = {
+    results = decisive(expression, halves, scope, np.isin(names, steering), tasks, over) | {
         "n": {"traits": len(traits), "prompts": min(row["n"] for row in rows), "texts": len(cases),
               "unscored": sum(row["unscored"] for row in rows)},
-        "expressibility_spread": over(0, expression["steered"][:, 0],             # 90th minus 10th percentile
-                                      lambda values: np.subtract(*np.quantile(values, [0.9, 0.1]))),
-        "transfer_gap": over(2, gain[:, 0] - gain[:, 1:].mean(axis=1)),
-        "summary_deficit": over(3, email - summary),
-        "prompted_minus_steered": over(4, mean["prompted"] - mean["steered"]),
+        "steer": {"tuning": int(np.isin(names, steering).sum()), "beyond_random": beyond, "by_luck": lucky,
+                  "excess": beyond - lucky},
         "both_minus_prompted": over(5, mean["steered_prompted"] - mean["prompted"]),
-        "steered_minus_random": over(6, mean["steered"] - mean["random"]),
         "gain": {task: over(10 + k, gain[:, k]) for k, task in enumerate(tasks)},
-        "global_minus_local": over(1, np.stack([gain[:, 0], scope], axis=1), split_difference)
-        if 0 < scope.sum() < len(scope) else Missing("the traits are all global or all local"),
         **{what: {arm: {task: over(tag + k, table(what, arm)[:, k]) for k, task in enumerate(tasks)} for arm in ARMS}
            for tag, what in ((20, "expression"), (30, "coherence"))}}
     # what the release's choices were worth, each against the same prompts or the same trait
@@ -119,6 +122,36 @@ def traits(cases, traits, tasks, seen, address):
         "traits_that_improve": {"mixed": int((mixed < 0).sum()), "one_scale": int((same < 0).sum())}
     } if len(preference) else Missing("no preference scores")
     return rows, *metrics.missing_apart(results, "traits.")
+
+
+def decisive(expression, halves, scope, works, tasks, over):
+    """The results that decide claims, est. over traits.
+
+    expression {arm: (trait, task)} means over prompts; halves (trait, 2) steered minus random on every other prompt of
+    tasks[0] and on the rest; scope (trait,) is it global?; works (trait,) does it steer?"""
+    net, mean = expression["steered"] - expression["random"], {arm: x.mean(axis=1) for arm, x in expression.items()}
+    email, summary = (net[:, tasks.index(task)] for task in ("email", "summary"))
+
+    def among(tag, values):
+        return over(tag, values[works]) if works.any() else Missing("no trait steers on the tuning split")
+
+    return {
+        "expressibility_spread": over(0, halves, crossed_spread) if np.isfinite(halves).all() else Missing(
+            "a trait has one prompt: its noise cannot be told from its expression"),
+        "global_minus_local": over(1, np.stack([net[:, 0], scope], axis=1), split_difference)
+        if 0 < scope.sum() < len(scope) else Missing("the traits are all global or all local"),
+        "transfer_gap": among(2, net[:, 0] - net[:, 1:].mean(axis=1)), "summary_deficit": among(3, email - summary),
+        "prompted_minus_steered": among(4, mean["prompted"] - mean["steered"]),
+        "prompted_gain": over(7, mean["prompted"] - mean["unsteered"]),
+        "steered_minus_random": over(6, mean["steered"] - mean["random"])}
+
+
+def crossed_spread(values):
+    """Mean of the top fifth minus mean of the bottom fifth of the rows, in one column as the other ranks them; mean
+    of both ways. Rows that differ by noise alone give 0, as noise in one column says nothing of the other's."""
+    fifth, order = max(1, len(values) // 5), np.argsort(values, axis=0, kind="stable")
+    return np.mean([values[order[-fifth:, a], b].mean() - values[order[:fifth, a], b].mean()
+                    for a, b in ((0, 1), (1, 0))])
 
 
 def split_difference(values):

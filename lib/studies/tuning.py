@@ -11,6 +11,10 @@ import numpy as np
 from lib import metrics
 from lib.metrics import Missing, estimator
 
+# --- settings that change the numbers ----------------------------------------------------------------------
+STEERS = 10               # least gain on the tuning split, points, of a trait that steers: a tenth of the scale
+TRADE = 1.6               # largest strength of the trade-off's range, units, fixed: beyond it texts fall apart
+# -----------------------------------------------------------------------------------------------------------
 POINT = ("layer", "strength", "coefficient", "relative_strength")
 
 
@@ -60,15 +64,21 @@ def promising(candidates, gain, keep, limit):
     return max(good, key=lambda c: (c[gain], after(c), c["strength"]))
 
 
-def tradeoff(candidates):
-    """Spearman of expression with coherence along rising strength: (up to the peak of expression, overall).
+def steering(tuned):
+    """Names of the traits that steer: they gain STEERS on the tuning split. Stages after it measure them on other
+    texts, so that being picked does not flatter them. tuned: of stage 02."""
+    return [key.removeprefix("trait/") for key, t in tuned.items()
+            if key.startswith("trait/") and t["score"] - t["unsteered"] >= STEERS]
 
-    candidates  of one trait at one layer, the unsteered one among them
-    Beyond the peak a text falls apart and loses both, which is no trade, so the first number stops there. 0
-    where coherence never moves: nothing is paid. None below three candidates or if expression never moves."""
-    ordered, found = sorted(candidates, key=lambda c: c["strength"]), []
-    peak = max(range(len(ordered)), key=lambda i: (ordered[i]["expression"], -i))
-    for part in (ordered[:peak + 1], ordered):
+
+def tradeoff(candidates):
+    """Spearman of expression with coherence up to the strength TRADE, and along all strengths.
+
+    candidates  of one trait at one layer, steered: a trait that steers was picked for a low score unsteered
+    The range does not depend on the scores: one that stopped at the peak of expression would find a trade-off in
+    noise. 0 where coherence never moves: nothing is paid. None below three candidates or if expression never moves."""
+    found = []
+    for part in ([c for c in candidates if c["strength"] <= TRADE], candidates):
         expression, coherence = ([c[name] for c in part] for name in ("expression", "coherence"))
         if len(part) < 3 or len(set(expression)) == 1:
             found.append(None)
@@ -92,21 +102,23 @@ def settle_traits(candidates, chosen, narrow, address):
 
     tuned = {key: record(c) | {"narrow": record(narrow[key]), "unsteered": plain[key]["expression"],
                                "unsteered_coherence": plain[key]["coherence"]} for key, c in chosen.items()}
-    trades = [tradeoff([d for d in candidates if d["key"] == key and (
-        not d["coefficient"] or d["layer"] == c["layer"])]) for key, c in chosen.items()]
+    steer = steering(tuned)
+    trades = [tradeoff([d for d in candidates if d["key"] == f"trait/{name}" and d["coefficient"]
+                        and d["layer"] == tuned[d["key"]]["layer"]]) for name in steer]
     over, found = estimator("traits", address), list(tuned.values())
     means = {"expression" if name == "score" else name: [t[name] for t in found] for name in (
         "score", "coherence", "unsteered", "unsteered_coherence", "strength", "relative_strength")}
     means |= {f"narrow_{name}": [t["narrow"][name] for t in found]
               for name in ("score", "coherence", "strength", "relative_strength")}
-    means |= dict(zip(("tradeoff", "tradeoff_all"), zip(*trades)))
-    results = {"n": len(tuned), "layers": _layers(tuned), "incoherent": sum(not t["coherent"] for t in found),
+    means |= dict(zip(("tradeoff", "tradeoff_all"), zip(*trades) if trades else ((), ())))
+    results = {"n": len(tuned), "steering": len(steer), "layers": _layers(tuned),
+               "incoherent": sum(not t["coherent"] for t in found),
                "narrow_incoherent": sum(not t["narrow"]["coherent"] for t in found),
                **{f"{name}_undefined": means[name].count(None) for name in ("tradeoff", "tradeoff_all")}}
     for i, (name, values) in enumerate(means.items()):
         values = [value for value in values if value is not None]
         results[name] = over(i, values) if values else Missing(
-            "no trait's expression rises over three strengths or more" if name.startswith("tradeoff") else
+            "no trait steers, or none has three strengths in the range" if name.startswith("tradeoff") else
             "the judge scored no such text")
     return tuned, *metrics.missing_apart(results, "traits.")
 
