@@ -123,6 +123,8 @@ def per_input(done):
                   "monotonicity": metrics.monotonicity(MULTIPLIERS, matched),
                   "unsteered": matched[:, MULTIPLIERS.index(0.0)],
                   "control_slope": (matched[:, high] - matched[:, low]) / width,
+                  **{f"slopes_{name}": metrics.slopes(MULTIPLIERS[at:-at], matched[:, at:-at])
+                     for name, at in (("half", 2), ("one", 1))},          # multipliers up to 0.5, and up to 1
                   **{f"slopes_{name}": metrics.slopes(MULTIPLIERS, done[name])
                      for name in ("raw", "sum", "sum_raw", "published", "overlap")}}
 
@@ -157,12 +159,13 @@ def one_model(args):
         return
 
     # 3. one record per behaviour, then estimates over behaviours
-    items, records, predictors, arrays = [], [], [], {}
+    items, records, predictors, inputs, arrays = [], [], [], [], {}
     for number, behaviour in enumerate(suite.behaviours):
         name, mine = behaviour["name"], suites.split(behaviour["items"], "evaluate")
         got = per_input(done[name])
         records.append(reliability.record(behaviour, mine, got, config["methods"], RANDOM_QUANTILE, N_PERMUTATIONS,
                                           [SEED, 2, number]))
+        inputs.append((got["slopes"], reliability.signs(mine)))
         layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
         predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS}
                           | {"baseline": records[-1]["unsteered"]["mean"]})
@@ -174,7 +177,7 @@ def one_model(args):
                     "slopes_sum", "slopes_sum_raw", "slopes_published", "r2", "monotonicity", "random_slopes",
                     "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
-    results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
+    results = reliability.summary(records, predictors, inputs, RANDOM_QUANTILE, [SEED, 3])
     results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
                                                     reliability.steers(results), [SEED, 5])
     results["not_testable"] |= missing | {f"published.{key}": reason for key, reason in gaps.items()}

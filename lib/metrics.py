@@ -162,6 +162,61 @@ def pooled_spearman(values):
     return float(_spearman(pairs)) if len(pairs) > 2 else np.nan
 
 
+def within_spearman(values, counts=None):
+    """Spearman within groups: values (n, group, 2), ranked and centred inside every group, so that no difference
+    between groups counts. A third column is partialled out of the ranks. A row with a value that is not finite is left
+    out of its group; nan where fewer than three rows are left or a side is constant.
+
+    counts  (n_boot, n) of `redraws`: one value per resample, (n_boot,), each ranked anew"""
+    x = np.asarray(values, np.float64)
+    here = np.isfinite(x).all(axis=-1)                                                         # (n, group)
+    w = (np.ones((1, len(x))) if counts is None else counts)[:, :, None] * here                # (draw, n, group)
+    below = (x[None] < x[:, None]) + 0.5 * (x[None] == x[:, None])                             # (row, other, group, k)
+    r = np.einsum("bog,rogk->kbrg", w, below, optimize=True)                                   # ranks less one half
+    size = w.sum(axis=1, keepdims=True)
+    r = (r - size / 2) / np.maximum(size, 1)             # centred; a group counts by its rows, not by their cube
+    rho = {(i, j): _ratio((w * r[i] * r[j]).sum(axis=(1, 2)),
+                          np.sqrt((w * r[i] ** 2).sum(axis=(1, 2)) * (w * r[j] ** 2).sum(axis=(1, 2))), np.nan)
+           for i in range(len(r)) for j in range(i)}
+    found = rho[1, 0]
+    if len(r) == 3:
+        rest = np.maximum((1 - rho[2, 0] ** 2) * (1 - rho[2, 1] ** 2), 0.0)
+        found = _ratio(found - rho[2, 0] * rho[2, 1], np.sqrt(np.where(rest > 1e-12, rest, 0.0)), np.nan)
+    found = np.where(((w > 0).sum(axis=1)).sum(axis=1) > 2, found, np.nan)
+    return float(found[0]) if counts is None else found
+
+
+def bootstrap_within(values, *, unit, seed_address):
+    """Estimate of `within_spearman` of values (n, group, 2 or 3), the rows with a value resampled; Missing where it is
+    undefined."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values).all(axis=-1).any(axis=-1)]
+    value = within_spearman(values) if len(values) > 2 else np.nan
+    if not np.isfinite(value):
+        return Missing("fewer than three pairs of values, or a side that is constant")
+    draws = within_spearman(values, redraws(len(values), seed_address))
+    low, high = interval(draws).tolist()
+    lost = int((~np.isfinite(draws)).sum())
+    return {"value": value, "low": low, "high": high, "n": len(values), "unit": unit,
+            "method": f"percentile bootstrap, {len(draws)} resamples{f', {lost} undefined' if lost else ''}"}
+
+
+def by_group(x, labels):
+    """(n, group, k) of x (n, k) for `within_spearman`: every row in the group of its label, nan in the others."""
+    x, labels = np.asarray(x, np.float64), np.asarray(labels)
+    return np.where((labels[:, None] == np.unique(labels))[..., None], x[:, None], np.nan)
+
+
+def wilson(low, high, n, unit):
+    """Estimate of a share of n: `low` of them for certain, `high` at most. The ends of the Wilson 95 % intervals of
+    the two, so that what is undecided widens it and none of n is not [0, 0] (Wilson 1927)."""
+    def end(k, sign):
+        p, z = k / n, 1.959964
+        return (p + z * z / (2 * n) + sign * z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
+    return {"value": low / n, "low": max(0.0, float(end(low, -1))), "high": min(1.0, float(end(high, 1))), "n": n,
+            "unit": unit, "method": f"Wilson interval, {high - low} undecided"}
+
+
 def slopes(multipliers, curves):
     """Least-squares slope per row. multipliers (K,), curves (..., K) -> (...), units of the curve per unit
     multiplier. On propensity curves this is the steerability of an input (Tan et al. 2024)."""

@@ -11,8 +11,8 @@ from lib import metrics
 from lib.metrics import Missing, estimator
 
 # Groups of results, for a suite without behaviours, which can test none of them.
-GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "raw", "definition", "leak",
-          "steerable_only", "methods", "planted", "predictors", "published")
+GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "range", "raw", "definition",
+          "leak", "steerable_only", "calibration", "methods", "planted", "predictors", "published")
 VECTOR_PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")      # of the extraction split
 PREDICTORS = (*VECTOR_PREDICTORS, "baseline")                                               # mean unsteered propensity
 MIN_BEHAVIOURS = 4       # fewer give no rank correlation
@@ -69,6 +69,13 @@ def explained(slopes, letter, yes):
     return 1 - metrics.variance_shares(slopes, letter > 0, yes > 0)["unexplained"]
 
 
+def reach(low, high, limit):
+    """Where the interval [low, high] of a mean slope lies: "above" the limit that random vectors reach, "within" it on
+    both sides, "below" (the vector works backwards), or "undecided"."""
+    return "above" if low > limit else "below" if high < -limit else "within" if -limit < low and high < limit \
+        else "undecided"
+
+
 def permuted_share(slopes, letter, yes, n, address):
     """Mean share of variance that letter and yes explain when the two are dealt to the inputs anew, n times."""
     rng = np.random.default_rng(address)
@@ -80,11 +87,12 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     """The record of one behaviour.
 
     got  arrays over its N inputs: slopes, slopes_raw, slopes_sum, slopes_sum_raw, slopes_published, control_slope, r2,
-         monotonicity, unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors);
+         slopes_half, slopes_one (of multipliers up to that size), monotonicity, unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors);
          slopes_overlap, of the published vector on test items that it was made from
     methods  names of the columns of method_slopes
     "intervals" holds [low, high] over contents: variance shares, and anti-steerable shares (raw, sum: of those slopes).
-    A behaviour is steerable if its mean control_slope is above `quantile` of the random vectors' means."""
+    A behaviour is steerable if its mean control_slope is above `quantile` of the random vectors' means; it is
+    unsteerable if the interval of that mean lies within what they reach ("reach")."""
     slopes, (letter, yes, contrary), pairs = got["slopes"], signs(items), swap_pairs(items)
     clusters = np.arange(len(items))
     clusters[pairs[:, 1]] = pairs[:, 0]          # both orders of one content are one draw, not two
@@ -92,6 +100,7 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     # A random direction and its opposite are equally likely and have opposite slopes: both count.
     limit = float(np.quantile(np.concatenate([means, -means]), quantile))
     control, anti = float(got["control_slope"].mean()), metrics.anti_fraction
+    spread = got["random_slopes"].std(axis=0, ddof=1) / np.maximum(np.abs(means), 1e-12)
 
     def told(column, share="anti_steerable"):
         return {"mean": float(column.mean()), share: anti(column)}
@@ -100,19 +109,23 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     drawn = metrics.resampled_variance_shares(slopes, letter > 0, yes > 0, counts)
     drawn |= {name: metrics.resampled_means((got[of] <= 0)[:, None], counts)[:, 0] for name, of in (
         ("anti_steerable", "slopes"), *((of, f"slopes_{of}") for of in ("raw", "sum", "sum_raw")))}
+    drawn["control_slope"] = metrics.resampled_means(got["control_slope"][:, None], counts)[:, 0]
+    intervals = {name: metrics.interval(draws).tolist() for name, draws in drawn.items()}
     columns = {"mean_difference": got["control_slope"], **dict(zip(methods, got["method_slopes"].T))}
     whole = np.concatenate([got["slopes_overlap"], got["slopes_published"]])
     return {
         "name": behaviour["name"], "format": behaviour["format"], "n": len(items),
         "slope": estimator("contents", address)(0, slopes, clusters=clusters),
         "sd": float(slopes.std(ddof=1)), "anti_steerable": anti(slopes),
-        "intervals": {name: metrics.interval(draws).tolist() for name, draws in drawn.items()},
+        "intervals": intervals, **{f"slope_{part}": float(got[f"slopes_{part}"].mean()) for part in ("half", "one")},
         **{name: float(got[name].mean()) for name in ("r2", "monotonicity")},
         "quantiles": {f"p{q:02d}": float(np.quantile(slopes, q / 100)) for q in (5, 25, 50, 75, 95)},
         "bias": {**metrics.variance_shares(slopes, letter > 0, yes > 0),
                  "permuted": permuted_share(slopes, letter, yes, n_permutations, [*address, 1])},
         "swap": swapped(slopes, pairs), "control_slope": control, "steerable": control > limit,
-        "random": {"means": means, "p95": limit, "anti": anti(got["random_slopes"]),
+        "reach": reach(*intervals["control_slope"], limit),
+        "random": {"means": means, "p95": limit, "anti": anti(got["random_slopes"]), "spread": float(np.median(spread)),
+                   "explained": float(np.mean([explained(column, letter, yes) for column in got["random_slopes"].T])),
                    "anti_oriented": anti(got["random_slopes"] * np.where(means < 0, -1, 1))},
         **{name: {"means": got[f"{name}_slopes"].mean(axis=0), "anti": anti(got[f"{name}_slopes"])}
            for name in ("shuffled", "orthogonal")},
@@ -137,16 +150,78 @@ def correlate(x, y, address):
     return metrics.bootstrap_corr(np.asarray(x, float), np.asarray(y, float), unit="behaviours", seed_address=address)
 
 
-def held_out(x, y):
-    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen it (leave one out)."""
+def correlate_within(x, y, formats, address):
+    """The same within formats: whether one format steers better than another does not count."""
+    if len(x) < MIN_BEHAVIOURS:
+        return Missing(f"{len(x)} behaviours")
+    return metrics.bootstrap_within(metrics.by_group(np.stack([x, y], axis=1), formats), unit="behaviours",
+                                    seed_address=address)
+
+
+def held_out(x, y, net=False):
+    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen it (leave one out).
+
+    net  without the mean of the other y, which alone correlates negatively with the one that was left out"""
     x, y, out = np.asarray(x, np.float64), np.asarray(y, np.float64), np.empty(len(y))
     for i in range(len(y)):
         keep = np.arange(len(y)) != i
         centre, scale = x[keep].mean(axis=0), x[keep].std(axis=0)
         z = (x - centre) / np.where(scale > 0, scale, 1)
         w = np.linalg.solve(z[keep].T @ z[keep] + RIDGE * np.eye(x.shape[1]), z[keep].T @ (y[keep] - y[keep].mean()))
-        out[i] = y[keep].mean() + z[i] @ w
+        out[i] = (0 if net else y[keep].mean()) + z[i] @ w
     return out
+
+
+def foretold(x, y, formats, address):
+    """{predictor, "held_out", their "_within" formats}: rank correlations over behaviours of y (n,) with the columns of
+    x (n, PREDICTORS), and with ridge predictions from all of them, by fits that have not seen the behaviour.
+
+    "held_out_within" fits inside every format that has enough behaviours."""
+    x, y, formats, least = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(formats), len(PREDICTORS) + 2
+    results = {name: correlate(x[:, i], y, [*address, i]) for i, name in enumerate(PREDICTORS)}
+    results |= {f"{name}_within": correlate_within(x[:, i], y, formats, [*address, 10 + i])
+                for i, name in enumerate(PREDICTORS)}
+    few = Missing(f"{len(y)} behaviours for {len(PREDICTORS)} predictors")
+    results["held_out"] = correlate(held_out(x, y), y, [*address, 8]) if len(y) > least else few
+    told = np.full(len(y), np.nan)
+    for mine in (formats == one for one in np.unique(formats)):
+        if mine.sum() > least:
+            told[mine] = held_out(x[mine], y[mine], net=True)
+    results["held_out_within"] = correlate_within(told, y, formats, [*address, 18]) if np.isfinite(told).any() else few
+    return results
+
+
+def calibrated(slopes, designs, formats):
+    """Slopes (list of (n,)) less what option letter and Yes/No do to them; designs: (letter, yes) of each.
+
+    An offset that is subtracted from the logits at every multiplier is subtracted, as its own slope, from the slopes,
+    and one that is measured unsteered cancels. Returns {"shared": by offsets of the other behaviours of the format,
+    "own": by those of the behaviour's other half of inputs (swap pairs stand side by side, so by fours)}."""
+    def fit(s, letter, yes):
+        return np.linalg.lstsq(np.stack([letter, yes, np.ones(len(s))], axis=1), s, rcond=None)[0][:2]
+
+    fits, found = np.array([fit(s, *design) for s, design in zip(slopes, designs)]), {"shared": [], "own": []}
+    for i, (s, (letter, yes)) in enumerate(zip(slopes, designs)):
+        alike = [k for k, fmt in enumerate(formats) if fmt == formats[i] and k != i]
+        b, c = fits[alike].mean(axis=0) if alike else (0.0, 0.0)
+        found["shared"].append(s - b * letter - c * yes)
+        out, half = np.empty(len(s)), np.arange(len(s)) // 4 % 2
+        for side in (0, 1):
+            b, c = fit(s[half != side], letter[half != side], yes[half != side])
+            out[half == side] = (s - b * letter - c * yes)[half == side]
+        found["own"].append(out)
+    return found
+
+
+def calibration(slopes, designs, formats, good, address):
+    """Shares over the `good` behaviours before and after the two calibrations of `calibrated`: what letter and Yes/No
+    explain, and what is anti-steerable."""
+    over = estimator("behaviours", address)
+    columns = {"before": slopes, **calibrated(slopes, designs, formats)}
+    return {what: {name: over((t, c), [measure(s, *design) for s, design, kept in zip(column, designs, good) if kept])
+                   for c, (name, column) in enumerate(columns.items())}
+            for t, (what, measure) in enumerate((("explained", explained),
+                                                 ("anti_steerable", lambda s, *_: metrics.anti_fraction(s))))}
 
 
 def exceeds_by_luck(n_random, quantile):
@@ -169,9 +244,9 @@ def steers(results):
     return n["steerable"] > n["steerable_by_luck"]
 
 
-def summary(records, predictors, quantile, address):
-    """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}; quantile
-    of the random vectors that a steerable behaviour beats."""
+def summary(records, predictors, inputs, quantile, address):
+    """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}; inputs: per
+    behaviour its slopes and `signs`; quantile of the random vectors that a steerable behaviour beats."""
     over = estimator("behaviours", address)
 
     def each(*path):
@@ -185,18 +260,25 @@ def summary(records, predictors, quantile, address):
     letter, yes, permuted = each("bias", "letter"), each("bias", "yes_marginal"), each("bias", "permuted")
     n_random = len(records[0]["random"]["means"])
     told = [[p[name] for name in PREDICTORS] for p in predictors]                       # (behaviour, predictor)
+    formats, reaches = [r["format"] for r in records], [r["reach"] for r in records]
+    regular = np.array([r["anti_steerable"] if r["contrary"]["regular_anti"] is None else r["contrary"]["regular_anti"]
+                        for r in records])
+    size = np.array([np.abs(r["random"]["means"]).mean() for r in records])
+    vector, random = each("methods", "mean_difference", "explained"), each("random", "explained")
     lucky = by_luck(len(records), exceeds_by_luck(n_random, quantile))
     results = {
         "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": n_random,
-              "steerable": int(good.sum()), "steerable_by_luck": lucky},
-        "steerability": {"mean": over(0, means), "minus_random": over(
-            58, each("control_slope") - [np.abs(r["random"]["means"]).mean() for r in records])},
+              "steerable": int(good.sum()), "steerable_by_luck": lucky,
+              "reach": {name: reaches.count(name) for name in ("above", "within", "below", "undecided")}},
+        "steerability": {"mean": over(0, means), "minus_random": over(58, each("control_slope") - size)},
         "spread": over(1, ratio, np.median),
         "anti_steerable": {"share": over(2, anti), "random_oriented": over(4, each("random", "anti_oriented")),
+                           "regular": over(70, regular),
                            **{name: over(tag, each(name, "anti")) for name, tag in
                               (("random", 3), ("shuffled", 5), ("orthogonal", 19))}},
         "bias": {"explained": over(6, letter + yes), "letter": over(7, letter), "yes_marginal": over(8, yes),
-                 "permuted": over(9, permuted), "excess": over(18, letter + yes - permuted)},
+                 "permuted": over(9, permuted), "excess": over(18, letter + yes - permuted),
+                 "random": over(71, random), "minus_random": over(72, vector - random)},
         "linearity": {"r2": over(11, each("r2")), "monotonicity": over(12, each("monotonicity"))},
         "raw": {"spread": over(13, each("raw", "sd") / np.abs(each("raw", "mean")), np.median),
                 "anti_steerable": over(14, each("raw", "anti_steerable"))},
@@ -210,8 +292,8 @@ def summary(records, predictors, quantile, address):
                  "published_minus_clean": over(53, each("published", "mean") - means),
                  "overlap_minus_fresh": over(15, each("published", "overlap") - each("published", "fresh")),
                  "overlap_share": float(each("published", "n_overlap").sum() / each("published", "n").sum())},
-        "methods": {}, "predictors": {name: correlate(column, means, [*address, 20 + i])
-                                      for i, (name, column) in enumerate(zip(PREDICTORS, zip(*told)))}}
+        "methods": {}, "predictors": foretold(told, means, formats, [*address, 20]) | {
+            "spread": foretold(told, ratio, formats, [*address, 21])}}
     for i, name in enumerate(records[0]["methods"]):
         results["methods"][name] = {key: over(tag + 5 * i, each("methods", name, field)) for tag, key, field in (
             (60, "mean", "mean"), (61, "anti_steerable", "anti"), (62, "explained", "explained"))}
@@ -220,18 +302,33 @@ def summary(records, predictors, quantile, address):
                 key: over(tag + 5 * i, each("methods", name, field) - each("methods", "mean_difference", field))
                 for tag, key, field in ((63, "minus_mean_difference", "mean"),
                                         (64, "explained_minus_mean_difference", "explained"))}
+            other = each("methods", name, "explained") - vector
+            results["methods"][name] |= {
+                "minus_random": over(90 + i, each("methods", name, "mean") - size),
+                "explained_minus_where_steerable": over(95 + i, other[good]) if good.any() else
+                Missing("no behaviour is steerable")}
 
     # A vector that does nothing has anti-steerable inputs and a large SD / |mean| too, and "some do not steer" says
     # nothing where none does: the same without those, if more behaviours beat the random vectors than luck explains.
     if steers(results):
-        results |= {"unsteerable": {"share": over(10, ~good)}, "steerable_only": {
-            "spread": over(16, ratio[good], np.median), "anti_steerable": over(17, anti[good])}}
+        within, open_ = reaches.count("within"), reaches.count("undecided")
+        results |= {"unsteerable": {
+            "share": metrics.wilson(within, within + open_, len(records), "behaviours")}, "steerable_only": {
+            "spread": over(16, ratio[good], np.median), "anti_steerable": over(17, anti[good]),
+            "regular_anti_steerable": over(73, regular[good]),
+            "spread_minus_random": over(74, (ratio - each("random", "spread"))[good], np.median),
+            "anti_minus_random": over(75, (anti - each("random", "anti_oriented"))[good]),
+            "explained": over(76, vector[good]), "explained_random": over(77, random[good]),
+            "explained_minus_random": over(78, (vector - random)[good])},
+            "range": {"spearman": Missing(f"{good.sum()} steerable behaviours") if good.sum() < MIN_BEHAVIOURS else {
+                name: correlate(each(f"slope_{name}")[good], means[good], [*address, tag])
+                for tag, name in ((80, "half"), (81, "one"))}, "minus_all": {
+                name: over(tag, (each(f"slope_{name}") - means)[good]) for tag, name in ((82, "half"), (83, "one"))}},
+            "calibration": calibration([slopes for slopes, _ in inputs], [design[:2] for _, design in inputs], formats,
+                                       good, [*address, 84])}
     else:
-        results["steerable_only"] = results["unsteerable"] = Missing(
-            f"{good.sum()} of {len(good)} behaviours beat random vectors; up to {lucky} would by luck")
-    results["predictors"]["held_out"] = correlate(held_out(told, means), means, [*address, 28]) \
-        if len(records) > len(PREDICTORS) + 2 else Missing(
-            f"{len(records)} behaviours for {len(PREDICTORS)} predictors")
+        results |= dict.fromkeys(("steerable_only", "unsteerable", "range", "calibration"), Missing(
+            f"{good.sum()} of {len(good)} behaviours beat random vectors; up to {lucky} would by luck"))
     swaps = [r["swap"] for r in records if r["swap"]]
     results["bias"]["swap"] = {
         key: over(30, [swap[key] for swap in swaps]) for key in ("flips_sign", "within_share", "letter_effect")
@@ -285,17 +382,20 @@ def compare(names, tables, idle, address):
 
     tables  per model {behaviour: record}; idle: models on which no more behaviours steer than luck explains, whose
     noise would correlate with nothing. With more than two models the pair that agrees least speaks for the
-    claim ("spearman"); the estimates of all pairs stand beside it."""
+    claim ("spearman"); the estimates of all pairs stand beside it. "_within": within formats, since texts of two forms
+    differ on any model."""
     columns = {"steerability": "mean", "steerability_sd": "sd", "anti_steerable": "anti_steerable"}
-    rows, results = [], {what: {} for what in columns}
+    rows, results = [], {what + part: {} for what in columns for part in ("", "_within")}
     for (i, first), (j, second) in combinations(enumerate(names), 2):
-        both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
-        mine = [{"pair": f"{first} / {second}", "name": two[0]["name"], "mean": [r["slope"]["value"] for r in two],
+        pair, both = f"{first} / {second}", [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
+        mine = [{"pair": pair, "name": two[0]["name"], "format": two[0]["format"],
+                 "mean": [r["slope"]["value"] for r in two],
                  **{key: [r[key] for r in two] for key in ("sd", "anti_steerable")}} for two in both]
         rows += mine
         for what, column in columns.items():
-            results[what][f"{first} / {second}"] = correlate(
-                *([row[column][side] for row in mine] for side in (0, 1)), [*address, i, j])
+            x, y = ([row[column][side] for row in mine] for side in (0, 1))
+            results[what][pair] = correlate(x, y, [*address, i, j])
+            results[f"{what}_within"][pair] = correlate_within(x, y, [row["format"] for row in mine], [*address, i, j])
     for what, pairs in results.items():
         given = [estimate for estimate in pairs.values() if not isinstance(estimate, Missing)]
         if idle:
