@@ -87,7 +87,8 @@ def record(behaviour, items, got, methods, quantile, n_permutations, address):
     """The record of one behaviour.
 
     got  arrays over its N inputs: slopes, slopes_raw, slopes_sum, slopes_sum_raw, slopes_published, control_slope, r2,
-         slopes_half, slopes_one (of multipliers up to that size), monotonicity, unsteered (N,); random_slopes, shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors);
+         slopes_half, slopes_one (of multipliers up to that size), monotonicity, unsteered (N,); random_slopes,
+         shuffled_slopes, orthogonal_slopes, method_slopes (N, vectors);
          slopes_overlap, of the published vector on test items that it was made from
     methods  names of the columns of method_slopes
     "intervals" holds [low, high] over contents: variance shares, and anti-steerable shares (raw, sum: of those slopes).
@@ -158,17 +159,18 @@ def correlate_within(x, y, formats, address):
                                     seed_address=address)
 
 
-def held_out(x, y, net=False):
-    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen it (leave one out).
+def held_out(x, y, folds=None, net=False):
+    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen its fold (n,); leave one out.
 
     net  without the mean of the other y, which alone correlates negatively with the one that was left out"""
     x, y, out = np.asarray(x, np.float64), np.asarray(y, np.float64), np.empty(len(y))
-    for i in range(len(y)):
-        keep = np.arange(len(y)) != i
+    folds = np.arange(len(y)) if folds is None else folds
+    for fold in np.unique(folds):
+        keep = folds != fold
         centre, scale = x[keep].mean(axis=0), x[keep].std(axis=0)
         z = (x - centre) / np.where(scale > 0, scale, 1)
         w = np.linalg.solve(z[keep].T @ z[keep] + RIDGE * np.eye(x.shape[1]), z[keep].T @ (y[keep] - y[keep].mean()))
-        out[i] = (0 if net else y[keep].mean()) + z[i] @ w
+        out[~keep] = (0 if net else y[keep].mean()) + z[~keep] @ w
     return out
 
 
