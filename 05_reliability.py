@@ -26,7 +26,7 @@ writes  items.jsonl                                 the inputs, in row order of 
         random_slopes.npy, shuffled_slopes.npy, orthogonal_slopes.npy, method_slopes.npy     per input, control
         behaviours.json                             everything per behaviour, with intervals over its inputs
         pairs.json                                  with --across, in 05_across: two models side by side
-claims  R1, R2, R3, R4; B2, B4, B5, B6; with --across R5
+claims  R1, R2, R3, R4, R10, R11; B2, B4 to B14; with --across R5
 cost    about a minute on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 05_reliability.py --model data/models/pico-llama

@@ -3,6 +3,7 @@
 Pure functions. An estimate that the data cannot give is named in results["not_testable"] = {key: reason}.
 """
 import math
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -176,21 +177,25 @@ def held_out(x, y, folds=None, net=False):
 
 def foretold(x, y, formats, address):
     """{predictor, "held_out", their "_within" formats}: rank correlations over behaviours of y (n,) with the columns of
-    x (n, PREDICTORS), and with ridge predictions from all of them, by fits that have not seen the behaviour.
-
-    "held_out_within" fits inside every format that has enough behaviours."""
-    x, y, formats, least = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(formats), len(PREDICTORS) + 2
+    x (n, PREDICTORS), and with ridge predictions from all of them, by fits that have not seen the behaviour."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     results = {name: correlate(x[:, i], y, [*address, i]) for i, name in enumerate(PREDICTORS)}
     results |= {f"{name}_within": correlate_within(x[:, i], y, formats, [*address, 10 + i])
                 for i, name in enumerate(PREDICTORS)}
-    few = Missing(f"{len(y)} behaviours for {len(PREDICTORS)} predictors")
-    results["held_out"] = correlate(held_out(x, y), y, [*address, 8]) if len(y) > least else few
-    told = np.full(len(y), np.nan)
+    results["held_out"] = correlate(held_out(x, y), y, [*address, 8]) if len(y) > len(PREDICTORS) + 2 else Missing(
+        f"{len(y)} behaviours for {len(PREDICTORS)} predictors")
+    return results | {"held_out_within": foretold_within(x, y, formats, [*address, 18])}
+
+
+def foretold_within(x, y, formats, address):
+    """Rank correlation within formats of y (n,) with its predictions from x (n, predictors), fitted inside every format
+    that has enough behaviours."""
+    formats, told = np.asarray(formats), np.full(len(y), np.nan)
     for mine in (formats == one for one in np.unique(formats)):
-        if mine.sum() > least:
+        if mine.sum() > x.shape[1] + 2:
             told[mine] = held_out(x[mine], y[mine], net=True)
-    results["held_out_within"] = correlate_within(told, y, formats, [*address, 18]) if np.isfinite(told).any() else few
-    return results
+    return correlate_within(told, y, formats, address) if np.isfinite(told).any() else Missing(
+        f"{len(y)} behaviours in {len(set(formats))} formats for {x.shape[1]} predictors")
 
 
 def calibrated(slopes, designs, formats):
@@ -246,36 +251,90 @@ def steers(results):
     return n["steerable"] > n["steerable_by_luck"]
 
 
+def column(records, *path):
+    """(n,) float64 of what stands at a path of keys in every record."""
+    for key in path:
+        records = [record[key] for record in records]
+    return np.array(records, np.float64)
+
+
+def regular_anti(records):
+    """(n,) anti-steerable share of the inputs that are not planted as contrary; of all where all are."""
+    return np.array([r["anti_steerable"] if r["contrary"]["regular_anti"] is None else r["contrary"]["regular_anti"]
+                     for r in records])
+
+
+def random_size(records):
+    """(n,) mean size of the random vectors' mean slopes."""
+    return np.array([np.abs(r["random"]["means"]).mean() for r in records])
+
+
+def above_random(records, address):
+    """How far the vector's mean slope lies above the mean size of the random vectors'."""
+    return estimator("behaviours", address)(58, column(records, "control_slope") - random_size(records))
+
+
+def other_methods(records, address):
+    """{method: means over behaviours}, and what other directions have more or less than the mean difference."""
+    over, each, results = estimator("behaviours", address), partial(column, records), {}
+    good, size = each("steerable") > 0, random_size(records)
+    for i, name in enumerate(records[0]["methods"]):
+        mine = {field: each("methods", name, field) for field in ("mean", "anti", "explained")}
+        results[name] = {key: over(tag + 5 * i, mine[field]) for tag, key, field in (
+            (60, "mean", "mean"), (61, "anti_steerable", "anti"), (62, "explained", "explained"))}
+        if i:
+            more = {field: mine[field] - each("methods", "mean_difference", field) for field in mine}
+            results[name] |= {
+                "minus_mean_difference": over(63 + 5 * i, more["mean"]),
+                "explained_minus_mean_difference": over(64 + 5 * i, more["explained"]),
+                "minus_random": over(90 + i, mine["mean"] - size),
+                "explained_minus_where_steerable": over(95 + i, more["explained"][good]) if good.any() else
+                Missing("no behaviour is steerable")}
+    return results
+
+
+def where_steerable(records, address):
+    """"steerable_only" and "range" of the steerable behaviours, and the share that is "unsteerable"."""
+    over, good = estimator("behaviours", address), [r for r in records if r["steerable"]]
+    each, reaches, n = partial(column, good), [r["reach"] for r in records], len(records)
+    means, anti, ratio = each("slope", "value"), each("anti_steerable"), each("sd") / np.abs(each("slope", "value"))
+    vector, random = each("methods", "mean_difference", "explained"), each("random", "explained")
+    within, ranges = reaches.count("within"), {name: each(f"slope_{name}") for name in ("half", "one")}
+    return {
+        "unsteerable": {"share": metrics.wilson(within, within + reaches.count("undecided"), n, "behaviours")},
+        "steerable_only": {
+            "spread": over(16, ratio, np.median), "anti_steerable": over(17, anti),
+            "regular_anti_steerable": over(73, regular_anti(good)),
+            "spread_minus_random": over(74, ratio - each("random", "spread"), np.median),
+            "anti_minus_random": over(75, anti - each("random", "anti_oriented")),
+            "explained": over(76, vector), "explained_random": over(77, random),
+            "explained_minus_random": over(78, vector - random)},
+        "range": {"minus_all": {name: over((82, i), x - means) for i, (name, x) in enumerate(ranges.items())},
+                  "spearman": {name: correlate_within(x, means, np.zeros(len(good)), [*address, 80, i])
+                               for i, (name, x) in enumerate(ranges.items())}
+                  if len(good) >= MIN_BEHAVIOURS else Missing(f"{len(good)} steerable behaviours")}}
+
+
 def summary(records, predictors, inputs, quantile, address):
     """Results over behaviours, which are what is resampled. predictors: per behaviour {name: number}; inputs: per
     behaviour its slopes and `signs`; quantile of the random vectors that a steerable behaviour beats."""
-    over = estimator("behaviours", address)
-
-    def each(*path):
-        values = records
-        for key in path:
-            values = [value[key] for value in values]
-        return np.array(values, np.float64)
-
+    over, each = estimator("behaviours", address), partial(column, records)
     means, anti = each("slope", "value"), each("anti_steerable")
     ratio, good = each("sd") / np.abs(means), each("steerable") > 0
     letter, yes, permuted = each("bias", "letter"), each("bias", "yes_marginal"), each("bias", "permuted")
     n_random = len(records[0]["random"]["means"])
     told = [[p[name] for name in PREDICTORS] for p in predictors]                       # (behaviour, predictor)
     formats, reaches = [r["format"] for r in records], [r["reach"] for r in records]
-    regular = np.array([r["anti_steerable"] if r["contrary"]["regular_anti"] is None else r["contrary"]["regular_anti"]
-                        for r in records])
-    size = np.array([np.abs(r["random"]["means"]).mean() for r in records])
     vector, random = each("methods", "mean_difference", "explained"), each("random", "explained")
     lucky = by_luck(len(records), exceeds_by_luck(n_random, quantile))
     results = {
         "n": {"behaviours": len(records), "inputs": int(each("n").sum()), "random": n_random,
               "steerable": int(good.sum()), "steerable_by_luck": lucky,
               "reach": {name: reaches.count(name) for name in ("above", "within", "below", "undecided")}},
-        "steerability": {"mean": over(0, means), "minus_random": over(58, each("control_slope") - size)},
+        "steerability": {"mean": over(0, means), "minus_random": above_random(records, address)},
         "spread": over(1, ratio, np.median),
         "anti_steerable": {"share": over(2, anti), "random_oriented": over(4, each("random", "anti_oriented")),
-                           "regular": over(70, regular),
+                           "regular": over(70, regular_anti(records)),
                            **{name: over(tag, each(name, "anti")) for name, tag in
                               (("random", 3), ("shuffled", 5), ("orthogonal", 19))}},
         "bias": {"explained": over(6, letter + yes), "letter": over(7, letter), "yes_marginal": over(8, yes),
@@ -294,40 +353,14 @@ def summary(records, predictors, inputs, quantile, address):
                  "published_minus_clean": over(53, each("published", "mean") - means),
                  "overlap_minus_fresh": over(15, each("published", "overlap") - each("published", "fresh")),
                  "overlap_share": float(each("published", "n_overlap").sum() / each("published", "n").sum())},
-        "methods": {}, "predictors": foretold(told, means, formats, [*address, 20]) | {
+        "methods": other_methods(records, address), "predictors": foretold(told, means, formats, [*address, 20]) | {
             "spread": foretold(told, ratio, formats, [*address, 21])}}
-    for i, name in enumerate(records[0]["methods"]):
-        results["methods"][name] = {key: over(tag + 5 * i, each("methods", name, field)) for tag, key, field in (
-            (60, "mean", "mean"), (61, "anti_steerable", "anti"), (62, "explained", "explained"))}
-        if i:
-            results["methods"][name] |= {
-                key: over(tag + 5 * i, each("methods", name, field) - each("methods", "mean_difference", field))
-                for tag, key, field in ((63, "minus_mean_difference", "mean"),
-                                        (64, "explained_minus_mean_difference", "explained"))}
-            other = each("methods", name, "explained") - vector
-            results["methods"][name] |= {
-                "minus_random": over(90 + i, each("methods", name, "mean") - size),
-                "explained_minus_where_steerable": over(95 + i, other[good]) if good.any() else
-                Missing("no behaviour is steerable")}
-
     # A vector that does nothing has anti-steerable inputs and a large SD / |mean| too, and "some do not steer" says
     # nothing where none does: the same without those, if more behaviours beat the random vectors than luck explains.
     if steers(results):
-        within, open_ = reaches.count("within"), reaches.count("undecided")
-        results |= {"unsteerable": {
-            "share": metrics.wilson(within, within + open_, len(records), "behaviours")}, "steerable_only": {
-            "spread": over(16, ratio[good], np.median), "anti_steerable": over(17, anti[good]),
-            "regular_anti_steerable": over(73, regular[good]),
-            "spread_minus_random": over(74, (ratio - each("random", "spread"))[good], np.median),
-            "anti_minus_random": over(75, (anti - each("random", "anti_oriented"))[good]),
-            "explained": over(76, vector[good]), "explained_random": over(77, random[good]),
-            "explained_minus_random": over(78, (vector - random)[good])},
-            "range": {"spearman": Missing(f"{good.sum()} steerable behaviours") if good.sum() < MIN_BEHAVIOURS else {
-                name: correlate(each(f"slope_{name}")[good], means[good], [*address, tag])
-                for tag, name in ((80, "half"), (81, "one"))}, "minus_all": {
-                name: over(tag, (each(f"slope_{name}") - means)[good]) for tag, name in ((82, "half"), (83, "one"))}},
-            "calibration": calibration([slopes for slopes, _ in inputs], [design[:2] for _, design in inputs], formats,
-                                       good, [*address, 84])}
+        slopes, designs = ([one[0] for one in inputs], [one[1][:2] for one in inputs])
+        results |= where_steerable(records, address) | {
+            "calibration": calibration(slopes, designs, formats, good, [*address, 84])}
     else:
         results |= dict.fromkeys(("steerable_only", "unsteerable", "range", "calibration"), Missing(
             f"{good.sum()} of {len(good)} behaviours beat random vectors; up to {lucky} would by luck"))

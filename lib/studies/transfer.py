@@ -187,6 +187,19 @@ def arrow(pair):
     return f"{pair[0]}->{pair[1]}"
 
 
+def inside_pairs(columns, at, address):
+    """Spearman of two columns (behaviour, pair) within the pairs of settings `at`, behaviours resampled: what differs
+    between pairs does not count. A third column is partialled out."""
+    return metrics.bootstrap_within(np.stack([column[:, at] for column in columns], axis=2), unit="behaviours",
+                                    seed_address=address)
+
+
+def by_shift(columns, pairs, at, address):
+    """The same in each of the pairs `at` by itself, {arrow: estimate}; the reason of the first that has none."""
+    found = {arrow(pairs[p]): inside_pairs(columns, [p], [*address, p]) for p in at}
+    return next((Missing(f"{shift}: {one}") for shift, one in found.items() if isinstance(one, Missing)), found)
+
+
 def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
                address):
     """`behaviour_rows`, and estimates over behaviours: all pairs of a behaviour are resampled together.
@@ -221,14 +234,8 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
     def with_relative(tag, x, at):
         return correlate(tag, x, relative, at) if movable.any() else immovable
 
-    def inside_pairs(tag, columns, at):
-        """The rank correlation within pairs of settings: what differs between pairs does not count."""
-        return metrics.bootstrap_within(np.stack([column[:, at] for column in columns], axis=2), unit="behaviours",
-                                        seed_address=[*address, tag])
-
-    def by_shift(tag, *columns):                                        # all shifts, or the reason of the first without
-        found = {arrow(pairs[p]): inside_pairs(tag + p, columns, [p]) for p in plotted}
-        return next((Missing(f"{shift}: {one}") for shift, one in found.items() if isinstance(one, Missing)), found)
+    def within(tag, *columns, at=plotted):
+        return inside_pairs(columns, at, [*address, tag])
 
     spread = np.array([list(row["sd"].values()) for row in rows])
     own_spread, filtered = np.broadcast_to(spread[:, [base]], spread.shape), np.where(own > smallest, relative, np.nan)
@@ -239,7 +246,7 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
               "denominators_published": {arrow(pairs[p]): int(np.isfinite(filtered[:, p]).sum()) for p in plotted}},
         "id_steerability": over(0, inside[:, 0]), "ood_steerability": over(1, outside[:, plotted].mean(axis=1)),
         "id_ood_spearman": correlate(2, inside, outside, plotted),
-        "id_ood": by_shift(40, inside, outside), "id_ood_sd": by_shift(130, own_spread, spread),
+        "id_ood": by_shift((inside, outside), pairs, plotted, [*address, 40]), "id_ood_sd": by_shift((own_spread, spread), pairs, plotted, [*address, 130]),
         "id_ood_sd_spearman": correlate(7, own_spread, spread, plotted),
         "vector_effect": over(3, each("vector_effect")),
         "both_minus_sentence": over(8, each("sentence_and_vector") - each("sentence")),
@@ -248,15 +255,15 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
         "sentence_minus_vector": over(4, [row["sentence_effect"]["SYS_POS"] - row["vector_effect"] for row in rows]),
         **{f"mean_{name}": {arrow(pair): float(values[:, p].mean()) for p, pair in enumerate(pairs)}
            for name, values in (("steerability", outside), ("cosine", cosine))},
-        "per_shift": {arrow(pairs[p]): inside_pairs(40 + p, (inside, outside), [p]) for p in shifted},
+        "per_shift": {arrow(pairs[p]): within(40 + p, inside, outside, at=[p]) for p in shifted},
         "distance_spearman": with_relative(5, distance, plotted),
-        "distance_within": inside_pairs(160, (distance, relative), plotted),
-        "distance_within_published": inside_pairs(161, (distance, filtered), plotted),
-        "distance_per_shift": by_shift(170, distance, relative),
-        "distance_given_cosine": inside_pairs(162, (distance, relative, cosine), plotted),
-        "cosine_within": inside_pairs(163, (cosine, relative), plotted),
-        "cosine_given_distance": inside_pairs(164, (cosine, relative, distance), plotted),
-        "cosine_distance_within": inside_pairs(165, (cosine, distance), others),
+        "distance_within": within(160, distance, relative),
+        "distance_within_published": within(161, distance, filtered),
+        "distance_per_shift": by_shift((distance, relative), pairs, plotted, [*address, 170]),
+        "distance_given_cosine": within(162, distance, relative, cosine),
+        "cosine_within": within(163, cosine, relative),
+        "cosine_given_distance": within(164, cosine, relative, distance),
+        "cosine_distance_within": within(165, cosine, distance, at=others),
         "relative_steerability": over(6, np.nanmean(relative[:, plotted][movable.any(axis=1)], axis=1), np.median)
         if movable.any() else immovable,
         "grid": {"id_ood": correlate(30, inside, outside, shifted),
