@@ -14,7 +14,8 @@ of other methods. They run at lambda = CONTROLS alone, where the slope is (m(1) 
 them through the same slope. A behaviour is steerable if its mean is above RANDOM_QUANTILE of the random means,
 each counted with both signs. "published" repeats the released split: 47 % of its test items made the vector.
 Bias is the share of Var(s_i) that the letter explains, and Yes/No on top; a swap changes the order of options
-alone. Derivations: report/methods.md. Fields and units: outputs/README.md.
+alone. lib.studies.controls takes it out, foretells single inputs, and turns labels round (FLIPS) or leaves
+pairs out (FEW). Derivations: report/methods.md. Fields and units: outputs/README.md.
 
 reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts;
         02_tune: tuned; the suite's split evaluate, and all items from 5 % on for "published"
@@ -27,7 +28,7 @@ writes  items.jsonl                                 the inputs, in row order of 
         behaviours.json                             everything per behaviour, with intervals over its inputs
         pairs.json                                  with --across, in 05_across: two models side by side
 claims  R1, R2, R3, R4, R10, R11; B2, B4 to B14; with --across R5
-cost    about a minute on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
+cost    about two minutes on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 05_reliability.py --model data/models/pico-llama
     python 05_reliability.py --across --model data/models/pico-llama --model data/models/pico-gpt2

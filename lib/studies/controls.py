@@ -196,7 +196,7 @@ def summary(records, steers, address):
     absent = {"one_order": "no input comes with its options swapped", "words": "the questions do not show their options"}
     for w, way in enumerate(("plain", "balanced", "no_letter", "one_order", "words")):
         mine = [r["ways"] for r in good if way in r["ways"]]
-        results["debias"][way] = Missing(absent[way]) if not mine else {
+        results["debias"][way] = Missing(absent.get(way, "not measured")) if not mine else {
             what: over((1, w, k), [m[way][what] for m in mine])
             for k, what in enumerate(("mean", "anti", "explained"))} | {
             f"{what}_change": over((1, w, k + 3), [m[way][what] - m["plain"][what] for m in mine])

@@ -18,6 +18,7 @@ VECTOR_PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "n
 PREDICTORS = (*VECTOR_PREDICTORS, "baseline")                                               # mean unsteered propensity
 MIN_BEHAVIOURS = 4       # fewer give no rank correlation
 RIDGE = 1.0              # penalty of the cross-validated prediction, predictors in standard deviations
+FOLDS, REPEATS = 3, 2    # of the behaviours of a format, for the same within formats; draws of the folds
 
 
 # --- one behaviour ------------------------------------------------------------------------------------------
@@ -160,10 +161,8 @@ def correlate_within(x, y, formats, address):
                                     seed_address=address)
 
 
-def held_out(x, y, folds=None, net=False):
-    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen its fold (n,); leave one out.
-
-    net  without the mean of the other y, which alone correlates negatively with the one that was left out"""
+def held_out(x, y, folds=None):
+    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen its fold (n,); leave one out."""
     x, y, out = np.asarray(x, np.float64), np.asarray(y, np.float64), np.empty(len(y))
     folds = np.arange(len(y)) if folds is None else folds
     for fold in np.unique(folds):
@@ -171,7 +170,7 @@ def held_out(x, y, folds=None, net=False):
         centre, scale = x[keep].mean(axis=0), x[keep].std(axis=0)
         z = (x - centre) / np.where(scale > 0, scale, 1)
         w = np.linalg.solve(z[keep].T @ z[keep] + RIDGE * np.eye(x.shape[1]), z[keep].T @ (y[keep] - y[keep].mean()))
-        out[~keep] = (0 if net else y[keep].mean()) + z[~keep] @ w
+        out[~keep] = y[keep].mean() + z[~keep] @ w
     return out
 
 
@@ -188,14 +187,19 @@ def foretold(x, y, formats, address):
 
 
 def foretold_within(x, y, formats, address):
-    """Rank correlation within formats of y (n,) with its predictions from x (n, predictors), fitted inside every format
-    that has enough behaviours."""
-    formats, told = np.asarray(formats), np.full(len(y), np.nan)
-    for mine in (formats == one for one in np.unique(formats)):
-        if mine.sum() > x.shape[1] + 2:
-            told[mine] = held_out(x[mine], y[mine], net=True)
-    return correlate_within(told, y, formats, address) if np.isfinite(told).any() else Missing(
-        f"{len(y)} behaviours in {len(set(formats))} formats for {x.shape[1]} predictors")
+    """Rank correlation of y (n,) with its predictions from x (n, predictors), within formats and the folds they were
+    fitted apart from: what is left out lowers the mean of the rest, so that predictions of several fits, ranked
+    together, correlate negatively with pure noise. Several draws of folds are pooled."""
+    rng, formats, groups = np.random.default_rng(address), np.asarray(formats), []
+    for mine in (np.flatnonzero(formats == one) for one in np.unique(formats)):
+        for _ in range(REPEATS if len(mine) > x.shape[1] + 2 else 0):
+            folds = rng.permutation(len(mine)) % FOLDS
+            told = held_out(x[mine], y[mine], folds)
+            for fold in range(FOLDS):
+                groups.append(np.full((len(y), 2), np.nan))
+                groups[-1][mine[folds == fold]] = np.stack([told, y[mine]], axis=1)[folds == fold]
+    return metrics.bootstrap_within(np.stack(groups, axis=1), unit="behaviours", seed_address=address) if groups else \
+        Missing(f"{len(y)} behaviours in {len(set(formats))} formats for {x.shape[1]} predictors")
 
 
 def calibrated(slopes, designs, formats):
