@@ -14,7 +14,8 @@ of other methods. They run at lambda = CONTROLS alone, where the slope is (m(1) 
 them through the same slope. A behaviour is steerable if its mean is above RANDOM_QUANTILE of the random means,
 each counted with both signs. "published" repeats the released split: 47 % of its test items made the vector.
 Bias is the share of Var(s_i) that the letter explains, and Yes/No on top; a swap changes the order of options
-alone. Derivations: report/methods.md. Fields and units: outputs/README.md.
+alone. lib.studies.controls takes it out, foretells single inputs, and turns labels round (FLIPS) or leaves
+pairs out (FEW). Derivations: report/methods.md. Fields and units: outputs/README.md.
 
 reads   data/published.json; 01_extract: vectors, shuffled_vectors, method_vectors, published_vectors, concepts;
         02_tune: tuned; the suite's split evaluate, and all items from 5 % on for "published"
@@ -26,8 +27,8 @@ writes  items.jsonl                                 the inputs, in row order of 
         random_slopes.npy, shuffled_slopes.npy, orthogonal_slopes.npy, method_slopes.npy     per input, control
         behaviours.json                             everything per behaviour, with intervals over its inputs
         pairs.json                                  with --across, in 05_across: two models side by side
-claims  R1, R2, R3, R4; B2, B4, B5, B6; with --across R5
-cost    about a minute on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
+claims  R1, R2, R3, R4, R10, R11; B2, B4 to B14; with --across R5
+cost    about two minutes on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 05_reliability.py --model data/models/pico-llama
     python 05_reliability.py --across --model data/models/pico-llama --model data/models/pico-gpt2
@@ -45,13 +46,16 @@ stage.begin(__name__, CLI, AFTER, [PUBLISHED])              # up to date? says s
 
 from lib import artifacts, metrics, suite as suites, work
 from lib.artifacts import UserError
-from lib.studies import propensity, reliability
+from lib.studies import controls, propensity, reliability
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 5
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 CONTROLS = (-1.0, 1.0)               # two rows per control vector instead of six; see above
 N_RANDOM = {"full": 20, "smoke": 3}  # random directions per behaviour
+FLIPS = (0.1, 0.2, 0.3, 0.4, 0.5)    # shares of labels turned round
+FEW = (4, 8, 16, 32, 64)             # pairs a vector is made from, where there are as many
+N_DRAWS = {"full": 3, "smoke": 1}    # vectors per share and per number of pairs
 N_PERMUTATIONS = 200                 # label permutations for the share of variance that chance explains
 RANDOM_QUANTILE = 0.95               # a steerable behaviour beats this quantile of the random directions
 # ------------------------------------------------------------------------------------------------------------
@@ -130,6 +134,8 @@ def per_input(done, profile):
                   "monotonicity": metrics.monotonicity(MULTIPLIERS, kept["matched"]),
                   "unsteered": matched[:, MULTIPLIERS.index(0.0)],
                   "control_slope": (matched[:, high] - matched[:, low]) / width,
+                  **{f"slopes_{name}": metrics.slopes(MULTIPLIERS[at:-at], kept["matched"][:, at:-at])
+                     for name, at in (("half", 2), ("one", 1))},          # multipliers up to 0.5, and up to 1
                   **{f"slopes_{name}": metrics.slopes(MULTIPLIERS, kept[name])
                      for name in ("raw", "sum", "sum_raw", "published", "overlap")}}
 
@@ -143,11 +149,12 @@ def one_model(args):
     config = at.config | {
               "seed": SEED, "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
               "n_permutations": N_PERMUTATIONS, "random_quantile": RANDOM_QUANTILE,
+              "flips": FLIPS, "few": FEW, "n_draws": N_DRAWS[args.profile],
               "methods": extract.config.get("methods", [])}
     if not suite.behaviours:
         if work.is_main():
             reason = missing.get("behaviours", "the suite has no behaviours")
-            at.save(config, reason, results={"not_testable": dict.fromkeys(reliability.GROUPS, reason)})
+            at.save(config, reason, results={"not_testable": dict.fromkeys((*reliability.GROUPS, *controls.GROUPS), reason)})
         return
 
     # 2. every row of every behaviour; a unit is one behaviour
@@ -159,18 +166,42 @@ def one_model(args):
         key = f"behaviour/{name}"
         return measure_one(lm, suite, numbers[name], tuned[key], vectors[key], extract, n_random)
 
+    def states_unit(name):
+        behaviour, layer = suite.behaviours[numbers[name]], tuned[f"behaviour/{name}"]["layer"]
+        return controls.read(lm, propensity.read_out(extract), suite, behaviour, layer)
+
+    states = work.units(at.out, at.identity(config), [f"states/{name}" for name in numbers],
+                        lambda key: states_unit(key.removeprefix("states/")), "05 states")
+    letters = {}                                             # per layer: the direction from B to A of every behaviour
+    for behaviour in suite.behaviours:
+        letters.setdefault(tuned[f"behaviour/{behaviour['name']}"]["layer"], []).append(controls.letter_direction(
+            suites.split(behaviour["items"], "extract"), states[f"states/{behaviour['name']}"]["extract"]))
+
+    def ways_unit(name):
+        i, chosen = numbers[name], tuned[f"behaviour/{name}"]
+        return controls.measure(lm, propensity.read_out(extract), suite, suite.behaviours[i], chosen,
+                                vectors[f"behaviour/{name}"][chosen["layer"]], states[f"states/{name}"],
+                                np.mean(letters[chosen["layer"]], axis=0), config, [SEED, 6, i])
+
+    ways = work.units(at.out, at.identity(config), [f"ways/{name}" for name in numbers],
+                      lambda key: ways_unit(key.removeprefix("ways/")), "05 ways")
     done = work.units(at.out, at.identity(config), list(numbers), unit, "05 reliability")
     if not work.is_main():
         return
 
     # 3. one record per behaviour, then estimates over behaviours
-    items, records, predictors, arrays = [], [], [], {}
+    items, records, predictors, inputs, arrays = [], [], [], [], {}
     for number, behaviour in enumerate(suite.behaviours):
         name, mine = behaviour["name"], suites.split(behaviour["items"], "evaluate")
         got = per_input(done[name], args.profile)
         records.append(reliability.record(behaviour, mine, got, config["methods"], RANDOM_QUANTILE, N_PERMUTATIONS,
                                           [SEED, 2, number]))
         records[-1]["mass"] = {scale: done[name][f"mass_{scale}"] for scale in ("matched", "raw", "published")}
+        inputs.append((got["slopes"], reliability.signs(mine)))
+        mine_states, chosen = states[f"states/{name}"], tuned[f"behaviour/{name}"]
+        columns = controls.features(mine, got["unsteered"], mine_states, vectors[f"behaviour/{name}"][chosen["layer"]])
+        records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, ways[f"ways/{name}"],
+                                       [SEED, 7, number])
         layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
         predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS}
                           | {"baseline": records[-1]["unsteered"]["mean"]})
@@ -182,9 +213,13 @@ def one_model(args):
                     "slopes_sum", "slopes_sum_raw", "slopes_published", "r2", "monotonicity", "random_slopes",
                     "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
-    results = reliability.summary(records, predictors, RANDOM_QUANTILE, [SEED, 3])
+    results = reliability.summary(records, predictors, inputs, RANDOM_QUANTILE, [SEED, 3])
     results["window"] = {scale: propensity.window(np.stack([r["mass"][scale] for r in records]), MULTIPLIERS,
                                                   args.profile) for scale in records[0]["mass"]}
+    more, gone = metrics.missing_apart(controls.summary(records, reliability.steers(results), [SEED, 8]))
+    results["leak"] |= {"own_minus_other": more.pop("own_minus_other")} if "own_minus_other" in more else {}
+    missing |= {key.replace("own_minus_other", "leak.own_minus_other"): reason for key, reason in gone.items()}
+    results |= more
     results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
                                                     reliability.steers(results), [SEED, 5])
     results["not_testable"] |= missing | {f"published.{key}": reason for key, reason in gaps.items()}

@@ -196,6 +196,56 @@ def _paired(x, y):
     n = np.maximum(kept.sum(axis=-1, keepdims=True), 1)
     x, y = (np.where(kept, z, 0.0) for z in (x, y))
     return tuple(np.where(kept, z - z.sum(axis=-1, keepdims=True) / n, 0.0) for z in (x, y))
+def within_spearman(values, counts=None):
+    """Spearman within groups: values (n, group, 2), ranked and centred inside every group, so that no difference
+    between groups counts. A third column is partialled out of the ranks. A row with a value that is not finite is left
+    out of its group; nan where fewer than three rows are left or a side is constant.
+
+    counts  (n_boot, n) of `redraws`: one value per resample, (n_boot,), each ranked anew"""
+    x = np.asarray(values, np.float64)
+    here = np.isfinite(x).all(axis=-1)                                                         # (n, group)
+    w = (np.ones((1, len(x))) if counts is None else counts)[:, :, None] * here                # (draw, n, group)
+    below = (x[None] < x[:, None]) + 0.5 * (x[None] == x[:, None])                             # (row, other, group, k)
+    r = np.einsum("bog,rogk->kbrg", w, below, optimize=True)                                   # ranks less one half
+    size = w.sum(axis=1, keepdims=True)
+    r = (r - size / 2) / np.maximum(size, 1)             # centred; a group counts by its rows, not by their cube
+    rho = {(i, j): _ratio((w * r[i] * r[j]).sum(axis=(1, 2)),
+                          np.sqrt((w * r[i] ** 2).sum(axis=(1, 2)) * (w * r[j] ** 2).sum(axis=(1, 2))), np.nan)
+           for i in range(len(r)) for j in range(i)}
+    found = rho[1, 0]
+    if len(r) == 3:
+        rest = np.maximum((1 - rho[2, 0] ** 2) * (1 - rho[2, 1] ** 2), 0.0)
+        found = _ratio(found - rho[2, 0] * rho[2, 1], np.sqrt(np.where(rest > 1e-12, rest, 0.0)), np.nan)
+    found = np.where(((w > 0).sum(axis=1)).sum(axis=1) > 2, found, np.nan)
+    return float(found[0]) if counts is None else found
+
+
+def bootstrap_within(values, *, unit, seed_address):
+    """Estimate of `within_spearman` of values (n, group, 2 or 3), the rows with a value resampled; Missing where it is
+    undefined."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values).all(axis=-1).any(axis=-1)]
+    value = within_spearman(values) if len(values) > 2 else np.nan
+    if not np.isfinite(value):
+        return Missing("fewer than three pairs of values, or a side that is constant")
+    draws = within_spearman(values, redraws(len(values), seed_address))
+    low, high = interval(draws).tolist()
+    lost = int((~np.isfinite(draws)).sum())
+    return {"value": value, "low": low, "high": high, "n": len(values), "unit": unit,
+            "method": f"percentile bootstrap, {len(draws)} resamples{f', {lost} undefined' if lost else ''}"}
+
+
+def by_group(x, labels):
+    """(n, group, k) of x (n, k) for `within_spearman`: every row in the group of its label, nan in the others."""
+    x, labels = np.asarray(x, np.float64), np.asarray(labels)
+    return np.where((labels[:, None] == np.unique(labels))[..., None], x[:, None], np.nan)
+
+
+def bounded_share(low, high, n, unit):
+    """Estimate of a share of n: `low` of them for certain, `high` at most. The ends of the intervals (`wilson`) of the
+    two, so that what is undecided widens it and none of n is not [0, 0]."""
+    return {"value": low / n, "low": wilson(low, n)[0], "high": wilson(high, n)[1], "n": n, "unit": unit,
+            "method": f"Wilson interval, {high - low} undecided"}
 
 
 def slopes(multipliers, curves):
@@ -313,7 +363,7 @@ def orthogonal_to(vectors, v):
 
 
 def wilson(k, n, level=LEVEL):
-    """(low, high): Wilson's interval of a share, k of n."""
+    """(low, high): Wilson's interval of a share, k of n (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * (k * (n - k) / n + z * z / 4) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)

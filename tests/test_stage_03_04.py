@@ -128,7 +128,9 @@ def test_behaviour_transfer_known_case():
     assert results["grid"]["distance_relative_with_self"]["value"] < results["grid"]["distance_relative"]["value"] < 0
     # all vectors are equally alike, so nothing can be said about likeness; spread within behaviours is zero
     assert set(missing) == {"behaviours.grid.cosine_distance", "behaviours.grid.cosine_relative",
-                            "behaviours.id_ood_sd_spearman"}
+                            "behaviours.id_ood_sd_spearman", "behaviours.id_ood_sd", "behaviours.cosine_within",
+                            "behaviours.cosine_distance_within", "behaviours.cosine_given_distance",
+                            "behaviours.distance_given_cosine"}
 
 
 def test_a_behaviour_without_a_denominator_in_one_shift_keeps_its_others():

@@ -301,6 +301,8 @@ def got_for(slopes, items):
         "slopes": slopes,
         "slopes_raw": slopes,
         "control_slope": slopes,
+        "slopes_half": slopes,
+        "slopes_one": slopes,
         "slopes_sum": slopes,
         "slopes_sum_raw": 2 * slopes,
         "slopes_published": slopes,
@@ -393,7 +395,7 @@ def test_every_group_of_results_is_named_or_explained():
     rng = np.random.default_rng([5, 8])
     records = [record_for(rng.normal(size=len(items)) + i, items) | {"name": str(i)} for i in range(5)]
     predictors = [dict.fromkeys(reliability.PREDICTORS, float(i)) for i in range(5)]
-    results = reliability.summary(records, predictors, 0.95, [5])
+    results = reliability.summary(records, predictors, [(rng.normal(size=len(items)), signs(items))] * 5, 0.95, [5])
     assert "behaviours for" in results["not_testable"]["predictors.held_out"]
     told = set(results) | {key.split(".")[0] for key in results["not_testable"]}
     assert set(reliability.GROUPS) - {"published"} <= told
@@ -436,7 +438,8 @@ def test_planted_truth_is_recovered_within_the_intervals():
         behaviour = {"name": str(i), "format": "yes_no", "planted": {
             "default": 1 / (1 + np.exp(-default)), "letter_bias": 0.8, "yes_bias": 0.6}}
         records.append(reliability.record(behaviour, items, got, ["letter only", "backwards"], 0.95, 20, [5]))
-    results = reliability.summary(records, [{key: rng.normal() for key in reliability.PREDICTORS} for _ in records], 0.95, [5])
+    told = [{key: rng.normal() for key in reliability.PREDICTORS} for _ in records]
+    results = reliability.summary(records, told, [(rng.normal(size=80), signs(items))] * 12, 0.95, [5])
     planted = results["planted"]
     for key in ("letter_bias", "yes_bias"):
         assert abs(planted[key]["value"]) < 0.05 and planted[key]["high"] - planted[key]["low"] < 0.2
@@ -462,7 +465,7 @@ def test_the_interval_of_the_bias_covers_what_was_planted():
 def test_three_models_let_the_weakest_pair_speak():
     def table(values):
         return {
-            str(i): {"name": str(i), "slope": {"value": v}, "sd": v, "anti_steerable": v}
+            str(i): {"name": str(i), "format": "options", "slope": {"value": v}, "sd": v, "anti_steerable": v}
             for i, v in enumerate(values)
         }
 

@@ -220,12 +220,26 @@ def arrow(pair):
     return f"{pair[0]}->{pair[1]}"
 
 
+def inside_pairs(columns, at, address):
+    """Spearman of two columns (behaviour, pair) within the pairs of settings `at`, behaviours resampled: what differs
+    between pairs does not count. A third column is partialled out."""
+    return metrics.bootstrap_within(np.stack([column[:, at] for column in columns], axis=2), unit="behaviours",
+                                    seed_address=address)
+
+
+def by_shift(columns, pairs, at, address):
+    """The same in each of the pairs `at` by itself, {arrow: estimate}; the reason of the first that has none."""
+    found = {arrow(pairs[p]): inside_pairs(columns, [p], [*address, p]) for p in at}
+    return next((Missing(f"{shift}: {one}") for shift, one in found.items() if isinstance(one, Missing)), found)
+
+
 def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
                address):
     """`behaviour_rows`, and estimates over behaviours: all pairs of a behaviour are resampled together.
 
-    shifts: the pairs that the headline correlations run over; grid: those over all pairs of two settings,
-    and with the pairs of one ("with_self")."""
+    shifts: the pairs that the headline correlations run over, each by itself and ("_within") with ranks inside each;
+    pooled correlations also count what differs between them. "_published": denominators above `smallest`, as in the
+    paper. grid: all pairs of two settings, and with the pairs of one ("with_self")."""
     rows, moved = behaviour_rows(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings,
                                  multipliers, smallest, [*address, 60])
     over = estimator("behaviours", address)
@@ -253,13 +267,20 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
     def with_relative(tag, x, at):
         return correlate(tag, x, relative, at) if movable.any() else immovable
 
+    def within(tag, *columns, at=plotted):
+        return inside_pairs(columns, at, [*address, tag])
+
     spread = np.array([list(row["sd"].values()) for row in rows])
+    own_spread, filtered = np.broadcast_to(spread[:, [base]], spread.shape), np.where(own > smallest, relative, np.nan)
     results = {
         "n": {"behaviours": len(rows), "shifts": len(shifts), "pairs": len(pairs),
-              "inputs": min(row["n"] for row in rows), "no_denominator": int((~movable).sum())},
+              "inputs": min(row["n"] for row in rows), "no_denominator": int((~movable).sum()),
+              "denominators": {arrow(pairs[p]): int(np.isfinite(relative[:, p]).sum()) for p in plotted},
+              "denominators_published": {arrow(pairs[p]): int(np.isfinite(filtered[:, p]).sum()) for p in plotted}},
         "id_steerability": over(0, inside[:, 0]), "ood_steerability": over(1, outside[:, plotted].mean(axis=1)),
         "id_ood_spearman": correlate(2, inside, outside, plotted),
-        "id_ood_sd_spearman": correlate(7, np.broadcast_to(spread[:, [base]], spread.shape), spread, plotted),
+        "id_ood": by_shift((inside, outside), pairs, plotted, [*address, 40]), "id_ood_sd": by_shift((own_spread, spread), pairs, plotted, [*address, 130]),
+        "id_ood_sd_spearman": correlate(7, own_spread, spread, plotted),
         "vector_effect": over(3, each("vector_effect")),
         "both_minus_sentence": over(8, each("sentence_and_vector") - each("sentence")),
         "sentence_effect": {x: over(10 + i, [row["sentence_effect"][x] for row in rows])
@@ -267,8 +288,15 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
         "sentence_minus_vector": over(4, [row["sentence_effect"]["SYS_POS"] - row["vector_effect"] for row in rows]),
         **{f"mean_{name}": {arrow(pair): float(values[:, p].mean()) for p, pair in enumerate(pairs)}
            for name, values in (("steerability", outside), ("cosine", cosine))},
-        "per_shift": {arrow(pairs[p]): correlate(40 + p, inside, outside, [p]) for p in shifted},
+        "per_shift": {arrow(pairs[p]): within(40 + p, inside, outside, at=[p]) for p in shifted},
         "distance_spearman": with_relative(5, distance, plotted),
+        "distance_within": within(160, distance, relative),
+        "distance_within_published": within(161, distance, filtered),
+        "distance_per_shift": by_shift((distance, relative), pairs, plotted, [*address, 170]),
+        "distance_given_cosine": within(162, distance, relative, cosine),
+        "cosine_within": within(163, cosine, relative),
+        "cosine_given_distance": within(164, cosine, relative, distance),
+        "cosine_distance_within": within(165, cosine, distance, at=others),
         "relative_steerability": over(6, np.nanmean(relative[:, plotted][movable.any(axis=1)], axis=1), np.median)
         if movable.any() else immovable,
         "grid": {"id_ood": correlate(30, inside, outside, shifted),
