@@ -6,15 +6,16 @@ h_l is the output of block l. Layer 0 is the first block, there is no row for th
 normalised. What a pair is, and where it is read:
     trait      two answers of the model, asked for the trait and against it; mean over the answer's tokens
     behaviour  one multiple-choice prompt, answered with either letter; at the letter. Where the letters are
-               is found first of all (lib.studies.propensity); a format in which there are none is left out
+               is found first of all (lib.studies.propensity); a format in which there are none is left out, and
+             so are behaviours whose persona sentences the model does not tell apart (lib.studies.gates)
     relation   the end of an in-context list (template 0), minus the mean of that over all relations
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
-coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs has no vector; later stages
-leave it out. Vectors come from the extraction split alone; only published_vectors, which repeats the released
+coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs, or one that its instruction
+does not raise, has no vector; later stages leave it out. Pairs of a behaviour are balanced by letter and Yes/No. Vectors come from the extraction split alone; only published_vectors, which repeats the released
 run, also takes the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
 
-reads   the suite's extraction split; of behaviours also the tuning split, for published_vectors
+reads   the suite's extraction split; of behaviours also the tuning split, for gates and published_vectors
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
         concepts.json          the concepts, their pairs, and four statistics per layer
         setting_vectors.npy    behaviours, made under each of five prompt settings
@@ -26,6 +27,7 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         relations.json         lists that are answered right, and the heads that were summed
         residual_norm.npy      mean ||h_l|| at the end of chat prompts: the unit of relative strength
         residual_norm_raw.npy  the same at the end of raw text, for relations and values
+        gates.json             what the model can be asked at all, before any vector
         traits.json            pairs asked, kept and dropped, per trait
         responses.jsonl        every answer, its scores, and why its pair was dropped
         layers.json            mean split-half cosine per kind and layer
@@ -44,7 +46,7 @@ stage.begin(__name__, CLI)      # up to date? says so and ends, before torch is 
 from lib import directions, engine, metrics, suite as suites, work
 from lib.artifacts import UserError
 from lib.judging import cases, judges
-from lib.studies import propensity, relations, values
+from lib.studies import gates, propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 1
@@ -99,20 +101,21 @@ def extract_trait(lm, prompts, answers, address):
 
 
 def extract_behaviour(lm, suite, number, read_out):
-    """Vectors of one behaviour in the five settings, at the letters of `read_out`; at BASE also statistics,
-    shuffled-label vectors, the other methods' directions, and the vector of the published split, which is made from
-    the first half."""
+    """Vectors of one behaviour in the five settings, at the letters of `read_out`, from balanced items; at BASE also
+    statistics, shuffled-label vectors, the other methods' directions, and the vector of the published split, which is
+    made from the whole first half."""
     behaviour = suite.behaviours[number]
-    items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
-    vectors, found, n = [], {}, len(items)
+    whole, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
+    items, vectors, found = suites.balanced(whole), [], {}
     for setting in SETTINGS:
-        used = items + tune if setting == "BASE" else items
+        used = whole + tune if setting == "BASE" else items
         prompts, letters = propensity.ask(lm, read_out, suite, behaviour, used, setting)
         states = engine.read_pairs(lm, prompts, letters[:, :1].tolist(), letters[:, 1:].tolist())
+        published = (states[:, 0] - states[:, 1]).mean(axis=0)
+        states = states[np.isin([item["id"] for item in used], [item["id"] for item in items])]
         diffs = states[:, 0] - states[:, 1]
-        vectors.append(diffs[:n].mean(axis=0))
+        vectors.append(diffs.mean(axis=0))
         if setting == "BASE":
-            published, states, diffs = diffs.mean(axis=0), states[:n], diffs[:n]
             # A - B is the largest part of a difference. It cancels over all items but not over a random half,
             # and the other half then has it with the opposite sign. An item with A and one with B are drawn
             # together; where the suite has swaps these are an item and its swap.
@@ -162,13 +165,18 @@ def main():
     lm = at.lm
     read_out = propensity.find(lm, at.suite)               # before any work: where does this model have its letters?
     suite, missing = propensity.testable(at.suite, read_out)
+    least = {"seed": SEED, "read_out": read_out and read_out.config(profile), "n_gate": gates.N_GATE[profile],
+             "least_gap": gates.LEAST_GAP, "luck": gates.LUCK}
+    suite, untold, gated, can = gates.behaviours(at, read_out, suite, at.identity(at.config | least), [SEED, 8])
+    names = {b["name"] for b in suite.behaviours}
+    missing |= untold
     if read_out and work.is_main():
         print(f"{at.out.name.replace('_', ' ')}  {lm.name}  {propensity.told(lm, read_out)}")
     no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
-    config = at.config | {
-              "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
+    config = at.config | least | {
+              "left_out": [b["name"] for b in at.suite.behaviours if b["name"] not in names],
+              "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
-              "read_out": read_out and read_out.config(profile),
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
               "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if way != "heads" or not no_heads]}
@@ -189,8 +197,14 @@ def main():
             kept.setdefault(trait["name"], []).extend((i, i + 1))
         else:
             trait["dropped"][reason] = trait["dropped"].get(reason, 0) + 1
-    for trait in traits.values():
-        trait["extractable"] = trait["n_pairs"] >= MIN_PAIRS[profile]
+    raised = gates.expression(jobs, answers, [SEED, 9])
+    for name, trait in traits.items():
+        gap = raised.get(name, metrics.Missing("the judge cannot score it"))
+        passed = gates.above(gap)
+        trait["extractable"] = trait["n_pairs"] >= MIN_PAIRS[profile] and (passed or profile == "smoke")
+        gated.append(gates.row("trait", name, "expression", gap, passed))
+        if not trait["extractable"]:
+            missing[f"traits.{name}"] = gates.why(trait, gap, MIN_PAIRS[profile])
 
     # 3. one work unit per concept; relations are centred when the states of all are there
     names = {"trait": [name for name, trait in traits.items() if trait["extractable"]]}
@@ -241,12 +255,17 @@ def main():
                           "not_extractable": sorted(set(traits) - set(names["trait"]))},
                "split_half_cosine": {kind: max(row["value"] for row in layers if row["kind"] == kind)
                                      for kind in filter(names.get, names)},
-               "read_out": read_out and {"mass": read_out.mass, "masses": read_out.masses},
-               "not_testable": missing | ({"heads": no_heads} if no_heads else {})
-               | ({} if lists else {"lists_right": "the suite has no relations"})}
-    for i, name in enumerate(("clean", "shuffled") if lists else ()):
-        results.setdefault("lists_right", {})[name] = metrics.bootstrap(
-            [found["list_right"][:, i].mean() for found in lists], unit="relations", seed_address=[SEED, 7, i])
+               "read_out": read_out and {"mass": read_out.mass, "masses": read_out.masses}}
+    right = [found["list_right"] for found in lists]
+    rows, gains = gates.lists(names["relation"], right, [found["list_chance"] for found in lists], [SEED, 10])
+    none = metrics.Missing("the suite has no relations")
+    results["lists_right"] = {name: metrics.bootstrap([each[:, i].mean() for each in right], unit="relations",
+                                                      seed_address=[SEED, 7, i])
+                              for i, name in enumerate(("clean", "shuffled"))} if lists else none
+    results["gates"] = {"behaviours": can, "traits": gates.over("traits", raised, [SEED, 11]),
+                        "lists": gains | {"all": gates.over("relations", gains, [SEED, 12])}}
+    results, gaps = metrics.missing_apart(results)
+    results["not_testable"] = missing | gaps | ({"heads": no_heads} if no_heads else {})
 
     # 5. artifacts
     behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
@@ -262,7 +281,7 @@ def main():
                                     ("method", "behaviour", "layer", "d_model"))
         arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),
                                        ("behaviour", "layer", "d_model"))
-    tables = {"concepts": concepts, "layers": layers}
+    tables = {"concepts": concepts, "layers": layers, "gates": gated + rows}
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]
                                            for way in config["ways"]]), ("way", "relation", "layer", "d_model"))

@@ -47,8 +47,9 @@ def in_context(pairs, template, shots, address, query=None, shuffled=False):
 
 def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
     """What one relation's lists give, one per address: {"states" (list, layer, d) at the end of clean lists; "mean",
-    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; and, where the heads
-    can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer, head)]}.
+    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; "list_chance" (list,)
+    share of the other clean lists whose answer it would be as well; and, where the heads can be reached, "heads" (d,),
+    "effects" (layer, head), "chosen" [(layer, head)]}.
 
     The effects are measured on the first n_mediation shuffled lists; n_heads of them are summed."""
     both = [[in_context(pairs, template, shots, address, shuffled=shuffled) for address in addresses]
@@ -59,6 +60,8 @@ def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads):
     top = engine.sweep(lm, clean + shuffled, [()], np.tile(tokens, 2)[:, None])["argmax"][:, 0].reshape(2, -1)
     found = {"states": states, "mean": states.mean(axis=0), "contrast": states.mean(axis=0) - corrupt.mean(axis=0),
              "list_right": (top == tokens).T.astype(np.uint8)}
+    others = (top[0][:, None] == tokens) & ~np.eye(len(tokens), dtype=bool)
+    found["list_chance"] = others.sum(axis=1) / max(1, len(tokens) - 1)
     place = heads_of(lm)[0]
     if place is None:
         return found
