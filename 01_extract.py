@@ -12,8 +12,9 @@ normalised. What a pair is, and where it is read:
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
 coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs, or one that its instruction
-does not raise, has no vector; later stages leave it out. Pairs of a behaviour are balanced by letter and Yes/No. Vectors come from the extraction split alone; only published_vectors, which repeats the released
-run, also takes the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
+does not raise, has no vector; later stages leave it out. Pairs of a behaviour are balanced by letter and Yes/No.
+Vectors come from the extraction split alone; only published_vectors, which repeats the released run, also takes
+the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
 
 reads   the suite's extraction split; of behaviours also the tuning split, for gates and published_vectors
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json

@@ -35,8 +35,8 @@ OPTIONS = re.compile(r"^\s*\(A\):?\s*(.*?)\s*^\s*\(B\):?\s*(.*?)\s*\Z", re.M | r
 def row(kind, name, gate, found, passed):
     """A row of gates.json; found: an estimate, a number, or Missing."""
     found = found if isinstance(found, dict) else {"value": None if isinstance(found, Missing) else found}
-    return {"kind": kind, "name": name, "gate": gate, **{key: found.get(key) for key in ("value", "low", "high", "n")},
-            "passed": passed}
+    return {"kind": kind, "name": name, "gate": gate, "passed": passed,
+            **{key: found.get(key) for key in ("value", "low", "high", "n")}}
 
 
 def above(found, least=0):
@@ -74,14 +74,15 @@ def persona(lm, read_out, suite, behaviour):
 
 
 def settle(gaps):
-    """({name: reason} of the behaviours to leave out, {"n", "told", "by_luck"}) from persona gaps {name: estimate}."""
+    """({name: reason} of the behaviours to leave out, {"n", "told", "by_luck"}), from persona gaps
+    {name: estimate}."""
     idle = {name for name, gap in gaps.items() if max(-gap["low"], gap["high"]) < LEAST_GAP}
     told = sum(above(gap) for name, gap in gaps.items() if name not in idle)
     lucky = by_luck(len(gaps), LUCK)
     counts = {"n": len(gaps), "told": told, "by_luck": lucky}
     if told < max(lucky + 1, MIN_BEHAVIOURS):
         mean = np.mean([gap["value"] for gap in gaps.values()])
-        reason = (f"the model does not tell the persona sentences apart: they raise {told} of {len(gaps)} behaviours, "
+        reason = (f"the model does not tell persona sentences apart: they raise {told} of {len(gaps)} behaviours, "
                   f"up to {lucky} would by luck and {MIN_BEHAVIOURS} are needed (mean {mean:.2f} nats)")
         return dict.fromkeys(gaps, reason), counts
     return {name: f"the persona sentences move it by {gaps[name]['value']:.3f} nats, "
@@ -106,7 +107,8 @@ def behaviours(at, read_out, suite, identity, address):
 
     keys = [*(f"format/{fmt}" for fmt in formats), *(f"behaviour/{name}" for name in by_name)]
     done = work.units(at.out, identity, keys, unit, "01 gates")
-    looked, gaps, letters = {}, {}, {}
+    looked = dict.fromkeys(suites.FIELDS["behaviour"]["format"], Missing("no such behaviour is asked"))
+    gaps, letters = {}, {}
     for i, fmt in enumerate(formats):
         right = done[f"format/{fmt}"]["right"]
         looked[fmt] = estimator("items", [*address, 0])(i, right) if len(right) else Missing(
@@ -170,7 +172,8 @@ def lists(names, right, chance, address):
     (list,) per relation."""
     found = {name: estimator("lists", [*address, i])(0, got[:, 0] - luck)
              for i, (name, got, luck) in enumerate(zip(names, right, chance))}
-    return [row("relation", name, "lists", gain, above(gain)) for name, gain in found.items()], found
+    rows = [row("relation", name, "lists", gain, above(gain)) for name, gain in found.items()]
+    return rows, {"antonym": Missing("the suite has no antonyms")} | found
 
 
 def values(names, odds, known, fact_loss, address):
@@ -178,7 +181,8 @@ def values(names, odds, known, fact_loss, address):
 
     fact_loss: share of the facts that a setting may cost; who knows less has nothing to lose"""
     facts = estimator("facts", [*address, 0])(0, known)
-    lean = {name: estimator("probes", [*address, 1, i])(0, np.abs(each)) for i, (name, each) in enumerate(zip(names, odds))}
+    lean = {name: estimator("probes", [*address, 1, i])(0, np.abs(each))
+            for i, (name, each) in enumerate(zip(names, odds))}
     return [row("facts", "facts", "known", facts, above(facts, fact_loss)),
             *(row("value", name, "lean", found, above(found, LEAST_LEAN)) for name, found in lean.items())], {
         "facts": facts, "lean": lean}
