@@ -30,6 +30,7 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         residual_norm_raw.npy  the same at the end of raw text, for relations and values
         gates.json             what the model can be asked at all, before any vector
         traits.json            pairs asked, kept and dropped, per trait
+        calibration.json       whether a judge in words tells what it is to judge; refused traits are not asked
         responses.jsonl        every answer, its scores, and why its pair was dropped
         layers.json            mean split-half cosine per kind and layer
 claims  none; stages 02 to 05 start from these vectors
@@ -39,14 +40,15 @@ cost    about a minute on one CPU core for the testbed and 3 M parameters; secon
 """
 import numpy as np
 
-from lib import stage
+from lib import artifacts, stage
 
 CLI = stage.cli(__doc__)
-stage.begin(__name__, CLI)      # up to date? says so and ends, before torch is imported
+TEXTS = artifacts.ROOT / "data" / "calibration.json"       # what a judge in words is tried on
+stage.begin(__name__, CLI, files=[TEXTS])      # up to date? says so and ends, before torch is imported
 
 from lib import directions, engine, metrics, suite as suites, work
 from lib.artifacts import UserError
-from lib.judging import cases, judges
+from lib.judging import calibration, cases, judges
 from lib.studies import gates, propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -78,11 +80,11 @@ def why_dropped(name, positive, negative):
     return "incoherent answer" if min(coherence) < COHERENT else None
 
 
-def ask(lm, suite, profile, judge):
-    """Jobs (see lib.judging.cases) of all traits that the judge can score; positive and negative answer of a pair
-    stand side by side."""
+def ask(lm, suite, profile, judge, refused=()):
+    """Jobs (see lib.judging.cases) of all traits that the judge can score and is not refused for; positive and
+    negative answer of a pair stand side by side."""
     n, jobs = QUESTIONS[profile], []
-    for trait in [trait for trait in suite.traits if judges.can(judge, trait["name"])]:
+    for trait in [t for t in suite.traits if judges.can(judge, t["name"]) and t["name"] not in refused]:
         questions = suites.tasks(suite, "question", "extract", trait["name"])
         for j, pair in enumerate(trait["instructions"]):
             for i in range(n):
@@ -167,8 +169,11 @@ def main():
     read_out = propensity.find(lm, at.suite)               # before any work: where does this model have its letters?
     suite, missing = propensity.testable(at.suite, read_out)
     least = {"seed": SEED, "read_out": read_out and read_out.config(profile), "n_gate": gates.N_GATE[profile],
-             "least_gap": gates.LEAST_GAP, "luck": gates.LUCK}
-    suite, untold, gated, can = gates.behaviours(at, read_out, suite, at.identity(at.config | least), [SEED, 8])
+             "least_gap": gates.LEAST_GAP, "luck": gates.LUCK,
+             "calibration": [artifacts.sha256(TEXTS), calibration.CALIBRATED, calibration.MOST_FAILED]}
+    before = at.identity(at.config | least)
+    suite, untold, gated, can = gates.behaviours(at, read_out, suite, before, [SEED, 8])
+    tested, refused, trusted = calibration.check(at.judge, suite, TEXTS, at.out, before, [SEED, 13])
     names = {b["name"] for b in suite.behaviours}
     missing |= untold
     if read_out and work.is_main():
@@ -176,6 +181,7 @@ def main():
     no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
     config = at.config | least | {
               "left_out": [b["name"] for b in at.suite.behaviours if b["name"] not in names],
+              "refused": sorted(refused),
               "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
@@ -184,28 +190,13 @@ def main():
     identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
-    jobs = ask(lm, suite, profile, at.judge)
+    jobs = ask(lm, suite, profile, at.judge, refused)
     answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
-    kept = {}
-    traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
-    for i in range(0, len(jobs), 2):
-        trait = traits[jobs[i]["traits"][0]]
-        reason = why_dropped(trait["name"], answers[i], answers[i + 1])
-        answers[i]["dropped"] = answers[i + 1]["dropped"] = reason
-        trait["n_asked"] += 1
-        if reason is None:
-            trait["n_pairs"] += 1
-            kept.setdefault(trait["name"], []).extend((i, i + 1))
-        else:
-            trait["dropped"][reason] = trait["dropped"].get(reason, 0) + 1
-    raised = gates.expression(jobs, answers, [SEED, 9])
-    for name, trait in traits.items():
-        gap = raised.get(name, metrics.Missing("the judge cannot score it"))
-        passed = gates.above(gap)
-        trait["extractable"] = trait["n_pairs"] >= MIN_PAIRS[profile] and (passed or profile == "smoke")
-        gated.append(gates.row("trait", name, "expression", gap, passed))
-        if not trait["extractable"]:
-            missing[f"traits.{name}"] = gates.why(trait, gap, MIN_PAIRS[profile])
+    for positive, negative, job in zip(answers[::2], answers[1::2], jobs[::2]):
+        positive["dropped"] = negative["dropped"] = why_dropped(job["traits"][0], positive, negative)
+    traits, kept, raised = gates.traits(suite, jobs, answers, refused, MIN_PAIRS[profile], [SEED, 9])
+    missing |= {f"traits.{name}": trait["reason"] for name, trait in traits.items() if trait["reason"]}
+    gated += [gates.row("trait", name, "expression", gap, gates.above(gap)) for name, gap in raised.items()]
 
     # 3. one work unit per concept; relations are centred when the states of all are there
     names = {"trait": [name for name, trait in traits.items() if trait["extractable"]]}
@@ -213,7 +204,7 @@ def main():
               for kind in ("behaviour", "relation", "value")}
     order = [(kind, i) for kind in names for i in range(len(names[kind]))]
     if not order:
-        raise UserError(f"{suite.folder}: no trait is extractable from {lm.name}, and there is nothing else")
+        raise UserError(f"{suite.folder}: nothing is extractable from {lm.name}: {'; '.join(set(missing.values()))}")
 
     def unit(key):
         kind, number = key.split("-")[0], int(key.split("-")[1])
@@ -265,6 +256,8 @@ def main():
                               for i, name in enumerate(("clean", "shuffled"))} if lists else none
     results["gates"] = {"behaviours": can, "traits": gates.over("traits", raised, [SEED, 11]),
                         "lists": gains | {"all": gates.over("relations", gains, [SEED, 12])}}
+    results["calibration"] = trusted if isinstance(trusted, metrics.Missing) else trusted | {
+        "agreement": calibration.agreement(at.judge, answers, [SEED, 14])}
     results, gaps = metrics.missing_apart(results)
     results["not_testable"] = missing | gaps | ({"heads": no_heads} if no_heads else {})
 
@@ -291,6 +284,7 @@ def main():
                                for name, found in zip(names["relation"], lists)]
         if not no_heads:
             arrays["head_effects"] = (np.stack([found["effects"] for found in lists]), ("relation", "layer", "head"))
+    tables |= {"calibration": tested} if tested else {}
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
     at.save(config, f"{len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait pairs kept",

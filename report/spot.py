@@ -33,7 +33,7 @@ def extract_units(at, one, kept):
     suite, _ = gates.testable(at.suite, kept)
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
-    jobs = one.ask(lm, suite, profile, at.judge)
+    jobs = one.ask(lm, suite, profile, at.judge, kept.config["refused"])
     answers = kept.table("responses.jsonl") if jobs else []
 
     def norms():

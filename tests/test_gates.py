@@ -82,8 +82,8 @@ def test_what_later_stages_see(testbed, monkeypatch, size, profile, kept):
     assert {row["gate"] for row in rows} == {"letters", "look-up", "persona", "letter"} and len(rows) == 2 + 2 + 80
     persona = [row for row in rows if row["gate"] == "persona"]
     assert all(row["n"] == 16 and row["passed"] == (size > 0) for row in persona if size)
-    extract = SimpleNamespace(config={"left_out": [b["name"] for b in suite.behaviours if b not in left_suite.behaviours]},
-                              results={"not_testable": reasons | {"heads": "none"}})
+    out = [b["name"] for b in suite.behaviours if b not in left_suite.behaviours]
+    extract = SimpleNamespace(config={"left_out": out}, results={"not_testable": reasons | {"heads": "none"}})
     again, told = gates.testable(suite, extract)
     assert again.behaviours == left_suite.behaviours and told == reasons
     assert kept or "0 of 40 behaviours" in told["behaviours"]
@@ -181,8 +181,13 @@ def test_what_an_instruction_adds():
     assert gates.above(found["up"]) and not gates.above(found["flat"]) and not gates.above(found["mute"])
     assert "no usable score to 20 of 20" in found["mute"]
     assert gates.over("traits", found, [1])["n"] == 2 and isinstance(gates.over("traits", {}, [1]), Missing)
-    told = gates.why({"n_pairs": 3, "n_asked": 20}, found["flat"], 5)
-    assert told.startswith("3 of 20 pairs kept, 5 needed; the instruction raises it by ")
+    answers = [answer | {"dropped": None if i % 10 < 6 else "x"} for i, answer in enumerate(answers)]
+    suite = SimpleNamespace(profile="full", traits=[{"name": name} for name in ("up", "flat", "mute", "unasked")])
+    table, kept, _ = gates.traits(suite, jobs, answers, {"unasked": "the judge rates all alike"}, 5, [1])
+    assert [row["extractable"] for row in table.values()] == [True, False, False, False] and not table["up"]["reason"]
+    assert table["flat"]["reason"].startswith("12 of 20 pairs kept, 5 needed; the instruction raises it by ")
+    assert table["unasked"]["reason"] == "the judge rates all alike" and table["flat"]["dropped"] == {"x": 8}
+    assert kept["up"][:6] == [0, 1, 2, 3, 4, 5] and kept["up"][6:8] == [10, 11]
 
 
 def test_the_commonest_answer_is_no_ability(tmp_path, monkeypatch):

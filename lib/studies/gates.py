@@ -154,11 +154,28 @@ def expression(jobs, answers, address):
     return found
 
 
-def why(trait, gap, least):
-    """Reason for which a trait (a row of traits.json) has no vector; gap as from `expression`."""
-    told = gap if isinstance(gap, Missing) else (f"the instruction raises it by {gap['value']:.1f} points, "
-                                                 f"[{gap['low']:.1f}, {gap['high']:.1f}]")
-    return f"{trait['n_pairs']} of {trait['n_asked']} pairs kept, {least} needed; {told}"
+def traits(suite, jobs, answers, refused, least, address):
+    """({name: row of traits.json}, {name: indices of kept answers}, {name: `expression` of those asked}) of stage 01.
+
+    answers carry "dropped"; refused {name: reason}: a judge in words that failed its calibration; least: pairs"""
+    table = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
+    kept, raised = {}, expression(jobs, answers, address)
+    for i in range(0, len(jobs), 2):
+        (name,), reason = jobs[i]["traits"], answers[i]["dropped"]
+        table[name]["n_asked"] += 1
+        if reason is None:
+            table[name]["n_pairs"] += 1
+            kept.setdefault(name, []).extend((i, i + 1))
+        else:
+            table[name]["dropped"][reason] = table[name]["dropped"].get(reason, 0) + 1
+    for name, row in table.items():
+        gap = raised.get(name, Missing(refused.get(name, "the judge cannot score it")))
+        row["extractable"] = row["n_pairs"] >= least and (above(gap) or suite.profile == "smoke")
+        told = gap if isinstance(gap, Missing) else (f"the instruction raises it by {gap['value']:.1f} points, "
+                                                     f"[{gap['low']:.1f}, {gap['high']:.1f}]")
+        asked = f"{row['n_pairs']} of {row['n_asked']} pairs kept, {least} needed; " if row["n_asked"] else ""
+        row["reason"] = None if row["extractable"] else asked + told
+    return table, kept, raised
 
 
 def over(unit, found, address):
