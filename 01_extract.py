@@ -6,15 +6,17 @@ h_l is the output of block l. Layer 0 is the first block, there is no row for th
 normalised. What a pair is, and where it is read:
     trait      two answers of the model, asked for the trait and against it; mean over the answer's tokens
     behaviour  one multiple-choice prompt, answered with either letter; at the letter. Where the letters are
-               is found first of all (lib.studies.propensity); a format in which there are none is left out
+               is found first of all (lib.studies.propensity); a format in which there are none is left out, and
+             so are behaviours whose persona sentences the model does not tell apart (lib.studies.gates)
     relation   the end of an in-context list (template 0), minus the mean of that over all relations
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
-coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs has no vector; later stages
-leave it out. Vectors come from the extraction split alone; only published_vectors, which repeats the released
-run, also takes the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
+coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs, or one that its instruction
+does not raise, has no vector; later stages leave it out. Pairs of a behaviour are balanced by letter and Yes/No.
+Vectors come from the extraction split alone; only published_vectors, which repeats the released run, also takes
+the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
 
-reads   the suite's extraction split; of behaviours also the tuning split, for published_vectors
+reads   the suite's extraction split; of behaviours also the tuning split, for gates and published_vectors
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
         concepts.json          the concepts, their pairs, and four statistics per layer
         setting_vectors.npy    behaviours, made under each of five prompt settings
@@ -26,7 +28,9 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         relations.json         lists that are answered right, and the heads that were summed
         residual_norm.npy      mean ||h_l|| at the end of chat prompts; strengths are also told as shares of it
         residual_norm_raw.npy  the same at the end of raw text, for relations and values
+        gates.json             what the model can be asked at all, before any vector
         traits.json            pairs asked, kept and dropped, per trait
+        calibration.json       whether a judge in words tells what it is to judge; refused traits are not asked
         responses.jsonl        every answer, its scores, and why its pair was dropped
         layers.json            mean split-half cosine per kind and layer
 claims  none; stages 02 to 05 start from these vectors
@@ -36,15 +40,16 @@ cost    about a minute on one CPU core for the testbed and 3 M parameters; secon
 """
 import numpy as np
 
-from lib import stage
+from lib import artifacts, stage
 
 CLI = stage.cli(__doc__)
-stage.begin(__name__, CLI)      # up to date? says so and ends, before torch is imported
+TEXTS = artifacts.ROOT / "data" / "calibration.json"       # what a judge in words is tried on
+stage.begin(__name__, CLI, files=[TEXTS])      # up to date? says so and ends, before torch is imported
 
 from lib import directions, engine, metrics, suite as suites, work
 from lib.artifacts import UserError
-from lib.judging import cases, judges
-from lib.studies import propensity, relations, values
+from lib.judging import calibration, cases, judges
+from lib.studies import gates, propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 1
@@ -75,11 +80,11 @@ def why_dropped(name, positive, negative):
     return "incoherent answer" if min(coherence) < COHERENT else None
 
 
-def ask(lm, suite, profile, judge):
-    """Jobs (see lib.judging.cases) of all traits that the judge can score; positive and negative answer of a pair
-    stand side by side."""
+def ask(lm, suite, profile, judge, refused=()):
+    """Jobs (see lib.judging.cases) of all traits that the judge can score and is not refused for; positive and
+    negative answer of a pair stand side by side."""
     n, jobs = QUESTIONS[profile], []
-    for trait in [trait for trait in suite.traits if judges.can(judge, trait["name"])]:
+    for trait in [t for t in suite.traits if judges.can(judge, t["name"]) and t["name"] not in refused]:
         questions = suites.tasks(suite, "question", "extract", trait["name"])
         for j, pair in enumerate(trait["instructions"]):
             for i in range(n):
@@ -99,20 +104,21 @@ def extract_trait(lm, prompts, answers, address):
 
 
 def extract_behaviour(lm, suite, number, read_out):
-    """Vectors of one behaviour in the five settings, at the letters of `read_out`; at BASE also statistics,
-    shuffled-label vectors, the other methods' directions, and the vector of the published split, which is made from
-    the first half."""
+    """Vectors of one behaviour in the five settings, at the letters of `read_out`, from balanced items; at BASE also
+    statistics, shuffled-label vectors, the other methods' directions, and the vector of the published split, which is
+    made from the whole first half."""
     behaviour = suite.behaviours[number]
-    items, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
-    vectors, found, n = [], {}, len(items)
+    whole, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
+    items, vectors, found = suites.balanced(whole), [], {}
     for setting in SETTINGS:
-        used = items + tune if setting == "BASE" else items
+        used = whole + tune if setting == "BASE" else items
         prompts, letters = propensity.ask(lm, read_out, suite, behaviour, used, setting)
         states = engine.read_pairs(lm, prompts, letters[:, :1].tolist(), letters[:, 1:].tolist())
+        published = (states[:, 0] - states[:, 1]).mean(axis=0)
+        states = states[np.isin([item["id"] for item in used], [item["id"] for item in items])]
         diffs = states[:, 0] - states[:, 1]
-        vectors.append(diffs[:n].mean(axis=0))
+        vectors.append(diffs.mean(axis=0))
         if setting == "BASE":
-            published, states, diffs = diffs.mean(axis=0), states[:n], diffs[:n]
             # A - B is the largest part of a difference. It cancels over all items but not over a random half,
             # and the other half then has it with the opposite sign. An item with A and one with B are drawn
             # together; where the suite has swaps these are an item and its swap.
@@ -164,13 +170,22 @@ def main():
     lm = at.lm
     read_out = propensity.find(lm, at.suite)               # before any work: where does this model have its letters?
     suite, missing = propensity.testable(at.suite, read_out)
+    least = {"seed": SEED, "read_out": read_out and read_out.config(profile), "n_gate": gates.N_GATE[profile],
+             "least_gap": gates.LEAST_GAP, "luck": gates.LUCK,
+             "calibration": [artifacts.sha256(TEXTS), calibration.CALIBRATED, calibration.MOST_FAILED]}
+    before = at.identity(at.config | least)
+    suite, untold, gated, can = gates.behaviours(at, read_out, suite, before, [SEED, 8])
+    tested, refused, trusted = calibration.check(at.judge, suite, TEXTS, at.out, before, [SEED, 13])
+    names = {b["name"] for b in suite.behaviours}
+    missing |= untold
     if read_out and work.is_main():
         print(f"{at.out.name.replace('_', ' ')}  {lm.name}  {propensity.told(lm, read_out)}")
     no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
-    config = at.config | {
-              "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
+    config = at.config | least | {
+              "left_out": [b["name"] for b in at.suite.behaviours if b["name"] not in names],
+              "refused": sorted(refused),
+              "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
-              "read_out": read_out and read_out.config(profile),
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
               "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if not (way == "heads" and no_heads)
@@ -178,22 +193,13 @@ def main():
     identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
-    jobs = ask(lm, suite, profile, at.judge)
+    jobs = ask(lm, suite, profile, at.judge, refused)
     answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
-    kept = {}
-    traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
-    for i in range(0, len(jobs), 2):
-        trait = traits[jobs[i]["traits"][0]]
-        reason = why_dropped(trait["name"], answers[i], answers[i + 1])
-        answers[i]["dropped"] = answers[i + 1]["dropped"] = reason
-        trait["n_asked"] += 1
-        if reason is None:
-            trait["n_pairs"] += 1
-            kept.setdefault(trait["name"], []).extend((i, i + 1))
-        else:
-            trait["dropped"][reason] = trait["dropped"].get(reason, 0) + 1
-    for trait in traits.values():
-        trait["extractable"] = trait["n_pairs"] >= MIN_PAIRS[profile]
+    for positive, negative, job in zip(answers[::2], answers[1::2], jobs[::2]):
+        positive["dropped"] = negative["dropped"] = why_dropped(job["traits"][0], positive, negative)
+    traits, kept, raised = gates.traits(suite, jobs, answers, refused, MIN_PAIRS[profile], [SEED, 9])
+    missing |= {f"traits.{name}": trait["reason"] for name, trait in traits.items() if trait["reason"]}
+    gated += [gates.row("trait", name, "expression", gap, gates.above(gap)) for name, gap in raised.items()]
 
     # 3. one work unit per concept; relations are centred when the states of all are there
     names = {"trait": [name for name, trait in traits.items() if trait["extractable"]]}
@@ -201,7 +207,7 @@ def main():
               for kind in ("behaviour", "relation", "value")}
     order = [(kind, i) for kind in names for i in range(len(names[kind]))]
     if not order:
-        raise UserError(f"{suite.folder}: no trait is extractable from {lm.name}, and there is nothing else")
+        raise UserError(f"{suite.folder}: nothing is extractable from {lm.name}: {'; '.join(set(missing.values()))}")
 
     def unit(key):
         kind, number = key.split("-")[0], int(key.split("-")[1])
@@ -244,12 +250,19 @@ def main():
                           "not_extractable": sorted(set(traits) - set(names["trait"]))},
                "split_half_cosine": {kind: max(row["value"] for row in layers if row["kind"] == kind)
                                      for kind in filter(names.get, names)},
-               "read_out": read_out and {"mass": read_out.mass, "masses": read_out.masses},
-               "not_testable": missing | ({"heads": no_heads} if no_heads else {})
-               | ({} if lists else {"lists_right": "the suite has no relations"})}
-    for i, name in enumerate(("clean", "shuffled") if lists else ()):
-        results.setdefault("lists_right", {})[name] = metrics.bootstrap(
-            [found["list_right"][:, i].mean() for found in lists], unit="relations", seed_address=[SEED, 7, i])
+               "read_out": read_out and {"mass": read_out.mass, "masses": read_out.masses}}
+    right = [found["list_right"] for found in lists]
+    rows, gains = gates.lists(names["relation"], right, [found["list_chance"] for found in lists], [SEED, 10])
+    none = metrics.Missing("the suite has no relations")
+    results["lists_right"] = {name: metrics.bootstrap([each[:, i].mean() for each in right], unit="relations",
+                                                      seed_address=[SEED, 7, i])
+                              for i, name in enumerate(("clean", "shuffled"))} if lists else none
+    results["gates"] = {"behaviours": can, "traits": gates.over("traits", raised, [SEED, 11]),
+                        "lists": gains | {"all": gates.over("relations", gains, [SEED, 12])}}
+    results["calibration"] = trusted if isinstance(trusted, metrics.Missing) else trusted | {
+        "agreement": calibration.agreement(at.judge, answers, [SEED, 14])}
+    results, gaps = metrics.missing_apart(results)
+    results["not_testable"] = missing | gaps | ({"heads": no_heads} if no_heads else {})
 
     # 5. artifacts
     behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
@@ -265,7 +278,7 @@ def main():
                                     ("method", "behaviour", "layer", "d_model"))
         arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),
                                        ("behaviour", "layer", "d_model"))
-    tables = {"concepts": concepts, "layers": layers}
+    tables = {"concepts": concepts, "layers": layers, "gates": gated + rows}
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]
                                            for way in config["ways"]]), ("way", "relation", "layer", "d_model"))
@@ -274,6 +287,7 @@ def main():
                                for name, found in zip(names["relation"], lists)]
         if not no_heads:
             arrays["head_effects"] = (np.stack([found["effects"] for found in lists]), ("relation", "layer", "head"))
+    tables |= {"calibration": tested} if tested else {}
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
     at.save(config, f"{len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait pairs kept",

@@ -27,6 +27,7 @@ writes  kl_curve.npy, kl_curve_raw.npy       KL under random vectors, per layer 
         chosen.jsonl      answers of the tuned traits on the tuning questions
         slopes.jsonl      slope per layer and tuning item of the behaviours that vote on the layer
         layers.json       their mean slopes per layer, with intervals over behaviours
+        gates.json        facts known and lean of the values, unsteered
 claims  P6
 cost    about 2 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
@@ -43,7 +44,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 from lib import compose, metrics, suite as suites, work
 from lib.artifacts import UserError
 from lib.judging import cases
-from lib.studies import propensity, relations, strength, tuning, values
+from lib.studies import gates, propensity, relations, strength, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
@@ -168,7 +169,7 @@ def main():
     # 1. model, suite, vectors, and what fixes the numbers
     at, profile = stage.open(args, __file__, AFTER), args.profile
     (extracted,), lm, read_out = at.before, at.lm, propensity.read_out(at.before[0])
-    suite, missing = propensity.testable(at.suite, read_out)
+    suite, missing = gates.testable(at.suite, extracted)
     config = at.config | {
               "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
               "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],
@@ -240,6 +241,13 @@ def main():
     if items:
         results["behaviours"]["window"] = propensity.window(np.stack([mass[0, results["behaviours"]["layer"]] for mass in
             part("behaviour/", "mass").values()]), MULTIPLIERS, profile)
+
+    if suite.values:
+        leans, known = part("value/", "odds"), next(iter(part("value/", "facts").values()))[0]
+        tables["gates"], results["gates"] = gates.values([key.removeprefix("value/") for key in leans], [
+            odds[0] for odds in leans.values()], known, FACT_LOSS, [SEED, 6])
+    else:
+        results["not_testable"]["gates"] = "the suite has no values"
 
     # 6. artifacts; a suite without a kind has no tables of it
     tables["tuned"] = traits | behaviours | tuned | moved

@@ -44,7 +44,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 
 from lib import metrics, suite as suites, work
 from lib.judging import cases, judges
-from lib.studies import propensity, relation_gains, relations, transfer, tuning, values
+from lib.studies import gates, propensity, relation_gains, relations, transfer, tuning, values
 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
@@ -150,7 +150,7 @@ def main():
     # 1. data: vectors, what was tuned, and an evaluation split that no stage has seen yet
     at, profile = stage.open(args, __file__, AFTER), args.profile
     (extract, tune), lm, judge, read_out = at.before, at.lm, at.judge, propensity.read_out(at.before[0])
-    suite, untestable = propensity.testable(at.suite, read_out)
+    suite, untestable = gates.testable(at.suite, extract)
     config = at.config | {
               "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
               "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],

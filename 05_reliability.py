@@ -46,7 +46,7 @@ stage.begin(__name__, CLI, AFTER, [PUBLISHED])              # up to date? says s
 
 from lib import artifacts, metrics, suite as suites, work
 from lib.artifacts import UserError
-from lib.studies import controls, propensity, reliability
+from lib.studies import controls, gates, propensity, reliability
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 5
@@ -144,7 +144,7 @@ def one_model(args):
     # 1. data: vectors and strengths of the stages before, inputs of the suite
     at, n_random = stage.open(args, __file__, AFTER, judged=False), N_RANDOM[args.profile]
     (extract, tune), lm = at.before, at.lm
-    suite, missing = propensity.testable(at.suite, propensity.read_out(extract))
+    suite, missing = gates.testable(at.suite, extract)
     at.inputs["published"] = sha256(PUBLISHED)
     config = at.config | {
               "seed": SEED, "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,

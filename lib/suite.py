@@ -170,6 +170,23 @@ def split(items, name):
     return _filled(_part(items, first, last), f"{items[0]['id']} ... {items[-1]['id']}", name)
 
 
+def balanced(items, most=None):
+    """Items of which every cell of letter and Yes/No of the positive option has as many, the first of each, in file
+    order; `most` of them at most. Where one of four cells is empty the letters alone are balanced.
+
+    A state at the letter holds the letter, and nearly nothing else: in a mean over 7 items with A and 5 with B it is
+    what is left over."""
+    def cells(of):
+        found = {}
+        for i, item in enumerate(items):
+            found.setdefault(of(item), []).append(i)
+        return found.values()
+    found = cells(lambda item: (item["positive"], item["yes"] == item["positive"]))
+    found = cells(lambda item: item["positive"]) if len(found) == 3 else found
+    n = min(map(len, found)) if most is None else min(most // len(found), *map(len, found))
+    return [items[i] for i in sorted(i for cell in found for i in cell[:n])]
+
+
 def published_split(items):
     """(train, test) as in the released run of Tan et al. 2024: the first half of the contents, and all from 5 % on
     ("50:100%" was read as item 50 of 1,000), so that 47 % of the test items were trained on."""

@@ -18,7 +18,7 @@ import numpy as np
 from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError
 from lib.judging import cases
-from lib.studies import propensity, relations, strength, subsets, tuning, values
+from lib.studies import gates, propensity, relations, strength, subsets, tuning, values
 from report import compare
 
 SHARES = {"02": 80, "03": 20, "04": 95}       # units into which a stage cuts its texts; three sorts of them in 03
@@ -30,10 +30,10 @@ TEXTS = 0.05                     # share of a unit's texts that may differ
 def extract_units(at, one, kept):
     """Stage 01: answers and vector of a trait; vectors of a behaviour, relation or value; the residual norms."""
     lm, profile, vectors, read_out = at.lm, at.config["profile"], kept.array("vectors"), propensity.read_out(kept)
-    suite, _ = propensity.testable(at.suite, read_out)
+    suite, _ = gates.testable(at.suite, kept)
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
-    jobs = one.ask(lm, suite, profile, at.judge)
+    jobs = one.ask(lm, suite, profile, at.judge, kept.config["refused"])
     answers = kept.table("responses.jsonl") if jobs else []
 
     def norms():
@@ -92,7 +92,7 @@ def tune_units(at, two, kept):
     """Stage 02: texts of some candidates; the sweep of a behaviour, relation or value; what random vectors do."""
     lm, vectors, (extract, *_) = at.lm, at.vectors(), at.before
     read_out = propensity.read_out(extract)
-    suite, _ = propensity.testable(at.suite, read_out)
+    suite, _ = gates.testable(at.suite, extract)
     profile, rows = kept.config["profile"], kept.table("candidates.jsonl")
     ways = [way for way in relations.WAYS if way not in relations.MADE or way in extract.config["ways"]]
 
@@ -151,7 +151,7 @@ def transfer_units(at, three, kept):
     """Stage 03: some texts; the propensities of a behaviour; relations; the odds, facts and texts of a value."""
     lm, vectors, (extract, tune) = at.lm, at.vectors(), at.before
     read_out = propensity.read_out(extract)
-    suite, _ = propensity.testable(at.suite, read_out)
+    suite, _ = gates.testable(at.suite, extract)
     config, tuned, found = kept.config, tune.table("tuned"), {}
     traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
     if traits:
@@ -213,7 +213,7 @@ def compose_units(at, four, kept):
 def reliability_units(at, five, kept):
     """Stage 05: all curves and slopes of a behaviour."""
     lm, (extract, tune), tuned = at.lm, at.before, at.before[1].table("tuned")
-    suite, _ = propensity.testable(at.suite, propensity.read_out(extract))
+    suite, _ = gates.testable(at.suite, extract)
     vectors, items = at.vectors(), kept.table("items.jsonl") if suite.behaviours else []
     columns = {"propensity": "matched", **{f"propensity_{part}": part for part in ("raw", "sum", "sum_raw")}}
 

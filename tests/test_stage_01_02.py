@@ -85,7 +85,7 @@ def test_behaviour_vector_is_the_difference_of_hidden_states_at_the_letter(folde
     lm, suite = tiny.lib_models.load(str(folder / "tiny")), suites.load("testbed", "smoke")
     number, setting = 1, "USER_NEG"
     behaviour, diffs = suite.behaviours[number], []
-    for item in suites.split(behaviour["items"], "extract"):
+    for item in suites.balanced(suites.split(behaviour["items"], "extract")):
         prompt = lm.chat(*suites.behaviour_prompts(suite, behaviour, item, setting)) + lm.tokens("(")
         states = []
         for letter in (item["positive"], "AB".replace(item["positive"], "")):

@@ -327,8 +327,8 @@ def plant_upstream(world):
     folder = frame.paths(SimpleNamespace(
         model=str(world / "tiny"), suite="testbed", profile="smoke", out=world / "outputs"))
     first = artifacts.save(
-        folder / "01_extract", stage="01_extract", config=config | {"read_out": found.config("smoke")}, inputs={"suite": suite.digest},
-        results={"read_out": {"mass": found.mass, "masses": found.masses}},
+        folder / "01_extract", stage="01_extract", config=config | {"read_out": found.config("smoke"), "left_out": []}, inputs={"suite": suite.digest},
+        results={"read_out": {"mass": found.mass, "masses": found.masses}, "not_testable": {}},
         tables={"concepts": [{"key": key} for key in keys]},
         arrays={"vectors": arrays(len(keys), *size, axes=("concept", "layer", "d_model")),
                 "setting_vectors": arrays(5, len(suite.behaviours), *size,

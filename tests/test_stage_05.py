@@ -109,8 +109,8 @@ def plant_upstream(out, suite, rng, model):
     first = artifacts.save(
         out / "01_extract",
         stage="01_extract",
-        config=made | {"methods": ["one way", "another"], "read_out": read_out.config("full")},
-        results={"read_out": masses},
+        config=made | {"methods": ["one way", "another"], "read_out": read_out.config("full"), "left_out": []},
+        results={"read_out": masses, "not_testable": {}},
         inputs=inputs,
         tables={"concepts": concepts},
         arrays={

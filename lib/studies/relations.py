@@ -52,9 +52,9 @@ def in_turn(suite):
 
 def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads, turn=()):
     """What one relation's lists give, one per address: {"states" (list, layer, d) at the end of clean lists; "mean",
-    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; with templates `turn`,
-    "mixed" (layer, d); and, where the heads can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer,
-    head)]}.
+    "contrast" (layer, d); "list_right" (list, [clean, shuffled]) is the answer the top token?; "list_chance" (list,)
+    share of the other clean lists whose answer it would be as well; with templates `turn`, "mixed" (layer, d); and,
+    where the heads can be reached, "heads" (d,), "effects" (layer, head), "chosen" [(layer, head)]}.
 
     The effects are measured on the first n_mediation shuffled lists; n_heads of them are summed."""
     both = [[in_context(pairs, template, shots, address, shuffled=shuffled) for address in addresses]
@@ -68,6 +68,8 @@ def extract(lm, pairs, template, shots, addresses, n_mediation, n_heads, turn=()
     if turn:
         lists = [in_context(pairs, turn[i % len(turn)], shots, address)[0] for i, address in enumerate(addresses)]
         found["mixed"] = engine.read(lm, [lm.encode(text) for text in lists]).mean(axis=0)
+    others = (top[0][:, None] == tokens) & ~np.eye(len(tokens), dtype=bool)
+    found["list_chance"] = others.sum(axis=1) / max(1, len(tokens) - 1)
     place = heads_of(lm)[0]
     if place is None:
         return found
