@@ -104,8 +104,8 @@ report: $(DATA) compose reliability   ## the page and its figures, every number 
 	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
 
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
-	@$(TAKE); for model in "$${models[@]}"; do $(PYTHON) -m report.export --model "$$model" "$${flags[@]}" $(if $(FROZEN),--frozen) \
-		--concept "$$CONCEPT" --format "$$FORMAT" --measure $(MEASURE) $(if $(TO),--to "$$TO"); done
+	@$(TAKE); $(PYTHON) -m report.export "$${all[@]}" "$${flags[@]}" --concept "$$CONCEPT" --format "$$FORMAT" \
+		--measure $(MEASURE) $(if $(TO),--to "$$TO") $(if $(FROZEN),--frozen)
 
 smoke:                          ## the whole chain on a handful of items, under a minute
 	@$(MAKE) --no-print-directory all PROFILE=smoke FROZEN=

@@ -13,6 +13,7 @@ Layers, coefficients and effects of a whole answer may differ from those of its 
 
     python -m report.export --model data/models/pico-llama --concept trait/allcaps --format gguf --frozen
 """
+import difflib
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def prompts(lm, suite, key, extract):
     else:
         probes = suites.probe_split(next(v for v in suite.values if v["name"] == name)["probes"], "tune")
         found = [(lm.encode(probe["prompt"]), 1) if "prompt" in probe else
-                 (values.raw_text(lm, probe["positive_text"]), None) for probe in probes]    # None: steered as a whole
+                 (values.raw_text(lm, probe["positive_text"]), None) for probe in probes]    # None: whole
     return [(ids, last or len(ids)) for ids, last in found[:PROMPTS]]
 
 
@@ -114,23 +115,24 @@ def names(model, layer):
     return config.model_type, name.rpartition(".")[0] + ".{}"
 
 
-def export(args):
+def export(args, model):
     """Write one concept of one model; returns the path and the metadata. UserError if there is no such concept, or
     model, suite and stages do not belong together."""
-    folder = stage.paths(args)
+    folder = stage.paths(args, model)
     source = stage.COMMITTED / folder.relative_to(args.out) if args.frozen else folder
     extract, tune = (artifacts.load(source / name, name) for name in AFTER)
     keys, tuned = [concept["key"] for concept in extract.table("concepts")], tune.table("tuned")
     if tune.manifest["inputs"][AFTER[0]] != extract.digest:
         raise UserError(f"{tune.path}: made from another {AFTER[0]} than the one beside it; run {AFTER[1]} again")
     if args.concept not in tuned:
-        raise UserError(f"{tune.path}: no vector {args.concept!r}; there are: {', '.join(sorted(tuned))}")
+        near = difflib.get_close_matches(args.concept, tuned, 5, 0) if args.concept else sorted(tuned)
+        raise UserError(f"{tune.path}: no vector {args.concept!r}; there are {', '.join(near)}")
     record, config = tuned[args.concept], extract.config
     layer, coefficient, (_, n_layers, d_model) = record["layer"], record["coefficient"], (
         extract.manifest["outputs"]["vectors.npy"]["shape"])
     vector, measured = extract.array("vectors")[keys.index(args.concept), layer], None
     if args.measure:
-        lm, suite = models.load(args.model), suites.load(args.suite, args.profile)
+        lm, suite = models.load(model), suites.load(args.suite, args.profile)
         if lm.identity != config["model"] or suite.digest != extract.manifest["inputs"]["suite"]:
             raise UserError(f"{extract.path}: made from another model or suite")
         measured = measure(lm, prompts(lm, suite, args.concept, extract), layer, vector, coefficient)
@@ -143,26 +145,30 @@ def export(args):
             **{key: config[key] for key in ("suite", "profile", "judge")},
             "digests": {artifact.path.name: artifact.digest for artifact in (extract, tune)}}
     path = Path(args.to or folder / "export" / f"{args.concept}{vectors.EXTENSIONS[args.format]}")
-    hint, hook = names(args.model, layer)
+    hint, hook = names(model, layer)
     vectors.save(path, args.format, {layer: vector}, written, hint, hook, meta)
     return path, meta
 
 
 def main():
-    parser = stage.cli(__doc__)
-    parser.add_argument("--concept", default="", help="key of a vector, trait/<name> say; without it the list")
+    parser = stage.cli(__doc__, many=True)
+    parser.add_argument("--concept", default="", help="key of a vector, trait/<name> say; none: the list")
     parser.add_argument("--format", choices=vectors.EXTENSIONS, default="gguf")
     parser.add_argument("--to", help="file; default: <out>/<model>/<suite>/export/<concept>.<extension>")
     parser.add_argument("--measure", type=int, choices=(0, 1), default=1, help="0: loads no model")
     parser.add_argument("--frozen", action="store_true", help=f"read {stage.COMMITTED} instead of --out")
-    path, meta = export(parser.parse_args())
-    found, layer = meta["measured"], f"layer {meta['layer']} of {meta['n_layers']}"
-    if found:
-        print(f"{meta['concept']}, {layer}: from the last prompt token on coefficient {meta['coefficient']:.4g} moves the "
-              f"next token by KL {found['kl']:.3g} nats (n {found['n']}), at all positions by "
-              f"{found['kl_at_all_positions']:.3g}; "
-              + found.get("why", f"there {meta['written']:.4g} moves it as far"))
-    print(f"{path}  {layer}, coefficient {meta['written']:.4g} {meta['written_as']}")
+    args = parser.parse_args()
+    if args.to and len(args.model) > 1:
+        raise UserError(f"--to {args.to}: one file, but {len(args.model)} models")
+    for model in args.model:
+        path, meta = export(args, model)
+        found, layer = meta["measured"], f"layer {meta['layer']} of {meta['n_layers']}"
+        if found:
+            print(f"{meta['concept']}, {layer}: coefficient {meta['coefficient']:.4g} from the last prompt token on moves "
+                  f"the next token by KL {found['kl']:.3g} nats (n {found['n']}), at all positions by "
+                  f"{found['kl_at_all_positions']:.3g}; "
+                  + found.get("why", f"there {meta['written']:.4g} moves it as far"))
+        print(f"{path}  {layer}, coefficient {meta['written']:.4g} {meta['written_as']}")
 
 
 if __name__ == "__main__":
