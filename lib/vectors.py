@@ -127,7 +127,7 @@ def _bare(found, n_layers, layer):
     """{layer: vector} of an array whose rows are not named."""
     rows = found.layers[0] if found.layers.ndim == 2 and len(found.layers) == 1 else found.layers
     if rows.ndim == 1:
-        layer = found.meta.get("layer") if layer is None else layer
+        layer = found.meta.get("layer", layer)
         if not isinstance(layer, int):
             raise UserError("one vector, and nothing says of which layer: give the layer")
         return {layer: rows}
