@@ -15,8 +15,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from lib import hooks, vectors
+from lib import hooks, suite as suites, vectors
 from lib.artifacts import UserError
+from lib.metrics import Missing
 from report import export
 from tests import tiny
 
@@ -321,6 +322,7 @@ def test_a_gguf_that_states_what_is_not_there(tmp_path, how, fault):
         vectors.load(tmp_path / "v.gguf")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("format", vectors.EXTENSIONS)
 def test_damage_ends_in_one_line(tmp_path, format):
     """Cut anywhere, or with bytes changed, a file is read as vectors of finite numbers or refused in one line."""
@@ -360,3 +362,65 @@ def test_what_is_no_file_of_vectors(tmp_path):
         vectors.load(tmp_path / "v")
     (tmp_path / "v").write_text(json.dumps({"directions": {"1": [1.0, 2.0]}}))       # 1-D is accepted
     equal(vectors.load(tmp_path / "v").layers, {1: np.array([1, 2], np.float32)})
+
+
+# --- the dose at all positions ----------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    return tiny.load(tmp_path_factory.mktemp("tiny"), "llama")
+
+
+def naive_kl(lm, ids, layer, vector, last):
+    """KL(unsteered || steered) of the next token, nats, with the vector added by a hook of its own."""
+    def add(_module, _inputs, output):
+        output = output.clone()
+        output[:, -last:] += torch.from_numpy(vector)
+        return output
+
+    with torch.no_grad():
+        p = lm.model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+        handle = lm.layers[layer].register_forward_hook(add)
+        q = lm.model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+        handle.remove()
+    return float((p * (p / q).log()).sum())
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_dose_at_all_positions_moves_as_far(lm, layer):
+    asked = [([5, 9, 30, 41, 7], 1), ([8, 60, 3], 1), ([11, 12, 13, 14, 15, 16], 2)]
+    found = export.measure(lm, asked, layer, vector(layer), 0.5)
+    at_end = np.mean([naive_kl(lm, ids, layer, np.float32(0.5) * vector(layer), last) for ids, last in asked])
+    dose = found["coefficient_at_all_positions"]
+    everywhere = np.mean([naive_kl(lm, ids, layer, np.float32(dose) * vector(layer), len(ids)) for ids, _ in asked])
+    assert found["kl"] == pytest.approx(at_end, rel=1e-4) and everywhere == pytest.approx(at_end, rel=0.01)
+    assert abs(dose / 0.5 - 1) > 0.01 and found["n"] == 3               # it is another dose
+    weaker = [naive_kl(lm, ids, layer, np.float32(0.8 * dose) * vector(layer), len(ids)) for ids, _ in asked]
+    assert np.mean(weaker) < at_end
+
+
+def test_after_the_last_block_positions_do_not_matter(lm):
+    found = export.measure(lm, [([5, 9, 30, 41, 7], 1)], 2, vector(2), 0.5)
+    assert found["kl"] == pytest.approx(found["kl_at_all_positions"], rel=1e-5)
+    assert found["coefficient_at_all_positions"] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_first_crossing_is_taken():
+    assert export.same(lambda f: f ** 2, 0.5) == pytest.approx(0.5 ** 0.5, rel=1e-3)
+    assert export.same(lambda f: np.sin(f), 0.5) == pytest.approx(np.pi / 6, rel=1e-3)     # again at 5 pi / 6
+    assert isinstance(export.same(lambda f: min(f, 0.4), 0.5), Missing)
+
+
+@pytest.mark.parametrize("key", ["trait", "relation", "value"])
+def test_tuning_prompts_alone_are_asked(lm, key):
+    """None of them is an extraction or evaluation prompt, and they end where stage 02 steers."""
+    suite = suites.load("testbed", "smoke")
+    name = getattr(suite, f"{key}s")[0]["name"]
+    asked = export.prompts(lm, suite, f"{key}/{name}", None)
+    assert 0 < len(asked) <= export.PROMPTS and all(last == 1 for _, last in asked)
+    if key == "trait":
+        kept = {lm.tokenizer.decode(ids) for ids, _ in asked}
+        assert not kept & {lm.tokenizer.decode(lm.chat(suite.system, item["prompt"])) for split in ("extract", "evaluate")
+                           for item in suites.tasks(suite, "question", split, name)}
+    sentences = types.SimpleNamespace(values=[{"name": "v", "probes": [{"positive_text": "a b", "negative_text": "a c"}] * 3}])
+    ((ids, last),) = export.prompts(lm, sentences, "value/v", None)
+    assert last == len(ids)                                             # a sentence is steered from its first token on
