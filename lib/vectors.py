@@ -172,18 +172,14 @@ def _npy(path):
 
 def _safetensors(path):
     with safetensors.safe_open(path, "pt") as file:                # holds its header to the size of the file
-        tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+        names, meta = list(file.keys()), dict(file.metadata() or {})
+        layers = {int(match[1]): name for name in names if (match := NAMED.fullmatch(name))}
+        if names != ["steering_vector"] and len(layers) < len(names):
+            other = next(name for name in names if name not in layers.values())
+            raise UserError(f"tensor {other[:40]!r}; expected direction.N, layers.N or steering_vector, each N once")
+        tensors = _floats(path, {key: file.get_tensor(name) for key, name in (layers or {None: names[0]}).items()})
     meta = _dict(json.loads(meta["metadata"])) if "metadata" in meta else meta
-    found = Vectors({}, "safetensors", hint=meta.pop("model_type", None), meta=meta)
-    if set(tensors) == {"steering_vector"}:
-        found.layers = _floats(path, tensors)["steering_vector"]
-        return found
-    for name, vector in _floats(path, tensors).items():
-        match = NAMED.fullmatch(name)
-        if not match or int(match[1]) in found.layers:
-            raise UserError(f"tensor {name[:40]!r}; expected direction.N, layers.N or steering_vector, each N once")
-        found.layers[int(match[1])] = vector
-    return found
+    return Vectors(tensors if layers else tensors[None], "safetensors", hint=meta.pop("model_type", None), meta=meta)
 
 
 def _svec(path):

@@ -1,15 +1,14 @@
 """Export: one vector of stage 01, at its tuned layer and strength, as a file for another tool (lib/vectors.py).
 
 The project steers from the last prompt token on. llama.cpp, repeng and lm-evaluation-harness, and steering-vectors by
-default, add at all positions, where the tuned coefficient is another dose. On PROMPTS tuning prompts of the concept,
-with p of the next token at the prompt's end:
+default, add at all positions, where the tuned coefficient is another dose. On PROMPTS tuning prompts of the concept:
 
-    effect(c)   mean over prompts of KL(p unsteered || p steered by c * v[layer]), nats
+    effect(c)   mean over prompts of KL(p unsteered || p steered by c * v[layer]), nats, p of the next token at the
+                prompt's end; for traits also at the first ANSWER tokens of the unsteered answer, averaged
 
 The coefficient at all positions is the smallest with the effect of the tuned one from the last prompt token on. The
 file is written with it: multiplied into the vector, or in lm-eval beside it, so that the tool's own factor 1 is the
 measured dose. Without it (--measure 0, or none is found) that is the tuned coefficient. Both stand in the metadata.
-Layers, coefficients and effects of a whole answer may differ from those of its first token.
 
     python -m report.export --model data/models/pico-llama --concept trait/allcaps --format gguf --frozen
 """
@@ -20,13 +19,14 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lib import artifacts, hooks, metrics, models, stage, suite as suites, vectors
+from lib import artifacts, engine, hooks, models, stage, suite as suites, vectors
 from lib.artifacts import UserError
 from lib.metrics import Missing
 from lib.studies import propensity, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 PROMPTS = 8                              # tuning prompts
+ANSWER = 16                              # tokens of a trait's answer
 SCAN = 2.0 ** np.arange(-6, 3.01, 0.5)   # factors on the tuned coefficient among which the first crossing is sought
 STEPS = 10                               # bisections of it: half an octave / 1024
 # ------------------------------------------------------------------------------------------------------------
@@ -34,43 +34,45 @@ AFTER = ("01_extract", "02_tune")
 
 
 def prompts(lm, suite, key, extract):
-    """At most PROMPTS tuning prompts of a concept: [(token ids, how many of the last ones stage 02 steers)]."""
+    """At most PROMPTS tuning prompts of a concept: [(token ids, how many of the last ones stage 02 steers, behind how
+    many of the last ones p is measured)]."""
     kind, _, name = key.partition("/")
     if kind == "trait":
-        found = [(lm.chat(suite.system, item["prompt"]), 1) for item in suites.tasks(suite, "question", "tune", name)]
-    elif kind == "behaviour":
+        items = suites.tasks(suite, "question", "tune", name)[:PROMPTS]
+        found = [lm.chat(suite.system, item["prompt"]) for item in items]
+        answers = engine.generate_ids(lm, found, [()] * len(found), ANSWER)
+        return [(ids + answer, 1 + len(answer), 1 + len(answer)) for ids, answer in zip(found, answers)]
+    if kind == "behaviour":
         behaviour, read_out = next(b for b in suite.behaviours if b["name"] == name), propensity.read_out(extract)
-        asked, _ = propensity.ask(lm, read_out, suite, behaviour, suites.split(behaviour["items"], "tune"))
-        found = [(ids, read_out.suffix) for ids in asked]
-    elif kind == "relation":
-        template = suite.templates[0]["query"]
-        found = [(lm.encode(template.format(x=x)), 1)
-                 for x, _ in suites.relation_split(suites.relation(suite, name), "tune")]
-    else:
-        probes = suites.probe_split(next(v for v in suite.values if v["name"] == name)["probes"], "tune")
-        found = [(lm.encode(probe["prompt"]), 1) if "prompt" in probe else
-                 (values.raw_text(lm, probe["positive_text"]), None) for probe in probes]    # None: whole
-    return [(ids, last or len(ids)) for ids, last in found[:PROMPTS]]
+        asked, _ = propensity.ask(lm, read_out, suite, behaviour, suites.split(behaviour["items"], "tune")[:PROMPTS])
+        return [(ids, read_out.suffix, 1) for ids in asked]
+    if kind == "relation":
+        pairs, template = suites.relation_split(suites.relation(suite, name), "tune"), suite.templates[0]["query"]
+        return [(lm.encode(template.format(x=x)), 1, 1) for x, _ in pairs[:PROMPTS]]
+    probes = suites.probe_split(next(v for v in suite.values if v["name"] == name)["probes"], "tune")[:PROMPTS]
+    found = [(lm.encode(probe["prompt"]), 1) if "prompt" in probe else
+             (values.raw_text(lm, probe["positive_text"]), None) for probe in probes]        # None: all of it
+    return [(ids, last or len(ids), 1) for ids, last in found]
 
 
-@torch.inference_mode()
 def effects(lm, asked, layer, vector):
-    """effect(coefficient, everywhere): mean KL of the next token, nats, steered as stage 02 does or at all positions.
+    """effect(coefficient, everywhere): mean KL, nats, steered as stage 02 does or at all positions.
 
     One prompt at a time without cache or pads: what any model agrees to."""
-    inputs = [(torch.tensor([ids], device=lm.device), last) for ids, last in asked]
+    inputs = [(torch.tensor([ids], device=lm.device), last, counted) for ids, last, counted in asked]
 
     @torch.inference_mode()
-    def logp(ids, added=None, last=0):
+    def logp(ids, counted, added=None, last=0):
         with hooks.steer(lm.layers, {} if added is None else {layer: added}, last=last):
-            return lm.model(input_ids=ids, use_cache=False).logits[0, -1].double().log_softmax(-1)
+            return lm.model(input_ids=ids, use_cache=False).logits[0, -counted:].double().log_softmax(-1)
 
-    plain = [logp(ids) for ids, _ in inputs]
+    plain = [logp(ids, counted) for ids, _, counted in inputs]
 
     def effect(coefficient, everywhere):
         added = torch.from_numpy(np.float32(coefficient) * vector)
-        found = [logp(ids, added if everywhere else added[None], 0 if everywhere else last) for ids, last in inputs]
-        return float(np.mean([(p.exp() * (p - q)).sum().item() for p, q in zip(plain, found)]))
+        found = [logp(ids, counted, added if everywhere else added[None], 0 if everywhere else last)
+                 for ids, last, counted in inputs]
+        return float(np.mean([(p.exp() * (p - q)).sum(-1).mean().item() for p, q in zip(plain, found)]))
 
     return effect
 

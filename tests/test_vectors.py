@@ -372,36 +372,36 @@ def lm(tmp_path_factory):
     return tiny.load(tmp_path_factory.mktemp("tiny"), "llama")
 
 
-def naive_kl(lm, ids, layer, vector, last):
-    """KL(unsteered || steered) of the next token, nats, with the vector added by a hook of its own."""
+def naive_kl(lm, ids, layer, vector, last, counted=1):
+    """KL(unsteered || steered) behind the last `counted` tokens, nats, with the vector added by a hook of its own."""
     def add(_module, _inputs, output):
         output = output.clone()
         output[:, -last:] += torch.from_numpy(vector)
         return output
 
     with torch.no_grad():
-        p = lm.model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+        p = lm.model(torch.tensor([ids])).logits[0, -counted:].double().softmax(-1)
         handle = lm.layers[layer].register_forward_hook(add)
-        q = lm.model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+        q = lm.model(torch.tensor([ids])).logits[0, -counted:].double().softmax(-1)
         handle.remove()
-    return float((p * (p / q).log()).sum())
+    return float((p * (p / q).log()).sum()) / counted
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_the_dose_at_all_positions_moves_as_far(lm, layer):
-    asked = [([5, 9, 30, 41, 7], 1), ([8, 60, 3], 1), ([11, 12, 13, 14, 15, 16], 2)]
+    asked = [([5, 9, 30, 41, 7], 1, 1), ([8, 60, 3], 2, 1), ([11, 12, 13, 14, 15, 16], 3, 3)]
     found = export.measure(lm, asked, layer, vector(layer), 0.5)
-    at_end = np.mean([naive_kl(lm, ids, layer, np.float32(0.5) * vector(layer), last) for ids, last in asked])
+    at_end = np.mean([naive_kl(lm, ids, layer, np.float32(0.5) * vector(layer), *how) for ids, *how in asked])
     dose = found["coefficient_at_all_positions"]
-    everywhere = np.mean([naive_kl(lm, ids, layer, np.float32(dose) * vector(layer), len(ids)) for ids, _ in asked])
+    everywhere, weaker = (np.mean([naive_kl(lm, ids, layer, np.float32(c) * vector(layer), len(ids), counted)
+                                   for ids, _, counted in asked]) for c in (dose, 0.8 * dose))
     assert found["kl"] == pytest.approx(at_end, rel=1e-4) and everywhere == pytest.approx(at_end, rel=0.01)
     assert abs(dose / 0.5 - 1) > 0.01 and found["n"] == 3               # it is another dose
-    weaker = [naive_kl(lm, ids, layer, np.float32(0.8 * dose) * vector(layer), len(ids)) for ids, _ in asked]
-    assert np.mean(weaker) < at_end
+    assert weaker < at_end
 
 
 def test_after_the_last_block_positions_do_not_matter(lm):
-    found = export.measure(lm, [([5, 9, 30, 41, 7], 1)], 2, vector(2), 0.5)
+    found = export.measure(lm, [([5, 9, 30, 41, 7], 1, 1)], 2, vector(2), 0.5)
     assert found["kl"] == pytest.approx(found["kl_at_all_positions"], rel=1e-5)
     assert found["coefficient_at_all_positions"] == pytest.approx(0.5, rel=1e-3)
 
@@ -418,11 +418,14 @@ def test_tuning_prompts_alone_are_asked(lm, key):
     suite = suites.load("testbed", "smoke")
     name = getattr(suite, f"{key}s")[0]["name"]
     asked = export.prompts(lm, suite, f"{key}/{name}", None)
-    assert 0 < len(asked) <= export.PROMPTS and all(last == 1 for _, last in asked)
-    if key == "trait":
-        kept = {lm.tokenizer.decode(ids) for ids, _ in asked}
+    assert 0 < len(asked) <= export.PROMPTS
+    assert all(last == counted and (last == 1) == (key != "trait") for _, last, counted in asked)
+    if key == "trait":                                                  # with an answer behind them
+        kept = {lm.tokenizer.decode(ids[:len(ids) + 1 - last]) for ids, last, _ in asked}
+        assert kept <= {lm.tokenizer.decode(lm.chat(suite.system, item["prompt"]))
+                        for item in suites.tasks(suite, "question", "tune", name)}
         assert not kept & {lm.tokenizer.decode(lm.chat(suite.system, item["prompt"])) for split in ("extract", "evaluate")
                            for item in suites.tasks(suite, "question", split, name)}
     sentences = types.SimpleNamespace(values=[{"name": "v", "probes": [{"positive_text": "a b", "negative_text": "a c"}] * 3}])
-    ((ids, last),) = export.prompts(lm, sentences, "value/v", None)
-    assert last == len(ids)                                             # a sentence is steered from its first token on
+    ((ids, last, _),) = export.prompts(lm, sentences, "value/v", None)
+    assert last == len(ids)                                             # a sentence is steered as a whole
