@@ -26,6 +26,12 @@ NPROC ?= 1
 FROZEN ?=
 # A checkpoint to bring:
 NAME ?=
+# A vector that export writes as FORMAT (gguf, safetensors, lm-eval, svec, steering-vectors, npy), at TO instead of
+# outputs/<model>/<suite>/export/; MEASURE=0 leaves out what loads the model:
+CONCEPT ?=
+FORMAT ?= gguf
+TO ?=
+MEASURE ?= 1
 # Results that verify and spot look at, and work units per stage that spot draws:
 AT ?= outputs/committed
 SPOT ?= 10
@@ -36,7 +42,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
-export MODEL SUITE JUDGE PROFILE NPROC
+export MODEL SUITE JUDGE PROFILE NPROC CONCEPT FORMAT TO
 
 ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 # What is downloaded once:
@@ -57,8 +63,8 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
          failed=0; for job in "$${jobs[@]}"; do wait "$$job" || failed=$$?; done; exit $$failed
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-.PHONY: all data checkpoint plan extract tune transfer compose reliability report smoke test verify spot compare publish testbed \
-        testbed-check bench clean help
+.PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test verify spot compare publish \
+        testbed testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
 
@@ -98,6 +104,10 @@ endif
 
 report: $(DATA) compose reliability   ## the page and its figures, every number read from a manifest
 	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
+
+export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
+	@$(TAKE); $(PYTHON) -m report.export "$${all[@]}" "$${flags[@]}" --concept "$$CONCEPT" --format "$$FORMAT" \
+		--measure $(MEASURE) $(if $(TO),--to "$$TO") $(if $(FROZEN),--frozen)
 
 smoke:                          ## the whole chain on a handful of items, under a minute
 	@$(MAKE) --no-print-directory all PROFILE=smoke FROZEN=
@@ -140,7 +150,7 @@ clean: $(ENV)                   ## delete what ran here of MODEL at SUITE and PR
 
 help:                           ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
-	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|smoke PYTHON= NPROC= FROZEN=1 AT= SPOT=: see the head of the Makefile"
+	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|smoke PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
 
 .venv/requirements.stamp: requirements.txt
 	python3 -m venv .venv

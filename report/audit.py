@@ -196,7 +196,7 @@ def publish(args):
                 old.rename(to)
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(
-                stage.MARK, "report", "*.units", "*.tmp-*", "*.old-*", "*.lock"))
+                stage.MARK, "report", "export", "*.units", "*.tmp-*", "*.old-*", "*.lock"))
             if to.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 to.rename(old)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module of a line may import modules of earlier lines; rooms (a folder's name) also within themselves.
 LAYERS = (
     "lib/identity", "lib/artifacts",
-    "lib/chat lib/fields lib/hooks lib/metrics lib/work", "lib/suite",
+    "lib/chat lib/fields lib/hooks lib/metrics lib/vectors lib/work", "lib/suite",
     "lib/compose lib/directions lib/passes", "lib/engine", "lib/probe", "lib/models",
     "lib/judging", "lib/studies", "lib/stage",
     "data", "stages", "report",

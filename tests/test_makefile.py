@@ -130,6 +130,16 @@ def test_processes_share_a_stage(project):
     assert found[-1][1][:4] == ["-m", "lib.work", "2", "01_extract.py"]
 
 
+def test_export_follows_tune_or_takes_what_is_committed(project):
+    asked = ("export", "CONCEPT=trait/a b", "MODEL=org/only", "FORMAT=lm-eval")
+    found = [words for _, words in calls(project, *asked)]
+    assert [words[0] for words in found[1:-1]] == ["01_extract.py", "02_tune.py"]
+    assert found[-1] == ["-m", "report.export", "--model", "org/only", "--suite", "testbed", "--profile", "full",
+                         "--concept", "trait/a b", "--format", "lm-eval", "--measure", "1"]
+    ((_, words),) = calls(project, *asked, "FROZEN=1", "MEASURE=0", "TO=a file.pt")
+    assert words[-5:] == ["--measure", "0", "--to", "a file.pt", "--frozen"]
+
+
 def test_checkpoints_are_listed_or_brought(project):
     assert calls(project, "checkpoint")[0][1] == ["-m", "data.checkpoint"]
     assert calls(project, "checkpoint", "NAME=smollm2-135m-instruct-q4_1")[0][1][2:] == ["smollm2-135m-instruct-q4_1"]

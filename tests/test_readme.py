@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import artifacts
+from lib import artifacts, vectors
 from lib.artifacts import UserError
 from report import audit, build, claims, latex, trace
 from tests import tiny
@@ -44,6 +44,10 @@ RUN_BY = {
     "make reliability SUITE=papers MODEL=path/to/a/folder": "tests/test_papers.py",
     "python -m lib.suite tea": "test_worked_example",
     "make all SUITE=tea MODEL=data/models/pico-llama": "test_worked_example, on a smaller model",
+    "make export CONCEPT=trait/allcaps FORMAT=gguf MODEL=data/models/pico-llama": (
+        "test_export_of_the_example, tests/test_makefile.py::test_export_follows_tune_or_takes_what_is_committed"
+    ),
+    "python -m lib.vectors outputs/pico-llama/testbed/export/trait/allcaps.gguf": "test_export_of_the_example",
     "python -m json.tool outputs/committed/pico-llama/testbed/05_reliability/manifest.json": "test_manifest_is_json",
 }
 
@@ -108,6 +112,34 @@ def test_worked_example(clone):
     assert [record["name"] for record in saved.table("behaviours")] == ["likes-tea"]
     methods = re.search(r"\[methods.md\]\((.*?)\)", page).group(1)
     assert (clone / f"outputs/{MODEL}/tea-smoke/report" / methods).is_file()
+
+
+def test_export_of_the_example(clone, monkeypatch, capsys):
+    monkeypatch.chdir(clone)
+    flags = ("--model", MODEL, "--suite", "tea", "--profile", "smoke", "--concept", "behaviour/likes-tea")
+    carry_out(monkeypatch, "report.export", *flags, "--format", "lm-eval")
+    path = f"outputs/{MODEL}/tea-smoke/export/behaviour/likes-tea.lm-eval.pt"
+    told = capsys.readouterr().out
+    assert path in told and "moves the next token by KL" in told
+    extract, tune = (artifacts.load(clone / f"outputs/{MODEL}/tea-smoke" / name) for name in STAGES[:2])
+    record, found = tune.table("tuned")["behaviour/likes-tea"], vectors.load(path)
+    ((layer, vector),) = found.layers.items()
+    assert layer == record["layer"] and np.array_equal(vector, extract.array("vectors")[0, layer])
+    assert found.coefficient == found.meta["written"] and found.meta["coefficient"] == record["coefficient"]
+    assert found.meta["digests"] == {"01_extract": extract.digest, "02_tune": tune.digest} and found.meta["id"] == MODEL
+    carry_out(monkeypatch, "lib.vectors", path)
+    assert f"layer {layer}: 32 numbers" in capsys.readouterr().out
+    carry_out(monkeypatch, "report.export", *flags, "--format", "npy", "--measure", "0", "--to", "mine.npy")
+    (row,) = vectors.load("mine.npy").row()
+    assert row[0] == layer and np.array_equal(row[1], np.float32(record["coefficient"]) * vector)
+    with pytest.raises(UserError, match="there are behaviour/likes-tea"):
+        carry_out(monkeypatch, "report.export", *flags[:-1], "behaviour/likes-coffee")
+    edit(clone / f"outputs/{MODEL}/tea-smoke/01_extract/vectors.npy", b"NUMPY", b"NUMPX")
+    try:
+        with pytest.raises(UserError, match="vectors.npy: changed"):
+            carry_out(monkeypatch, "report.export", *flags)
+    finally:
+        edit(clone / f"outputs/{MODEL}/tea-smoke/01_extract/vectors.npy", b"NUMPX", b"NUMPY")
 
 
 def test_verify_passes(clone):
