@@ -118,10 +118,10 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, states, letter, setti
         return [((tuned["layer"], np.float32(m) * v),) for v in (size * vectors).astype(np.float32) for m in controls]
 
     stacked, at = np.concatenate(list(groups.values())), np.arange(len(half))
-    found = slopes(propensity.propensities(lm, read_out, suite, behaviour, items, rows(stacked)))
+    found = slopes(propensity.propensities(lm, read_out, suite, behaviour, items, rows(stacked))[0])
     out = dict(zip(groups, np.split(found, np.cumsum([len(g) for g in groups.values()])[:-1], axis=1)))
     out |= {f"cosine_{name}": metrics.cosine(g, vector) for name, g in groups.items()}
-    crossed = slopes(propensity.propensities(lm, read_out, suite, behaviour, made_from, rows(both)))
+    crossed = slopes(propensity.propensities(lm, read_out, suite, behaviour, made_from, rows(both))[0])
     out |= {"own": crossed[at, half], "other": crossed[at, 1 - half]}
     told = words(lm, suite, behaviour, items, rows(here[None]))
     return out if told is None else out | {"words": slopes(told)[:, 0]}

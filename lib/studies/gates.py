@@ -58,7 +58,7 @@ def look_ups(item):
 def look_up(lm, read_out, suite, fmt):
     """{"right" (item,)}: share of the two look-ups of an item that are right, over `propensity.sample`."""
     asked = sum((look_ups(item) for _, item in propensity.sample(suite, fmt)), [])
-    m = propensity.propensities(lm, read_out, suite, suite.behaviours[0], asked, [()]) if asked else np.empty((0, 1))
+    m = propensity.propensities(lm, read_out, suite, suite.behaviours[0], asked, [()])[0] if asked else np.empty((0, 1))
     return {"right": (m > 0).reshape(-1, 2).mean(axis=1)}
 
 
@@ -66,7 +66,7 @@ def persona(lm, read_out, suite, behaviour):
     """{"gap" (item,), "letter" (item,), nats; "contents": a label per item, shared with its swap}."""
     items = suites.balanced(suites.split(behaviour["items"], "tune") + suites.split(behaviour["items"], "extract"),
                             N_GATE[suite.profile])
-    m = {setting: propensity.propensities(lm, read_out, suite, behaviour, items, [()], setting)[:, 0]
+    m = {setting: propensity.propensities(lm, read_out, suite, behaviour, items, [()], setting)[0][:, 0]
          for setting in ("BASE", "SYS_POS", "SYS_NEG")}
     is_a = np.array([item["positive"] == "A" for item in items])
     return {"gap": m["SYS_POS"] - m["SYS_NEG"], "letter": np.where(is_a, 1, -1) * m["BASE"],
