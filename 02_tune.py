@@ -4,10 +4,10 @@
 
 At strength 1 random vectors move the next token's distribution by KL_UNIT nats, measured here first of all
 (lib/studies/strength.py): on chat prompts for traits and behaviours, on raw text for relations and values.
-Grids run over s. For traits a suite may ask for raw coefficients instead ("strength" in suite.json). Beside s
-stands r, the share of its norm by which the residual stream moves. Steering starts at the last prompt token, so the first token of an answer is
-steered too; a probe that is a whole sentence is steered from its first token on. Only the tuning split is seen:
-every score here is a winner's and optimistic. What is chosen:
+Grids run over s. For traits a suite may ask for raw coefficients instead ("strength" in suite.json). Steering
+starts at the last prompt token, so the first token of an answer is steered too; a probe that is a whole
+sentence is steered from its first token on. Multipliers at which a model no longer answers with a letter are
+in no slope. Only the tuning split is seen: every score here is a winner's and optimistic. What is chosen:
     trait      layer x STRENGTHS, then REFINE around the best: most expression with a mean coherence of
                COHERENT; if none has it, the most coherent. "narrow" is the paper's search under the same rule
     behaviour  one layer for all, where the mean slope over LAYER_SETS (or all sets, if the suite has none of
@@ -185,7 +185,7 @@ def main():
     # 2. what strength 1 is, per layer, on either kind of text
     residual = {kind: extracted.array("residual_norm" + kind) for kind in ("", "_raw")
                 if f"residual_norm{kind}.npy" in extracted.manifest["outputs"]}
-    asked = strength.prompts(suite, lm, read_out, strength.N_PROMPTS[profile])
+    asked = strength.prompts(lm, suite, read_out, strength.N_PROMPTS[profile])
     curves = work.units(at.out, identity, ["curves"], lambda _: {
         f"kl_curve{kind}": strength.curve(lm, asked[kind], norm, strength.N_RANDOM[profile], [SEED, 5, i])
         for i, (kind, norm) in enumerate(residual.items())}, "02 strength")["curves"]
@@ -239,8 +239,8 @@ def main():
         part("behaviour/", "slopes"), items, {k: v for k, v in vectors.items() if k.startswith("behaviour/")},
         chat, UNIT, [SEED, 3])
     if items:
-        results["behaviours"]["window"] = propensity.window(np.stack([mass[0, results["behaviours"]["layer"]] for mass in
-            part("behaviour/", "mass").values()]), MULTIPLIERS, profile)
+        masses = np.stack(list(part("behaviour/", "mass").values()))[:, 0, results["behaviours"]["layer"]]
+        results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, profile)
 
     if suite.values:
         leans, known = part("value/", "odds"), next(iter(part("value/", "facts").values()))[0]

@@ -6,8 +6,8 @@
 
 Inputs are the evaluation split under the BASE prompt. Letters are read where stage 01 found them.
 Steering starts at the last prompt token, so a bracket before the letter is steered too. lambda runs over
-MULTIPLIERS twice: matched, where 1 is the same strength (UNIT of stage 02) for every behaviour and model; and
-raw, on the vector as it is. Multipliers at which the letters hold less than LEAST_MASS are in no slope. "sum" is
+MULTIPLIERS twice: matched, where 1 is the same strength (UNIT of stage 02) for all behaviours and models; and
+raw, on the vector as it is. Where the letters hold less than LEAST_MASS a point is in no slope. "sum" is
 the propensity of the released code, which adds the logits of the closing bracket.
 Controls have the norm of the vector: random, shuffled labels, the same made orthogonal to it, and directions
 of other methods. They run at lambda = CONTROLS alone, where the slope is (m(1) - m(-1)) / 2; the vector meets

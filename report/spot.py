@@ -132,7 +132,7 @@ def tune_units(at, two, kept):
                 ("candidates.jsonl", f"{key} facts", np.array([c["fact_accuracy"] for c in mine]), right)]
 
     def scale(i, kind):
-        asked = strength.prompts(suite, lm, read_out, strength.N_PROMPTS[profile])[kind]
+        asked = strength.prompts(lm, suite, read_out, strength.N_PROMPTS[profile])[kind]
         again = strength.curve(lm, asked, extract.array(f"residual_norm{kind}"), strength.N_RANDOM[profile],
                                [two.SEED, 5, i])
         return [(f"kl_curve{kind}.npy", "", kept.array(f"kl_curve{kind}"), again)]

@@ -82,7 +82,7 @@ def test_the_unit_goes_with_the_scale_of_the_stream(models):
 def test_prompts_are_of_the_tuning_split(models):
     lm, suite = models[0], suites.load("testbed", "smoke")
     read_out = propensity.find(lm, suite)
-    found = strength.prompts(suite, lm, read_out, 4)
+    found = strength.prompts(lm, suite, read_out, 4)
     assert {kind: len(some) for kind, some in found.items()} == {"": 4, "_raw": 4}
     texts = {tuple(lm.encode(suite.templates[0]["query"].format(x=x))) for r in suite.relations
              for x, _ in suites.relation_split(r, "tune")}

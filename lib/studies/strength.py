@@ -18,9 +18,9 @@ from lib.studies import propensity
 # the norm, and another choice would rescale all layers alike; so large that what is measured is no rounding. It moves at
 # most sqrt(KL / 2) = 16 % of the probability to other tokens (Pinsker).
 KL_UNIT = 0.05
-SHARES = tuple(1.6 / 4.0 ** k for k in range(6, -1, -1))      # norms tried, as shares of the residual stream's
-N_PROMPTS = {"full": 8, "smoke": 4}                     # tuning prompts per kind of text
-N_RANDOM = {"full": 4, "smoke": 2}                       # random directions per layer, each at every share
+SHARES = tuple(1.6 / 4.0 ** k for k in range(6, -1, -1))       # norms tried, as shares of the residual stream's
+N_PROMPTS = {"full": 8, "smoke": 4}      # tuning prompts per kind of text
+N_RANDOM = {"full": 4, "smoke": 2}       # random directions per layer, each at every share
 # ------------------------------------------------------------------------------------------------------------
 
 
@@ -29,7 +29,7 @@ def config(profile):
     return {"kl": KL_UNIT, "shares": SHARES, "n_prompts": N_PROMPTS[profile], "n_random": N_RANDOM[profile]}
 
 
-def prompts(suite, lm, read_out, n):
+def prompts(lm, suite, read_out, n):
     """{"" chat, "_raw" raw text: [(token ids, how many at the end are steered)]} of the tuning split, `n` at most; a
     kind without prompts is left out.
 
@@ -90,10 +90,10 @@ def scale(curves, residual):
     {kind: (layer,)}: ({kind: (2, layer) the unit's norms and the stream's, for `tuning.grid`}, results, arrays)."""
     scales, results, arrays = {}, {}, {}
     for kind, norms in residual.items():
-        curve = curves[f"kl_curve{kind}"]
-        units, where = unit_norms(curve, norms)
+        found = curves[f"kl_curve{kind}"]
+        units, where = unit_norms(found, norms)
         scales[kind] = np.stack([units, norms])
-        arrays |= {f"kl_curve{kind}": (curve, ("layer", "share", "vector")),
+        arrays |= {f"kl_curve{kind}": (found, ("layer", "share", "vector")),
                    f"unit_norm{kind}": (units, ("layer",))}
         results[{"": "chat", "_raw": "raw"}[kind]] = {
             "unit_share": units / norms, **{name: np.flatnonzero(where == side).tolist()
