@@ -30,7 +30,7 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         residual_norm_raw.npy  the same at the end of raw text, for relations and values
         gates.json             what the model can be asked at all, before any vector
         traits.json            pairs asked, kept and dropped, per trait
-        calibration.json       whether a judge in words tells what it is to judge; refused traits are not asked
+        calibration.json       scores of texts on which a judge in words is tried; absent for one that counts
         responses.jsonl        every answer, its scores, and why its pair was dropped
         layers.json            mean split-half cosine per kind and layer
 claims  none; stages 02 to 05 start from these vectors
