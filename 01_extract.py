@@ -12,7 +12,7 @@ normalised. What a pair is, and where it is read:
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
 coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs, or one that its instruction
-does not raise, has no vector; later stages leave it out. Pairs of a behaviour are balanced by letter and Yes/No.
+does not raise, has no vector; later stages leave it out. A behaviour's pairs are balanced by letter and Yes/No.
 Vectors come from the extraction split alone; only published_vectors, which repeats the released run, also takes
 the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
 
