@@ -12,7 +12,7 @@ normalised. What a pair is, and where it is read:
     value      two raw sentences; at their last tokens
 A trait pair counts if the judge finds the trait in the positive answer, not in the negative one, and both
 coherent. The others are counted by reason. A trait with fewer than MIN_PAIRS pairs, or one that its instruction
-does not raise, has no vector; later stages leave it out. Pairs of a behaviour are balanced by letter and Yes/No.
+does not raise, has no vector; later stages leave it out. A behaviour's pairs are balanced by letter and Yes/No.
 Vectors come from the extraction split alone; only published_vectors, which repeats the released run, also takes
 the tuning split. Reasons: report/methods.md. Fields and units: outputs/README.md.
 
@@ -30,7 +30,7 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         residual_norm_raw.npy  the same at the end of raw text, for relations and values
         gates.json             what the model can be asked at all, before any vector
         traits.json            pairs asked, kept and dropped, per trait
-        calibration.json       whether a judge in words tells what it is to judge; refused traits are not asked
+        calibration.json       scores of texts on which a judge in words is tried; absent for one that counts
         responses.jsonl        every answer, its scores, and why its pair was dropped
         layers.json            mean split-half cosine per kind and layer
 claims  none; stages 02 to 05 start from these vectors

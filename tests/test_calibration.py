@@ -70,7 +70,8 @@ def test_single_traits_are_refused_with_their_numbers(suite, tmp_path):
     """Blind for two traits, one by a hair; a judge that only lacks these is used for the others."""
     def score(trait, text):
         expression, coherence = good(trait, text)
-        return {"rhyming": 10.0, "slang": 34.9 if SHOWS.get(text) == "slang" else 10.0}.get(trait, expression), coherence
+        low = {"rhyming": 10.0, "slang": 34.9 if SHOWS.get(text) == "slang" else 10.0}
+        return low.get(trait, expression), coherence
     rows, refused, results = check(Planted(score), suite, tmp_path)
     assert set(refused) == {"rhyming", "slang"} and results["passed"]["value"] == pytest.approx(34 / 36)
     assert refused["slang"].startswith("the judge gives 35 of 100 to a text that shows it and 10 to one")
