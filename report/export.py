@@ -166,7 +166,7 @@ def main():
         path, meta = export(args, model)
         found, layer = meta["measured"], f"layer {meta['layer']} of {meta['n_layers']}"
         if found:
-            print(f"{meta['concept']}, {layer}: coefficient {meta['coefficient']:.4g} from the last prompt token on moves "
+            print(f"{meta['concept']}, {layer}: {meta['coefficient']:.4g} from the last prompt token on moves "
                   f"the next token by KL {found['kl']:.3g} nats (n {found['n']}), at all positions by "
                   f"{found['kl_at_all_positions']:.3g}; "
                   + found.get("why", f"there {meta['written']:.4g} moves it as far"))
