@@ -27,8 +27,8 @@ from lib.studies import propensity, values
 # --- settings that change the numbers -----------------------------------------------------------------------
 PROMPTS = 8                              # tuning prompts
 ANSWER = 16                              # tokens of a trait's answer
-SCAN = 2.0 ** np.arange(-6, 3.01, 0.5)   # factors on the tuned coefficient among which the first crossing is sought
-STEPS = 10                               # bisections of it: half an octave / 1024
+SCAN = 2.0 ** np.arange(-4, 3.01, 0.5)   # factors on the tuned coefficient among which the first crossing is sought
+STEPS = 7                                # bisections of it: a third of a percent
 # ------------------------------------------------------------------------------------------------------------
 AFTER = ("01_extract", "02_tune")
 
