@@ -27,8 +27,8 @@ from lib.studies import propensity, values
 # --- settings that change the numbers -----------------------------------------------------------------------
 PROMPTS = 8                              # tuning prompts
 ANSWER = 16                              # tokens of a trait's answer
-SCAN = 2.0 ** np.arange(-6, 3.01, 0.5)   # factors on the tuned coefficient among which the first crossing is sought
-STEPS = 10                               # bisections of it: half an octave / 1024
+SCAN = 2.0 ** np.arange(-4, 3.01, 0.5)   # factors on the tuned coefficient among which the first crossing is sought
+STEPS = 7                                # bisections of it: a third of a percent
 # ------------------------------------------------------------------------------------------------------------
 AFTER = ("01_extract", "02_tune")
 
@@ -166,7 +166,7 @@ def main():
         path, meta = export(args, model)
         found, layer = meta["measured"], f"layer {meta['layer']} of {meta['n_layers']}"
         if found:
-            print(f"{meta['concept']}, {layer}: coefficient {meta['coefficient']:.4g} from the last prompt token on moves "
+            print(f"{meta['concept']}, {layer}: {meta['coefficient']:.4g} from the last prompt token on moves "
                   f"the next token by KL {found['kl']:.3g} nats (n {found['n']}), at all positions by "
                   f"{found['kl_at_all_positions']:.3g}; "
                   + found.get("why", f"there {meta['written']:.4g} moves it as far"))

@@ -403,12 +403,12 @@ def test_the_dose_at_all_positions_moves_as_far(lm, layer):
 def test_after_the_last_block_positions_do_not_matter(lm):
     found = export.measure(lm, [([5, 9, 30, 41, 7], 1, 1)], 2, vector(2), 0.5)
     assert found["kl"] == pytest.approx(found["kl_at_all_positions"], rel=1e-5)
-    assert found["coefficient_at_all_positions"] == pytest.approx(0.5, rel=1e-3)
+    assert found["coefficient_at_all_positions"] == pytest.approx(0.5, rel=5e-3)
 
 
 def test_the_first_crossing_is_taken():
-    assert export.same(lambda f: f ** 2, 0.5) == pytest.approx(0.5 ** 0.5, rel=1e-3)
-    assert export.same(lambda f: np.sin(f), 0.5) == pytest.approx(np.pi / 6, rel=1e-3)     # again at 5 pi / 6
+    assert export.same(lambda f: f ** 2, 0.5) == pytest.approx(0.5 ** 0.5, rel=5e-3)
+    assert export.same(lambda f: np.sin(f), 0.5) == pytest.approx(np.pi / 6, rel=5e-3)     # again at 5 pi / 6
     assert isinstance(export.same(lambda f: min(f, 0.4), 0.5), Missing)
 
 
