@@ -14,8 +14,8 @@ in no slope. Only the tuning split is seen: every score here is a winner's and o
                those) is largest; the coefficient is the multiplier's unit, s = UNIT
     relation   the layer where log p of the answer gains most, zero-shot in template 0, at coefficient 1; the
                best point of a grid over s is kept as "matched", the best layer of every way as "ways"
-    value      layer x VALUE_STRENGTHS: the largest shift that costs at most FACT_LOSS of the facts. At that cost
-               leaves the least bias: "window", one sign of the vector for all probes; "against", each its own
+    value      layer x VALUE_STRENGTHS: the largest shift that costs at most FACT_LOSS of the facts. At that
+               cost least bias is left by "window", one sign for all probes; by "against", each its own sign
 Ties of traits and values go to the weaker setting. Reasons: report/methods.md. Fields: outputs/README.md.
 
 reads   01_extract: vectors, way_vectors, concepts, residual norms; the suite's tuning split

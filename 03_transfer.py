@@ -14,8 +14,9 @@ Traits: one judge and one scale in all tasks. "narrow" and "steered_other_start"
 Behaviours: v_A is made under prompt setting A, D_B are inputs under B; all v_A have the norm of v_BASE.
 "relative" needs |s(v_B, D_B)| above MIN_STEERABILITY. Headline correlations pool the four SHIFTS.
 Relations: level 0 is a bare query, 1 to 3 have SENTENCES in front, 4 synonym pairs or an instruction.
-Values: a strength is inside the window if one sign of the vector lowers the bias and costs at most stage 02's
-FACT_LOSS of the facts, both with their whole interval. Derivations: report/methods.md. Fields: outputs/README.md.
+Values: a strength is inside the window if one sign of the vector lowers the bias and costs at most stage
+02's FACT_LOSS of the facts, both with their whole interval. Reasons: report/methods.md. Fields, units:
+outputs/README.md.
 
 reads   01_extract: vectors, setting_vectors, way_vectors, concepts; 02_tune: tuned, unit_norm_raw;
         the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt

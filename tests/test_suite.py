@@ -47,7 +47,7 @@ def miniature():
         "relations/antonym.json": {"name": "antonym", "pairs": [[f"x{i}", f"y{i}"] for i in range(20)], "sources": []},
         "templates.json": [{"name": "arrow", "pair": "{x} -> {y}\n", "query": "{x} ->"}],
         "values.json": {"values": [{"name": "v", "pairs": [{"positive": "a", "negative": "b"}] * 9,
-                                    "probes": [{"id": f"p{i}", "prompt": "The", "positive": " she", "negative": " he",
+                                    "probes": [{"id": f"p{i}", "prompt": f"The p{i}", "positive": " she", "negative": " he",
                                                 "planted": None, "level": i % 3} for i in range(30)]}],
                         "facts": [{"id": f"f{i}", "prompt": "In", "answer": " x"} for i in range(30)], "neutral": ["So."]}}
     return files | {f"behaviours/b{i}.jsonl": choices(20) for i in range(3)}
