@@ -3,7 +3,7 @@ through the conclusions of stages 03 and 05. Seeds are addresses; size 1: the ef
 import numpy as np
 
 from lib import metrics
-from lib.studies import controls, reliability, transfer
+from lib.studies import controls, predict, reliability, transfer
 from report.planted import Planted
 
 N, INPUTS, VECTORS = 40, 36, 3
@@ -150,7 +150,7 @@ def foretold(seed, size, spread=False):
     rng = draw(seed, 10)
     x = rng.normal(size=(N, len(reliability.PREDICTORS))) + 3 * (FORMATS == "options")[:, None]
     y = 3.0 * (FORMATS == "options") + size * x[:, 0] + 0.7 * rng.normal(size=N)
-    told = {"held_out_within": reliability.foretold_within(x, y, FORMATS, [6, 10])}
+    told = {"held_out_within": predict.foretold_within(x, y, FORMATS, [6, 10])}
     return at_05(predictors={"spread": told} if spread else told)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from lib import engine, metrics, suite as suites
 from lib.metrics import Missing, estimator
 from lib.studies import propensity
-from lib.studies.reliability import explained, held_out, signs, swap_pairs
+from lib.studies.predict import held_out
+from lib.studies.reliability import explained, signs, swap_pairs
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 FOLDS, SHUFFLES = 5, 20          # of the contents, for cross-validation; shuffled labels beside it
@@ -128,19 +129,22 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, states, letter, setti
 
 
 # --- one behaviour ------------------------------------------------------------------------------------------
-def rank_correlation(x, y):
-    """Spearman of x and y (n,), 0 where one of them is constant: nothing is foretold."""
-    return float(np.nan_to_num(metrics.pooled_spearman(np.stack([x, y], axis=1))))
+def rank_correlation(x, y, groups=None):
+    """Spearman of x and y (n,), within groups (n,) if given; 0 where one of them is constant: nothing is foretold."""
+    pairs = np.stack([x, y], axis=1)
+    return float(np.nan_to_num(metrics.pooled_spearman(pairs) if groups is None else
+                               metrics.within_spearman(metrics.by_group(pairs, groups))))
 
 
 def foretold(columns, y, names, address):
     """{"all", "form", "content": rank correlation of y (n,) with its cross-validated prediction from all columns, FORM,
-    and the others; "shuffled": the mean of "all" with y dealt anew}. Contents `names` (n,) stay whole."""
+    and the others; "shuffled": the mean of "all" with y dealt anew}. Contents `names` (n,) stay whole; ranks are taken
+    within folds, since between them a fold that lies high lowers its own prediction."""
     rng, (_, content) = np.random.default_rng(address), np.unique(names, return_inverse=True)
     folds = rng.permutation(content.max() + 1)[content] % FOLDS
 
     def score(chosen, y):
-        return rank_correlation(held_out(np.stack([columns[name] for name in chosen], axis=1), y, folds), y)
+        return rank_correlation(held_out(np.stack([columns[name] for name in chosen], axis=1), y, folds), y, folds)
 
     return {"all": score(columns, y), "form": score(FORM, y),
             "content": score([name for name in columns if name not in FORM], y),
