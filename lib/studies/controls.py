@@ -66,8 +66,8 @@ def halves(items, address):
 
 
 def noisy(items, diffs, flips, few, n_draws, address):
-    """{name: (n_draws, d)}: vectors from all pairs with a share of `flips` labels turned round ("flip_20": a fifth), and
-    from `few` pairs, half of either letter ("pairs_8"); a number that the items do not have is left out."""
+    """{name: (n_draws, d)}: vectors from all pairs with a share of `flips` labels turned round ("flip_20": a fifth),
+    and from `few` pairs, half of either letter ("pairs_8"); a number that the items do not have is left out."""
     rng, letter, found = np.random.default_rng(address), signs(items)[0], {}
     for share in flips:
         turned = [rng.permutation(len(diffs)) < round(share * len(diffs)) for _ in range(n_draws)]
@@ -197,7 +197,8 @@ def summary(records, steers, address):
     each = good[0]["inputs"]["each"]
     results = {"debias": {}, "noise": {}, "own_minus_other": over(4, [r["own_minus_other"] for r in good]), "inputs": {
         "each": {name: over((3, i), [r["inputs"]["each"][name] for r in good]) for i, name in enumerate(each)}}}
-    absent = {"one_order": "no input comes with its options swapped", "words": "the questions do not show their options"}
+    absent = {"one_order": "no input comes with its options swapped",
+              "words": "the questions do not show their options"}
     for w, way in enumerate(("plain", "balanced", "no_letter", "one_order", "words")):
         mine = [r["ways"] for r in good if way in r["ways"]]
         results["debias"][way] = Missing(absent.get(way, "not measured")) if not mine else {

@@ -12,7 +12,7 @@ N_PERMUTED = 60          # permutations that show how far a prediction of noise 
 
 
 def held_out(x, y, folds=None):
-    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen its fold (n,); leave one out."""
+    """Ridge predictions of y (n,) from x (n, predictors), each by a fit without its fold (n,); leave one out."""
     x, y, out = np.asarray(x, np.float64), np.asarray(y, np.float64), np.empty(len(y))
     folds = np.arange(len(y)) if folds is None else folds
     for fold in np.unique(folds):

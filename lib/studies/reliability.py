@@ -396,7 +396,8 @@ def compare(names, tables, idle, address):
     columns = {"steerability": "mean", "steerability_sd": "sd", "anti_steerable": "anti_steerable"}
     rows, results = [], {what + part: {} for what in columns for part in ("", "_within")}
     for (i, first), (j, second) in combinations(enumerate(names), 2):
-        pair, both = f"{first} / {second}", [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
+        pair = f"{first} / {second}"
+        both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
         mine = [{"pair": pair, "name": two[0]["name"], "format": two[0]["format"],
                  "mean": [r["slope"]["value"] for r in two],
                  **{key: [r[key] for r in two] for key in ("sd", "anti_steerable")}} for two in both]
