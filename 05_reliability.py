@@ -207,7 +207,7 @@ def one_model(args):
                     "shuffled_slopes", "orthogonal_slopes", "method_slopes"):
             arrays.setdefault(key, []).append(np.asarray(got[key], np.float32))
     results = reliability.summary(records, predictors, inputs, RANDOM_QUANTILE, [SEED, 3])
-    more, gone = metrics.missing_apart(controls.summary(records, reliability.steers(results), [SEED, 8]))
+    more, gone = metrics.missing_apart(controls.summary(records, reliability.steers(results), FEW, [SEED, 8]))
     results["leak"] |= {"own_minus_other": more.pop("own_minus_other")} if "own_minus_other" in more else {}
     missing |= {key.replace("own_minus_other", "leak.own_minus_other"): reason for key, reason in gone.items()}
     results |= more

@@ -114,7 +114,7 @@ def beyond(made):
     """Results of controls.summary over records that hold one part of what it reads."""
     blank = {"steerable": True, "control_slope": 1.0, "own_minus_other": 0.0, "ways": {}, "noise": {},
              "inputs": {"each": {}, "slope": None, "anti": None}}
-    results = controls.summary([blank | one for one in made], True, [6, 6])
+    results = controls.summary([blank | one for one in made], True, (), [6, 6])
     return {"leak": {"own_minus_other": results.pop("own_minus_other")}} | results
 
 

@@ -188,9 +188,10 @@ def ratio(values):
     return values[:, 0].mean() / values[:, 1].mean()
 
 
-def summary(records, steers, address):
+def summary(records, steers, few, address):
     """Results over the steerable behaviours: "debias", "noise", "inputs" and {"own_minus_other"} for "leak". steers:
-    whether more of them steer than luck explains; what a vector that does nothing gives is no result."""
+    whether more of them steer than luck explains; what a vector that does nothing gives is no result. few: numbers of
+    pairs that were asked for."""
     if not steers:
         return dict.fromkeys((*GROUPS, "own_minus_other"), Missing("no more behaviours steer than luck explains"))
     over, good = estimator("behaviours", address), [r for r in records if r["steerable"]]
@@ -206,9 +207,10 @@ def summary(records, steers, address):
             for k, what in enumerate(("mean", "anti", "explained"))} | {
             f"{what}_change": over((1, w, k + 3), [m[way][what] - m["plain"][what] for m in mine])
             for k, what in enumerate(("anti", "explained")) if way != "plain"}
-    for i, name in enumerate(good[0]["noise"]):
+    names = dict.fromkeys([*(name for r in good for name in r["noise"]), *(f"pairs_{n}" for n in few)])
+    for i, name in enumerate(names):
         mine = [r for r in good if name in r["noise"]]
-        results["noise"][name] = {
+        results["noise"][name] = Missing("fewer pairs to draw from") if not mine else {
             "cosine": over((2, i, 0), [r["noise"][name]["cosine"] for r in mine]),
             "kept": over((2, i, 1), [(r["noise"][name]["mean"], r["control_slope"]) for r in mine], ratio)}
     for k, what in enumerate(("slope", "anti")):
