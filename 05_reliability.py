@@ -154,38 +154,40 @@ def one_model(args):
     if not suite.behaviours:
         if work.is_main():
             reason = missing.get("behaviours", "the suite has no behaviours")
-            at.save(config, reason, results={"not_testable": dict.fromkeys((*reliability.GROUPS, *controls.GROUPS), reason)})
+            groups = (*reliability.GROUPS, *controls.GROUPS)
+            at.save(config, reason, results={"not_testable": dict.fromkeys(groups, reason)})
         return
 
     # 2. every row of every behaviour; a unit is one behaviour
     tuned = tune.table("tuned")
     vectors, concepts = at.vectors(), {concept["key"]: concept for concept in extract.table("concepts")}
     numbers = {behaviour["name"]: i for i, behaviour in enumerate(suite.behaviours)}
+    used = {name: vectors[f"behaviour/{name}"][tuned[f"behaviour/{name}"]["layer"]] for name in numbers}
+    read_out, identity = propensity.read_out(extract), at.identity(config)
 
     def unit(name):
         key = f"behaviour/{name}"
         return measure_one(lm, suite, numbers[name], tuned[key], vectors[key], extract, n_random)
 
-    def states_unit(name):
-        behaviour, layer = suite.behaviours[numbers[name]], tuned[f"behaviour/{name}"]["layer"]
-        return controls.read(lm, propensity.read_out(extract), suite, behaviour, layer)
+    def states_unit(key):
+        name = key.removeprefix("states/")
+        return controls.read(lm, read_out, suite, suite.behaviours[numbers[name]], tuned[f"behaviour/{name}"]["layer"])
 
-    states = work.units(at.out, at.identity(config), [f"states/{name}" for name in numbers],
-                        lambda key: states_unit(key.removeprefix("states/")), "05 states")
-    letters = {}                                             # per layer: the direction from B to A of every behaviour
-    for behaviour in suite.behaviours:
-        letters.setdefault(tuned[f"behaviour/{behaviour['name']}"]["layer"], []).append(controls.letter_direction(
-            suites.split(behaviour["items"], "extract"), states[f"states/{behaviour['name']}"]["extract"]))
-
-    def ways_unit(name):
-        i, chosen = numbers[name], tuned[f"behaviour/{name}"]
-        return controls.measure(lm, propensity.read_out(extract), suite, suite.behaviours[i], chosen,
-                                vectors[f"behaviour/{name}"][chosen["layer"]], states[f"states/{name}"],
+    def ways_unit(key):
+        name = key.removeprefix("ways/")
+        chosen, i = tuned[f"behaviour/{name}"], numbers[name]
+        return controls.measure(lm, read_out, suite, suite.behaviours[i], chosen, used[name], states[name],
                                 np.mean(letters[chosen["layer"]], axis=0), config, [SEED, 6, i])
 
-    ways = work.units(at.out, at.identity(config), [f"ways/{name}" for name in numbers],
-                      lambda key: ways_unit(key.removeprefix("ways/")), "05 ways")
-    done = work.units(at.out, at.identity(config), list(numbers), unit, "05 reliability")
+    def made(part, unit, told):
+        found = work.units(at.out, identity, [f"{part}/{name}" for name in numbers], unit, told)
+        return dict(zip(numbers, found.values()))
+
+    states, letters = made("states", states_unit, "05 states"), {}     # per layer: from B to A, of every behaviour
+    for behaviour in suite.behaviours:
+        letters.setdefault(tuned[f"behaviour/{behaviour['name']}"]["layer"], []).append(controls.letter_direction(
+            suites.split(behaviour["items"], "extract"), states[behaviour["name"]]["extract"]))
+    ways, done = made("ways", ways_unit, "05 ways"), work.units(at.out, identity, list(numbers), unit, "05 reliability")
     if not work.is_main():
         return
 
@@ -198,9 +200,8 @@ def one_model(args):
                                           [SEED, 2, number]))
         records[-1]["mass"] = {scale: done[name][f"mass_{scale}"] for scale in ("matched", "raw", "published")}
         inputs.append((got["slopes"], reliability.signs(mine)))
-        mine_states, chosen = states[f"states/{name}"], tuned[f"behaviour/{name}"]
-        columns = controls.features(mine, got["unsteered"], mine_states, vectors[f"behaviour/{name}"][chosen["layer"]])
-        records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, ways[f"ways/{name}"],
+        columns = controls.features(mine, got["unsteered"], states[name], used[name])
+        records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, ways[name],
                                        [SEED, 7, number])
         layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
         predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS}
@@ -216,7 +217,7 @@ def one_model(args):
     results = reliability.summary(records, predictors, inputs, RANDOM_QUANTILE, [SEED, 3])
     results["window"] = {scale: propensity.window(np.stack([r["mass"][scale] for r in records]), MULTIPLIERS,
                                                   args.profile) for scale in records[0]["mass"]}
-    more, gone = metrics.missing_apart(controls.summary(records, reliability.steers(results), [SEED, 8]))
+    more, gone = metrics.missing_apart(controls.summary(records, reliability.steers(results), FEW, [SEED, 8]))
     results["leak"] |= {"own_minus_other": more.pop("own_minus_other")} if "own_minus_other" in more else {}
     missing |= {key.replace("own_minus_other", "leak.own_minus_other"): reason for key, reason in gone.items()}
     results |= more

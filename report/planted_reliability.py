@@ -1,9 +1,9 @@
-"""Planted truth of the reliability claims, and of what goes beyond them: slopes, correlations and shares of known truth, run
-through the conclusions of stages 03 and 05. Seeds are addresses; size 1: the effect is there, 0: the claim is false."""
+"""Planted truth of the reliability claims and of what goes beyond them: slopes, correlations and shares of known truth,
+run through the conclusions of stages 03 and 05. Seeds are addresses; size 1: the effect is there, 0: the claim is false."""
 import numpy as np
 
 from lib import metrics
-from lib.studies import controls, reliability, transfer
+from lib.studies import controls, predict, reliability, transfer
 from report.planted import Planted
 
 N, INPUTS, VECTORS = 40, 36, 3
@@ -114,7 +114,7 @@ def beyond(made):
     """Results of controls.summary over records that hold one part of what it reads."""
     blank = {"steerable": True, "control_slope": 1.0, "own_minus_other": 0.0, "ways": {}, "noise": {},
              "inputs": {"each": {}, "slope": None, "anti": None}}
-    results = controls.summary([blank | one for one in made], True, [6, 6])
+    results = controls.summary([blank | one for one in made], True, (), [6, 6])
     return {"leak": {"own_minus_other": results.pop("own_minus_other")}} | results
 
 
@@ -128,7 +128,8 @@ def kept(name, seed, size):
     rng = draw(seed, 8)
     full = rng.uniform(0.5, 1.5, size=N)
     part = full * (0.95 if size else 0.75) + 0.05 * rng.normal(size=N)
-    return at_05(**beyond([{"control_slope": a, "noise": {name: {"cosine": b / a, "mean": b}}} for a, b in zip(full, part)]))
+    return at_05(**beyond([{"control_slope": a, "noise": {name: {"cosine": b / a, "mean": b}}}
+                           for a, b in zip(full, part)]))
 
 
 def single_inputs(seed, size, what):
@@ -150,7 +151,7 @@ def foretold(seed, size, spread=False):
     rng = draw(seed, 10)
     x = rng.normal(size=(N, len(reliability.PREDICTORS))) + 3 * (FORMATS == "options")[:, None]
     y = 3.0 * (FORMATS == "options") + size * x[:, 0] + 0.7 * rng.normal(size=N)
-    told = {"held_out_within": reliability.foretold_within(x, y, FORMATS, [6, 10])}
+    told = {"held_out_within": predict.foretold_within(x, y, FORMATS, [6, 10])}
     return at_05(predictors={"spread": told} if spread else told)
 
 
@@ -201,11 +202,13 @@ PLANTED = {
     "R10": Planted("a short range ranks as the whole one, or with much noise", ranges),
     "R11": Planted("each vector has a letter bias of its own sign, or all the same", calibrated),
     "B2": Planted("the vector moves answers by 0.4 nats, or as a random one", above_random),
-    "B4": Planted("the other direction has half of the bias, or as much", inputs(spread=0.3, letter=1.0, other=(1.0, 0.4))),
+    "B4": Planted("the other direction has half of the bias, or as much",
+                  inputs(spread=0.3, letter=1.0, other=(1.0, 0.4))),
     "B5": Planted("predictors tell behaviours apart within formats, or formats alone", foretold),
     "B6": Planted("own items are steered by 0.2 nats more, or alike", own_items),
     "B7": Planted("a third of the letter's bias is left, or all", lambda seed, size: of_one_order(seed, size, 14, 0.3)),
-    "B8": Planted("one order has three times the bias, or the same", lambda seed, size: of_one_order(seed, size, 15, 3.0)),
+    "B8": Planted("one order has three times the bias, or the same",
+                  lambda seed, size: of_one_order(seed, size, 15, 3.0)),
     "B9": Planted("words have a third of the bias, or all", lambda seed, size: of_one_order(seed, size, 16, 0.3)),
     "B10": Planted("95 % of the slope is kept, or 75 %", lambda seed, size: kept("flip_20", seed, size)),
     "B11": Planted("95 % of the slope is kept, or 75 %", lambda seed, size: kept("pairs_16", seed, size)),

@@ -11,7 +11,8 @@ import numpy as np
 from lib import engine, metrics, suite as suites
 from lib.metrics import Missing, estimator
 from lib.studies import propensity
-from lib.studies.reliability import explained, held_out, signs, swap_pairs
+from lib.studies.predict import held_out
+from lib.studies.reliability import explained, signs, swap_pairs
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 FOLDS, SHUFFLES = 5, 20          # of the contents, for cross-validation; shuffled labels beside it
@@ -65,8 +66,8 @@ def halves(items, address):
 
 
 def noisy(items, diffs, flips, few, n_draws, address):
-    """{name: (n_draws, d)}: vectors from all pairs with a share of `flips` labels turned round ("flip_20": a fifth), and
-    from `few` pairs, half of either letter ("pairs_8"); a number that the items do not have is left out."""
+    """{name: (n_draws, d)}: vectors from all pairs with a share of `flips` labels turned round ("flip_20": a fifth),
+    and from `few` pairs, half of either letter ("pairs_8"); a number that the items do not have is left out."""
     rng, letter, found = np.random.default_rng(address), signs(items)[0], {}
     for share in flips:
         turned = [rng.permutation(len(diffs)) < round(share * len(diffs)) for _ in range(n_draws)]
@@ -128,19 +129,22 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, states, letter, setti
 
 
 # --- one behaviour ------------------------------------------------------------------------------------------
-def rank_correlation(x, y):
-    """Spearman of x and y (n,), 0 where one of them is constant: nothing is foretold."""
-    return float(np.nan_to_num(metrics.pooled_spearman(np.stack([x, y], axis=1))))
+def rank_correlation(x, y, groups=None):
+    """Spearman of x and y (n,), within groups (n,) if given; 0 where one of them is constant: nothing is foretold."""
+    pairs = np.stack([x, y], axis=1)
+    return float(np.nan_to_num(metrics.pooled_spearman(pairs) if groups is None else
+                               metrics.within_spearman(metrics.by_group(pairs, groups))))
 
 
 def foretold(columns, y, names, address):
     """{"all", "form", "content": rank correlation of y (n,) with its cross-validated prediction from all columns, FORM,
-    and the others; "shuffled": the mean of "all" with y dealt anew}. Contents `names` (n,) stay whole."""
+    and the others; "shuffled": the mean of "all" with y dealt anew}. Contents `names` (n,) stay whole; ranks are taken
+    within folds, since between them a fold that lies high lowers its own prediction."""
     rng, (_, content) = np.random.default_rng(address), np.unique(names, return_inverse=True)
     folds = rng.permutation(content.max() + 1)[content] % FOLDS
 
     def score(chosen, y):
-        return rank_correlation(held_out(np.stack([columns[name] for name in chosen], axis=1), y, folds), y)
+        return rank_correlation(held_out(np.stack([columns[name] for name in chosen], axis=1), y, folds), y, folds)
 
     return {"all": score(columns, y), "form": score(FORM, y),
             "content": score([name for name in columns if name not in FORM], y),
@@ -184,16 +188,18 @@ def ratio(values):
     return values[:, 0].mean() / values[:, 1].mean()
 
 
-def summary(records, steers, address):
+def summary(records, steers, few, address):
     """Results over the steerable behaviours: "debias", "noise", "inputs" and {"own_minus_other"} for "leak". steers:
-    whether more of them steer than luck explains; what a vector that does nothing gives is no result."""
+    whether more of them steer than luck explains; what a vector that does nothing gives is no result. few: numbers of
+    pairs that were asked for."""
     if not steers:
         return dict.fromkeys((*GROUPS, "own_minus_other"), Missing("no more behaviours steer than luck explains"))
     over, good = estimator("behaviours", address), [r for r in records if r["steerable"]]
     each = good[0]["inputs"]["each"]
     results = {"debias": {}, "noise": {}, "own_minus_other": over(4, [r["own_minus_other"] for r in good]), "inputs": {
         "each": {name: over((3, i), [r["inputs"]["each"][name] for r in good]) for i, name in enumerate(each)}}}
-    absent = {"one_order": "no input comes with its options swapped", "words": "the questions do not show their options"}
+    absent = {"one_order": "no input comes with its options swapped",
+              "words": "the questions do not show their options"}
     for w, way in enumerate(("plain", "balanced", "no_letter", "one_order", "words")):
         mine = [r["ways"] for r in good if way in r["ways"]]
         results["debias"][way] = Missing(absent.get(way, "not measured")) if not mine else {
@@ -201,9 +207,10 @@ def summary(records, steers, address):
             for k, what in enumerate(("mean", "anti", "explained"))} | {
             f"{what}_change": over((1, w, k + 3), [m[way][what] - m["plain"][what] for m in mine])
             for k, what in enumerate(("anti", "explained")) if way != "plain"}
-    for i, name in enumerate(good[0]["noise"]):
+    names = dict.fromkeys([*(name for r in good for name in r["noise"]), *(f"pairs_{n}" for n in few)])
+    for i, name in enumerate(names):
         mine = [r for r in good if name in r["noise"]]
-        results["noise"][name] = {
+        results["noise"][name] = Missing("fewer pairs to draw from") if not mine else {
             "cosine": over((2, i, 0), [r["noise"][name]["cosine"] for r in mine]),
             "kept": over((2, i, 1), [(r["noise"][name]["mean"], r["control_slope"]) for r in mine], ratio)}
     for k, what in enumerate(("slope", "anti")):

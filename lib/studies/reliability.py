@@ -10,6 +10,7 @@ import numpy as np
 
 from lib import metrics
 from lib.metrics import Missing, estimator
+from lib.studies.predict import foretold_within, held_out
 
 # Groups of results, for a suite without behaviours, which can test none of them.
 GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "range", "raw", "definition",
@@ -17,8 +18,6 @@ GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "li
 VECTOR_PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")      # of the extraction split
 PREDICTORS = (*VECTOR_PREDICTORS, "baseline")                                               # mean unsteered propensity
 MIN_BEHAVIOURS = 4       # fewer give no rank correlation
-RIDGE = 1.0              # penalty of the cross-validated prediction, predictors in standard deviations
-FOLDS, REPEATS = 3, 2    # of the behaviours of a format, for the same within formats; draws of the folds
 
 
 # --- one behaviour ------------------------------------------------------------------------------------------
@@ -161,19 +160,6 @@ def correlate_within(x, y, formats, address):
                                     seed_address=address)
 
 
-def held_out(x, y, folds=None):
-    """Ridge predictions of y (n,) from x (n, predictors), each by a fit that has not seen its fold (n,); leave one out."""
-    x, y, out = np.asarray(x, np.float64), np.asarray(y, np.float64), np.empty(len(y))
-    folds = np.arange(len(y)) if folds is None else folds
-    for fold in np.unique(folds):
-        keep = folds != fold
-        centre, scale = x[keep].mean(axis=0), x[keep].std(axis=0)
-        z = (x - centre) / np.where(scale > 0, scale, 1)
-        w = np.linalg.solve(z[keep].T @ z[keep] + RIDGE * np.eye(x.shape[1]), z[keep].T @ (y[keep] - y[keep].mean()))
-        out[~keep] = y[keep].mean() + z[~keep] @ w
-    return out
-
-
 def foretold(x, y, formats, address):
     """{predictor, "held_out", their "_within" formats}: rank correlations over behaviours of y (n,) with the columns of
     x (n, PREDICTORS), and with ridge predictions from all of them, by fits that have not seen the behaviour."""
@@ -184,22 +170,6 @@ def foretold(x, y, formats, address):
     results["held_out"] = correlate(held_out(x, y), y, [*address, 8]) if len(y) > len(PREDICTORS) + 2 else Missing(
         f"{len(y)} behaviours for {len(PREDICTORS)} predictors")
     return results | {"held_out_within": foretold_within(x, y, formats, [*address, 18])}
-
-
-def foretold_within(x, y, formats, address):
-    """Rank correlation of y (n,) with its predictions from x (n, predictors), within formats and the folds they were
-    fitted apart from: what is left out lowers the mean of the rest, so that predictions of several fits, ranked
-    together, correlate negatively with pure noise. Several draws of folds are pooled."""
-    rng, formats, groups = np.random.default_rng(address), np.asarray(formats), []
-    for mine in (np.flatnonzero(formats == one) for one in np.unique(formats)):
-        for _ in range(REPEATS if len(mine) > x.shape[1] + 2 else 0):
-            folds = rng.permutation(len(mine)) % FOLDS
-            told = held_out(x[mine], y[mine], folds)
-            for fold in range(FOLDS):
-                groups.append(np.full((len(y), 2), np.nan))
-                groups[-1][mine[folds == fold]] = np.stack([told, y[mine]], axis=1)[folds == fold]
-    return metrics.bootstrap_within(np.stack(groups, axis=1), unit="behaviours", seed_address=address) if groups else \
-        Missing(f"{len(y)} behaviours in {len(set(formats))} formats for {x.shape[1]} predictors")
 
 
 def calibrated(slopes, designs, formats):
@@ -426,7 +396,8 @@ def compare(names, tables, idle, address):
     columns = {"steerability": "mean", "steerability_sd": "sd", "anti_steerable": "anti_steerable"}
     rows, results = [], {what + part: {} for what in columns for part in ("", "_within")}
     for (i, first), (j, second) in combinations(enumerate(names), 2):
-        pair, both = f"{first} / {second}", [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
+        pair = f"{first} / {second}"
+        both = [(tables[i][name], tables[j][name]) for name in tables[i] if name in tables[j]]
         mine = [{"pair": pair, "name": two[0]["name"], "format": two[0]["format"],
                  "mean": [r["slope"]["value"] for r in two],
                  **{key: [r[key] for r in two] for key in ("sd", "anti_steerable")}} for two in both]
