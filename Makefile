@@ -35,6 +35,8 @@ MEASURE ?= 1
 # Results that verify and spot look at, and work units per stage that spot draws:
 AT ?= outputs/committed
 SPOT ?= 10
+# How long soak goes on:
+SECONDS ?= 1800
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -63,7 +65,7 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
          failed=0; for job in "$${jobs[@]}"; do wait "$$job" || failed=$$?; done; exit $$failed
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-.PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test verify spot compare publish \
+.PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test soak verify spot compare publish \
         testbed testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
@@ -114,6 +116,9 @@ smoke:                          ## the whole chain on a handful of items, under 
 
 test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
+
+soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks and crowds; writes report/soak.json
+	$(PYTHON) -m tests.soak --seconds $(SECONDS) --write
 
 # --- the audit: of what is committed, unless AT=outputs says what ran here ---------------------------------------
 verify: $(ENV)                  ## re-hash results, and the data and weights they came from; sources by meaning

@@ -5,12 +5,16 @@ import ast
 from lib import artifacts, identity
 from lib.artifacts import ROOT, UserError, read_json
 
+# Shape of index.json, as report/build.py writes it.
+INDEX = {"claims": {str: {str: {"verdict": str, "reason": (str, None), "key": str, "stage": (str, None)}}},
+         "figures": {str: {"number": int, "title": str, "csv": str, "rows": str, "draw": str, "tables": [str], "reads": [str]}},
+         "stages": {str: {"path": str, "digest": str}}}
 MANY = 4                         # artifacts of a figure that are told in full; of more only where they are
 
 
 def trace(name, report):
     """Lines that lead from a claim's id, a figure's name or model:stage:key to what made it."""
-    index = read_json(report / "index.json")
+    index = read_json(report / "index.json", INDEX)
     if name in index["claims"]:
         return _claim(name, index)
     if name in index["figures"]:
@@ -60,7 +64,9 @@ def _artifact(index, label):
 
 
 def _claim(name, index):
-    claim = next(c for c in read_json(ROOT / "report" / "claims.json") if c["id"] == name)
+    claim = next((c for c in read_json(ROOT / "report" / "claims.json") if c["id"] == name), None)
+    if claim is None:
+        raise UserError(f"report/claims.json: no claim {name!r}, which the report shows; build it again")
     rule, seen = claim["rule"], {}
     lines = [f"{name}  {claim['title']} ({claim['paper']})",
              f"  rule       {claim['unit']} {rule['side']} {rule['threshold']}: {rule['why']}",
