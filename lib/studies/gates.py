@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lib import metrics, suite as suites, work
+from lib import fields, metrics, suite as suites, work
 from lib.metrics import Missing, estimator
 from lib.studies import propensity
 from lib.studies.reliability import MIN_BEHAVIOURS, by_luck
@@ -107,7 +107,7 @@ def behaviours(at, read_out, suite, identity, address):
 
     keys = [*(f"format/{fmt}" for fmt in formats), *(f"behaviour/{name}" for name in by_name)]
     done = work.units(at.out, identity, keys, unit, "01 gates")
-    looked = dict.fromkeys(suites.FIELDS["behaviour"]["format"], Missing("no such behaviour is asked"))
+    looked = dict.fromkeys(fields.FIELDS["behaviour"]["format"], Missing("no such behaviour is asked"))
     gaps, letters = {}, {}
     for i, fmt in enumerate(formats):
         right = done[f"format/{fmt}"]["right"]
