@@ -167,6 +167,7 @@ def stages(rng):
             "inside": 0 < s < 0.5,
             "bias": est(abs(1 - 2 * s), 0.2, 20, "probes"),
             "bias_random": 1.0,
+            "bias_against": 1.0,
             "fact_accuracy_both": 1 - s / 3,
             "fact_accuracy_random": 1 - s / 9,
             "perplexity": 1 + s,
