@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from lib import sizes
 from lib.artifacts import ROOT, UserError, digest_of, read_json, run, sha256
 
 SPLITS = ("extract", "tune", "evaluate")
@@ -19,6 +20,12 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
+# What the quick profile keeps: the study whose level decides, the least, the most (None: all there are).
+QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
+         "max_new_tokens": ("preferences", 96, 96), "extract": ("reliability", 16, 64), "tune": ("reliability", 8, 32),
+         "evaluate": ("reliability", 32, None), "words": ("alignment", 24, None), "templates": ("alignment", 3, None),
+         "values": ("alignment", 3, None), "pairs": ("alignment", 24, None), "probes": ("alignment", 16, None)}
+SEED = 8                                                      # of the quick samples
 OBJECTS = ("suite", "relation", "values", "grammar")          # kinds of which a file holds one, not a list
 OPTIONAL = str | None
 WANTED = {str: "text", OPTIONAL: "text or null", int: "a whole number above 0", list: "a list", dict: "an object"}
@@ -45,7 +52,7 @@ WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")    # letters and digits, with '
 @dataclass(frozen=True)
 class Suite:
     """Lists and dicts as in the files; a behaviour carries its `items`. `digest`: names and bytes of all files read,
-    the same for both profiles; `data` {"licence", "source", "files": {name: sha256}} is what it covers."""
+    the same for all profiles; `data` {"licence", "source", "files": {name: sha256}} is what it covers."""
     name: str
     judge: str
     system: str
@@ -64,10 +71,15 @@ class Suite:
     neutral: list
     data: dict
     grammar: dict                    # of exact scorers (lib.judging.scorers); {} where there are none
+    levels: dict | None = None       # of the quick profile: {study: level}, see lib.sizes
+
+    def size(self, constant, study):
+        """A constant {"full", "smoke"} of a stage at this profile."""
+        return sizes.at(constant, self.profile, self.levels and self.levels[study])
 
 
-def load(name, profile="full"):
-    """The suite in data/suites/<name>, or in the folder `name`. UserError names file and line or key."""
+def load(name, profile="full", levels=None):
+    """The suite in data/suites/<name>, or in the folder `name`; levels: of quick. UserError names file and line or key."""
     folder = Path(name) if (Path(name) / "suite.json").is_file() else ROOT / "data" / "suites" / name
     if not (folder / "suite.json").is_file():
         known = ", ".join(sorted(path.parent.name for path in ROOT.glob("data/suites/*/suite.json")))
@@ -102,7 +114,7 @@ def load(name, profile="full"):
                   folder, digest_of(hashes), traits, tasks, behaviours, relations, templates, values["values"],
                   values["facts"], values["neutral"],
                   {"licence": head["licence"], "source": head["source"], "files": hashes}, grammar)
-    suite = _shrink(suite) if profile == "smoke" else suite
+    suite = _shrink(suite) if profile == "smoke" else quick(suite, levels) if profile == "quick" else suite
     for part in SPLITS:                                    # raises for the first part with an empty split
         for behaviour in suite.behaviours:
             split(behaviour["items"], part)
@@ -230,6 +242,55 @@ def _shrink(suite):
                 for v in suite.values[:SMOKE["values"]]])
 
 
+def quick(suite, levels):
+    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. Behaviours,
+    relations, probes and facts are drawn inside the splits of the full suite and keep them; of traits, items of tasks,
+    templates and values it is the first, as stages take the first of these, too."""
+    def n(part, there):
+        study, least, most = QUICK[part]
+        return sizes.between(least, min(most or there, there), levels[study])
+
+    def items(records):
+        seen, most = Counter(), n("items", len(records))
+        mine = [[name for name in item.get("traits", names) if name in names] for item in records]
+        return [item for item, its in zip(records, mine) if its and seen.update(its) is None
+                and min(seen[name] for name in its) <= most]
+
+    def pick(part, things, *address):
+        labels = [thing.get("level") if isinstance(thing, dict) else None for thing in things]
+        return [things[i] for i in sizes.drawn(n(part, len(things)), labels, [SEED, *address])]
+
+    def choices(behaviour, number):
+        parts = {name: _contents(split(behaviour["items"], name)) for name in SPLITS}
+        return behaviour | {"items": [
+            item | {"split": name} for s, (name, mine) in enumerate(parts.items())
+            for group in sizes.balanced(mine, n(name, sum(map(len, mine))), [SEED, 1, number, s]) for item in group]}
+
+    def pairs(relation, number):
+        homes = _homes(relation)
+        found = sum((pick("words", [i for i, home in enumerate(homes) if home == name], 2, number, s)
+                     for s, name in enumerate(SPLITS)), [])
+        return relation | {"pairs": [relation["pairs"][i] for i in found], "splits": [homes[i] for i in found]}
+
+    def probes(records, number):
+        parts = {name: probe_split(records, name) for name in SPLITS[1:]} if records else {}
+        return [probe | {"split": name} for s, (name, mine) in enumerate(parts.items())
+                for probe in pick("probes", mine, 3, number, s)]
+
+    tasks = [trait["task"] for trait in suite.traits]
+    most = n("traits_per_task", max(map(tasks.count, tasks), default=0))
+    traits = [trait for i, trait in enumerate(suite.traits) if tasks[:i].count(trait["task"]) < most]
+    names = [trait["name"] for trait in traits]
+    return replace(
+        suite, profile="quick", levels=levels, traits=traits, max_new_tokens=n("max_new_tokens", suite.max_new_tokens),
+        tasks={task: {name: items(records) for name, records in splits.items()} for task, splits in suite.tasks.items()},
+        behaviours=[choices(behaviour, i) for i, behaviour in enumerate(suite.behaviours)],
+        relations=[pairs(relation, i) for i, relation in enumerate(suite.relations)],
+        templates=suite.templates[:n("templates", len(suite.templates))], facts=probes(suite.facts, len(suite.values)),
+        values=[value | {"pairs": pick("pairs", value["pairs"], 4, i), "probes": probes(value["probes"], i)}
+                for i, value in enumerate(suite.values[:n("values", len(suite.values))])])
+
+
 def _contents(items):
     """Items grouped by content: [[item, its swap], ...], or [[item], ...] where nothing is swapped."""
     groups = []
@@ -241,12 +302,16 @@ def _contents(items):
 def split(items, name):
     """A behaviour's items in one split: the first 40 % of the contents, the next 10 %, the last 50 %."""
     first, last = {"extract": (0, 0.4), "tune": (0.4, 0.5), "evaluate": (0.5, 1)}[name]
-    return _filled(_part(items, first, last), f"{items[0]['id']} ... {items[-1]['id']}", name)
+    found = [item for item in items if item["split"] == name] if _drawn(items) else _part(items, first, last)
+    return _filled(found, f"{items[0]['id']} ... {items[-1]['id']}", name)
 
 
 def published_split(items):
     """(train, test) as in the released run of Tan et al. 2024: the first half of the contents, and all from 5 % on
     ("50:100%" was read as item 50 of 1,000), so that 47 % of the test items were trained on."""
+    if _drawn(items):
+        half = [item for item in items if item["split"] != "evaluate"]
+        return half, _part(half, 0.1, 1) + split(items, "evaluate")
     return _part(items, 0, 0.5), _part(items, 0.05, 1)
 
 
@@ -272,24 +337,36 @@ def components(relation):
 
 
 def relation_split(relation, name, labels=False):
-    """Pairs of a relation in one split, in file order; labels=True: their component labels, the unit to resample.
-
-    Components go, largest first, to the split that lacks most of its share of 40/20/40 of the pairs."""
+    """Pairs of a relation in one split, in file order; labels=True: their component labels, the unit to resample."""
     found = components(relation)
-    sizes = [found.count(label) for label in range(max(found) + 1)]
-    lacking, home = [share * len(found) for share in (0.4, 0.2, 0.4)], {}
-    for label in sorted(range(len(sizes)), key=lambda label: -sizes[label]):
-        home[label] = lacking.index(max(lacking))
-        lacking[home[label]] -= sizes[label]
-    chosen = [i for i, label in enumerate(found) if home[label] == SPLITS.index(name)]
+    chosen = [i for i, home in enumerate(_homes(relation)) if home == name]
     _filled(chosen, f"relation {relation['name']}", name)
     return [found[i] if labels else relation["pairs"][i] for i in chosen]
+
+
+def _homes(relation):
+    """The split of every pair: components go, largest first, to the one that lacks most of its 40/20/40 % of the pairs."""
+    if "splits" in relation:
+        return relation["splits"]
+    found = components(relation)
+    sizes_of = [found.count(label) for label in range(max(found) + 1)]
+    lacking, home = [share * len(found) for share in (0.4, 0.2, 0.4)], {}
+    for label in sorted(range(len(sizes_of)), key=lambda label: -sizes_of[label]):
+        home[label] = lacking.index(max(lacking))
+        lacking[home[label]] -= sizes_of[label]
+    return [SPLITS[home[label]] for label in found]
 
 
 def probe_split(records, name):
     """Probes of a value, or facts: the first third for tuning, the rest for evaluation; extraction uses neither."""
     cut = round(len(records) / 3)
-    return _filled({"tune": records[:cut], "evaluate": records[cut:]}[name], "probes or facts", name)
+    found = ([record for record in records if record["split"] == name] if _drawn(records) else
+             {"tune": records[:cut], "evaluate": records[cut:]}[name])
+    return _filled(found, "probes or facts", name)
+
+
+def _drawn(records):      # a sample (`quick`) keeps the splits that it was drawn from
+    return bool(records) and isinstance(records[0], dict) and "split" in records[0]
 
 
 def tasks(suite, task, name, trait=None):
