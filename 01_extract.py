@@ -75,10 +75,10 @@ def why_dropped(name, positive, negative):
     return "incoherent answer" if min(coherence) < COHERENT else None
 
 
-def ask(lm, suite, profile, judge):
+def ask(lm, suite, judge):
     """Jobs (see lib.judging.cases) of all traits that the judge can score; positive and negative answer of a pair
     stand side by side."""
-    n, jobs = QUESTIONS[profile], []
+    n, jobs = suite.size(QUESTIONS, "preferences"), []
     for trait in [trait for trait in suite.traits if judges.can(judge, trait["name"])]:
         questions = suites.tasks(suite, "question", "extract", trait["name"])
         for j, pair in enumerate(trait["instructions"]):
@@ -129,15 +129,16 @@ def extract_behaviour(lm, suite, number, read_out):
     return found | {"settings": np.stack(vectors)}
 
 
-def extract_relation(lm, suite, profile, number):
+def extract_relation(lm, suite, number):
     """What one relation's lists give (lib.studies.relations.extract); query and examples are drawn by address."""
-    relation, shots = suite.relations[number], SHOTS[profile]
+    relation, shots = suite.relations[number], suite.size(SHOTS, "alignment")
     pairs = suites.relation_split(relation, "extract")
     if len(pairs) <= shots:
         raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
                         f"and a query need {shots + 1}")
-    addresses = [[SEED, 4, number, i] for i in range(LISTS[profile])]
-    return relations.extract(lm, pairs, suite.templates[0], shots, addresses, N_MEDIATION[profile], N_HEADS)
+    addresses = [[SEED, 4, number, i] for i in range(suite.size(LISTS, "alignment"))]
+    return relations.extract(lm, pairs, suite.templates[0], shots, addresses, suite.size(N_MEDIATION, "alignment"),
+                             N_HEADS)
 
 
 def residual_norms(lm, suite):
@@ -158,7 +159,7 @@ def main():
     args = CLI.parse_args()
 
     # 1. model, suite, and what fixes the numbers
-    at, profile = stage.open(args, __file__), args.profile
+    at = stage.open(args, __file__)
     lm = at.lm
     read_out = propensity.find(lm, at.suite)               # before any work: where does this model have its letters?
     suite, missing = propensity.testable(at.suite, read_out)
@@ -166,16 +167,18 @@ def main():
         print(f"{at.out.name.replace('_', ' ')}  {lm.name}  {propensity.told(lm, read_out)}")
     no_heads = relations.heads_of(lm)[1]                                             # None, or the reason
     config = at.config | {
-              "seed": SEED, "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
+              "seed": SEED, "questions": suite.size(QUESTIONS, "preferences"),
+              "min_pairs": suite.size(MIN_PAIRS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
-              "read_out": read_out and read_out.config(profile),
+              "read_out": read_out and read_out.config(args.profile),
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
-              "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
+              "shots": suite.size(SHOTS, "alignment"), "lists": suite.size(LISTS, "alignment"),
+              "mediation": suite.size(N_MEDIATION, "alignment"),
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if way != "heads" or not no_heads]}
     identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
-    jobs = ask(lm, suite, profile, at.judge)
+    jobs = ask(lm, suite, at.judge)
     answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
     kept = {}
     traits = {t["name"]: {"name": t["name"], "n_asked": 0, "n_pairs": 0, "dropped": {}} for t in suite.traits}
@@ -190,7 +193,7 @@ def main():
         else:
             trait["dropped"][reason] = trait["dropped"].get(reason, 0) + 1
     for trait in traits.values():
-        trait["extractable"] = trait["n_pairs"] >= MIN_PAIRS[profile]
+        trait["extractable"] = trait["n_pairs"] >= suite.size(MIN_PAIRS, "preferences")
 
     # 3. one work unit per concept; relations are centred when the states of all are there
     names = {"trait": [name for name, trait in traits.items() if trait["extractable"]]}
@@ -209,7 +212,7 @@ def main():
             return extract_trait(lm, [jobs[i]["prompt"] for i in mine],
                                  [lm.tokens(answers[i]["output"]) for i in mine], [SEED, 1, number])
         if kind == "relation":
-            return extract_relation(lm, suite, profile, number)
+            return extract_relation(lm, suite, number)
         if kind == "value":
             return values.extract(lm, suite.values[number], [SEED, 6, number])
         return extract_behaviour(lm, suite, number, read_out)

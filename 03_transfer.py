@@ -147,23 +147,23 @@ def main():
     args = CLI.parse_args()
 
     # 1. data: vectors, what was tuned, and an evaluation split that no stage has seen yet
-    at, profile = stage.open(args, __file__, AFTER), args.profile
+    at = stage.open(args, __file__, AFTER)
     (extract, tune), lm, judge, read_out = at.before, at.lm, at.judge, propensity.read_out(at.before[0])
     suite, untestable = propensity.testable(at.suite, read_out)
     config = at.config | {
-              "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
-              "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],
+              "seed": SEED, "tasks": TASKS, "n_prompts": suite.size(N_PROMPTS, "preferences"),
+              "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": suite.size(N_AGREE, "preferences"),
               "first_token": FIRST_TOKEN, "settings": SETTINGS,
               "pairs": PAIRS, "multipliers": MULTIPLIERS,
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
               "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
-              "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
+              "shots": suite.size(SHOTS, "alignment"), "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
               "ways": [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, dict(untestable)
 
     # 2. traits in other tasks
-    traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], N_PROMPTS[profile]
+    traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], suite.size(N_PROMPTS, "preferences")
     if traits:
         runs = trait_runs(lm, suite, traits, vectors, tuned, n)
         told = [case for jobs, desc, start, prefer in runs
@@ -174,7 +174,7 @@ def main():
         if judge.name == "rules":                          # the truth is known: how far would a model's own scores go?
             texts = [(case["trait"], prompts[case["item"]], case["output"]) for case in told
                      if case["arm"] in ("prompted", "steered") and case["task"] != SEEN]
-            drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:N_AGREE[profile]]
+            drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:suite.size(N_AGREE, "preferences")]
             def agreement_unit(_):
                 both = judge, judges.load("self", suite, lm)
                 return dict(zip(("found", "gaps"), judges.agreement([texts[i] for i in drawn], *both, [SEED, 14])))

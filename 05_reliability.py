@@ -129,7 +129,8 @@ def per_input(done):
 
 def one_model(args):
     # 1. data: vectors and strengths of the stages before, inputs of the suite
-    at, n_random = stage.open(args, __file__, AFTER, judged=False), N_RANDOM[args.profile]
+    at = stage.open(args, __file__, AFTER, judged=False)
+    n_random = at.suite.size(N_RANDOM, "reliability")
     (extract, tune), lm = at.before, at.lm
     suite, missing = propensity.testable(at.suite, propensity.read_out(extract))
     at.inputs["published"] = sha256(PUBLISHED)

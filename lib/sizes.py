@@ -1,5 +1,5 @@
-"""Sizes: how much a run measures. Full and smoke are what the tables of constants say; quick lies between them, at one
-level per study, which a time budget sets (report/plan.py) or --sizes.
+"""Sizes: how much a run measures. Full and smoke are what the constants say; quick lies between them, at one level
+per study, which a time budget sets (report/plan.py) or --sizes.
 
     a number at level u    round(L ** (1 - u) * F ** u)     F the full size, L the least: "quick" of the constant, or
                                                             smoke's where it has none
@@ -44,7 +44,7 @@ def parse(text):
     except ValueError:
         levels = {}
     if sorted(levels) != sorted(STUDIES) or len(pairs) > len(levels) or not all(0 <= u <= 1 for u in levels.values()):
-        raise UserError(f"sizes {text!r}: expected {' '.join(f'{study}=LEVEL' for study in STUDIES)}, levels from 0 to 1")
+        raise UserError(f"sizes {text!r}: expected {'=LEVEL '.join(STUDIES)}=LEVEL, levels from 0 to 1")
     return {study: levels[study] for study in STUDIES}
 
 

@@ -22,9 +22,9 @@ SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
 # What the quick profile keeps: the study whose level decides, the least, the most (None: all there are).
 QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
-         "max_new_tokens": ("preferences", 96, 96), "extract": ("reliability", 16, 64), "tune": ("reliability", 8, 32),
-         "evaluate": ("reliability", 32, None), "words": ("alignment", 24, None), "templates": ("alignment", 3, None),
-         "values": ("alignment", 3, None), "pairs": ("alignment", 24, None), "probes": ("alignment", 16, None)}
+         "max_new_tokens": ("preferences", 96, 96), "evaluate": ("reliability", 32, None),
+         "extract": ("reliability", 16, 64), "tune": ("reliability", 8, 32),
+         "words": ("alignment", 24, None), "templates": ("alignment", 3, None), "values": ("alignment", 3, None), "pairs": ("alignment", 24, None), "probes": ("alignment", 16, None)}
 SEED = 8                                                      # of the quick samples
 OBJECTS = ("suite", "relation", "values", "grammar")          # kinds of which a file holds one, not a list
 OPTIONAL = str | None
@@ -79,7 +79,7 @@ class Suite:
 
 
 def load(name, profile="full", levels=None):
-    """The suite in data/suites/<name>, or in the folder `name`; levels: of quick. UserError names file and line or key."""
+    """The suite in data/suites/<name>, or in the folder `name`; levels: see `quick`. UserError names file and line."""
     folder = Path(name) if (Path(name) / "suite.json").is_file() else ROOT / "data" / "suites" / name
     if not (folder / "suite.json").is_file():
         known = ", ".join(sorted(path.parent.name for path in ROOT.glob("data/suites/*/suite.json")))
@@ -244,8 +244,8 @@ def _shrink(suite):
 
 def quick(suite, levels):
     """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. Behaviours,
-    relations, probes and facts are drawn inside the splits of the full suite and keep them; of traits, items of tasks,
-    templates and values it is the first, as stages take the first of these, too."""
+    relations, probes and facts are drawn inside the splits of the full suite and keep them; of traits, tasks, templates
+    and values it is the first, as stages take the first of these, too."""
     def n(part, there):
         study, least, most = QUICK[part]
         return sizes.between(least, min(most or there, there), levels[study])
@@ -283,10 +283,10 @@ def quick(suite, levels):
     names = [trait["name"] for trait in traits]
     return replace(
         suite, profile="quick", levels=levels, traits=traits, max_new_tokens=n("max_new_tokens", suite.max_new_tokens),
-        tasks={task: {name: items(records) for name, records in splits.items()} for task, splits in suite.tasks.items()},
+        tasks={task: {name: items(found) for name, found in splits.items()} for task, splits in suite.tasks.items()},
         behaviours=[choices(behaviour, i) for i, behaviour in enumerate(suite.behaviours)],
         relations=[pairs(relation, i) for i, relation in enumerate(suite.relations)],
-        templates=suite.templates[:n("templates", len(suite.templates))], facts=probes(suite.facts, len(suite.values)),
+        templates=suite.templates[:n("templates", len(suite.templates))], facts=probes(suite.facts, 1000),
         values=[value | {"pairs": pick("pairs", value["pairs"], 4, i), "probes": probes(value["probes"], i)}
                 for i, value in enumerate(suite.values[:n("values", len(suite.values))])])
 
@@ -345,7 +345,7 @@ def relation_split(relation, name, labels=False):
 
 
 def _homes(relation):
-    """The split of every pair: components go, largest first, to the one that lacks most of its 40/20/40 % of the pairs."""
+    """The split of every pair: components go, largest first, where most is lacking of 40/20/40 % of the pairs."""
     if "splits" in relation:
         return relation["splits"]
     found = components(relation)

@@ -29,11 +29,11 @@ TEXTS = 0.05                     # share of a unit's texts that may differ
 # --- the units of each stage: {name: function that gives [(file, place, committed, again)]} ------------------
 def extract_units(at, one, kept):
     """Stage 01: answers and vector of a trait; vectors of a behaviour, relation or value; the residual norms."""
-    lm, profile, vectors, read_out = at.lm, at.config["profile"], kept.array("vectors"), propensity.read_out(kept)
+    lm, vectors, read_out = at.lm, kept.array("vectors"), propensity.read_out(kept)
     suite, _ = propensity.testable(at.suite, read_out)
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
-    jobs = one.ask(lm, suite, profile, at.judge)
+    jobs = one.ask(lm, suite, at.judge)
     answers = kept.table("responses.jsonl") if jobs else []
 
     def norms():
@@ -65,7 +65,7 @@ def extract_units(at, one, kept):
             (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs]
 
     def relation(i, name):
-        again, ways = one.extract_relation(lm, suite, profile, i), kept.config["ways"]
+        again, ways = one.extract_relation(lm, suite, i), kept.config["ways"]
         made = kept.array("way_vectors")
         told = [("way_vectors.npy", f"{way} {name}", made[w, i], np.broadcast_to(again[way], made[w, i].shape))
                 for w, way in enumerate(ways)]
@@ -93,12 +93,12 @@ def tune_units(at, two, kept):
     lm, vectors, (extract, *_) = at.lm, at.vectors(), at.before
     read_out = propensity.read_out(extract)
     suite, _ = propensity.testable(at.suite, read_out)
-    profile, rows = kept.config["profile"], kept.table("candidates.jsonl")
+    rows = kept.table("candidates.jsonl")
     ways = [way for way in relations.WAYS if way != "heads" or way in extract.config["ways"]]
 
     def candidates(mine):
         tried = [(c["key"], c["layer"], c["relative_strength"], c["coefficient"]) for c in mine]
-        again = two.steered_answers(lm, suite, profile, tried, vectors, lambda jobs: cases.make(
+        again = two.steered_answers(lm, suite, tried, vectors, lambda jobs: cases.make(
             lm, at.judge, jobs, suite.max_new_tokens))
         return [("candidates.jsonl", f"{c['key']} layer {c['layer']} x {c['coefficient']:.3g}", {
             part: c[part] for part in ("expressions", "coherences", "expression", "coherence")}, a)
@@ -147,7 +147,7 @@ def transfer_units(at, three, kept):
     config, tuned, found = kept.config, tune.table("tuned"), {}
     traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
     if traits:
-        told, start, n = kept.table("cases.jsonl"), 0, three.N_PROMPTS[config["profile"]]
+        told, start, n = kept.table("cases.jsonl"), 0, suite.size(three.N_PROMPTS, "preferences")
         for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, n):
             both = list(zip(jobs, told[start:start + len(jobs)]))
             start += len(jobs)
@@ -186,14 +186,14 @@ def transfer_units(at, three, kept):
 
 def compose_units(at, four, kept):
     """Stage 04: some texts of the evaluation split; the cells that follow from all texts."""
-    lm, suite, (extract, tune), profile = at.lm, at.suite, at.before, kept.config["profile"]
+    lm, suite, (extract, tune) = at.lm, at.suite, at.before
     if "cases.jsonl" not in kept.manifest["outputs"]:
         return {}
     tuned, told = tune.table("tuned"), kept.table("cases.jsonl")
     found, _ = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], four.LARGEST)
     chosen = {int(k): settings for k, settings in kept.results["chosen"].items()}
-    jobs = four.evaluation_jobs(lm, suite, found, four.N_PROMPTS[profile], four.N_OTHER[profile], at.vectors(), tuned,
-                                extract.array("residual_norm"), chosen)
+    n, n_other = (suite.size(size, "preferences") for size in (four.N_PROMPTS, four.N_OTHER))
+    jobs = four.evaluation_jobs(lm, suite, found, n, n_other, at.vectors(), tuned, extract.array("residual_norm"), chosen)
     def cells():
         return [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]
 

@@ -322,7 +322,7 @@ def test_stage_02_outputs(steered):
             "layer", "coefficient", "relative_strength", "n", "coherence")} | {"score": best["expression"],
                                                                              "coherent": coherent}
     mine = [c for c in candidates if c["key"].startswith("trait/") and "search" not in c]
-    assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative", "smoke"]) + len(tune.REFINE["smoke"]))
+    assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative"]["smoke"]) + len(tune.REFINE["smoke"]))
     for c in mine:
         assert c["expression"] == pytest.approx(np.mean(c["expressions"]))
         assert c["coefficient"] == 0 or c["expression"] <= tuned[c["key"]]["score"] or c["coherence"] < tune.COHERENT
