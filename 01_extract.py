@@ -48,13 +48,13 @@ from lib.studies import propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 1
-QUESTIONS = {"full": 4, "smoke": 1}      # per instruction pair; pair j goes on where pair j - 1 stopped
+QUESTIONS = {"full": 4, "quick": 2, "smoke": 1}    # per instruction pair; pair j goes on where pair j - 1 stopped
 MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
 EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
-SHOTS = {"full": 10, "smoke": 2}         # examples in an in-context list
-LISTS = {"full": 40, "smoke": 4}         # in-context lists per relation
+SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in an in-context list
+LISTS = {"full": 40, "quick": 10, "smoke": 4}      # in-context lists per relation
 N_MEDIATION = {"full": 25, "smoke": 2}   # of them, with shuffled answers, for the effects of heads, as published
 N_HEADS = 10                             # heads that are summed, as published
 # ------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ from lib.studies import propensity, relations, transfer, values
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
 TASKS = ("question", "summary", "email")      # the first is the one that vectors were made on
-N_PROMPTS = {"full": 12, "smoke": 2}          # per trait and task; the first that are for the trait
+N_PROMPTS = {"full": 12, "quick": 3, "smoke": 2}   # per trait and task; the first that are for the trait
 SEEN = "extraction question"                  # prompts that the vectors were made from, beside TASKS
 N_AGREE = {"full": 150, "smoke": 12}          # texts on which a second judge is held against exact scorers
 FIRST_TOKEN = True                            # False: the first generated token unsteered, as in one release
@@ -64,7 +64,7 @@ N_RANDOM_WAYS, N_RANDOM_TEXT = 10, 5          # the same per way; how many of a 
 SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a query: levels 0 to 3
 DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
 CONFLICT = "Write a word that means the same.\n"                                # also level 4
-SHOTS = {"full": 10, "smoke": 2}              # examples in a list with shuffled answers
+SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in a list with shuffled answers
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6)     # relative strengths of a value vector
 N_EXAMPLES = 4                                # probes written out in front of another one: prompting
 # -----------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ from lib.studies import propensity, reliability
 SEED = 5
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 CONTROLS = (-1.0, 1.0)               # two rows per control vector instead of six; see above
-N_RANDOM = {"full": 20, "smoke": 3}  # random directions per behaviour
+N_RANDOM = {"full": 20, "quick": 10, "smoke": 3}  # random directions per behaviour
 N_PERMUTATIONS = 200                 # label permutations for the share of variance that chance explains
 RANDOM_QUANTILE = 0.95               # a steerable behaviour beats this quantile of the random directions
 # ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from lib import identity
 ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module of a line may import modules of earlier lines; rooms (a folder's name) also within themselves.
 LAYERS = (
-    "lib/identity", "lib/artifacts",
+    "lib/identity", "lib/artifacts", "lib/sizes",
     "lib/chat lib/hooks lib/metrics lib/suite lib/work",
     "lib/compose lib/directions lib/passes", "lib/engine", "lib/probe", "lib/models",
     "lib/judging", "lib/studies", "lib/stage",
