@@ -47,7 +47,8 @@ def model_name(model):
 def paths(args, model=None):
     """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-<profile>][-by-<judge>]."""
     judge, suite = getattr(args, "judge", None), Path(args.suite)
-    leaf = (suite.resolve().name if suite.is_dir() else args.suite) + ("" if args.profile == "full" else f"-{args.profile}")
+    leaf = suite.resolve().name if suite.is_dir() else args.suite
+    leaf += "" if args.profile == "full" else f"-{args.profile}"
     if judge:
         suites.judge_kind(judge)
         leaf += "-by-" + re.sub("[/:]", "--", judge)
@@ -64,7 +65,7 @@ def levels(args, model=None):
         return None
     plan = paths(args, model) / PLAN
     if not given and not plan.is_file():
-        raise UserError(f"{plan}: not there; a quick run needs --sizes, or a plan (make plan PROFILE=quick BUDGET=60m)")
+        raise UserError(f"{plan}: not there; give --sizes, or a plan first (make plan PROFILE=quick BUDGET=60m)")
     return sizes.parse(given or sizes.told(artifacts.read_json(plan)["levels"]))
 
 

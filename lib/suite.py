@@ -20,8 +20,7 @@ SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
-# What the quick profile keeps: the study whose level decides, the least, the most (None: all there are). A vector of 128
-# items has a cosine above .92 with that of 200 where there is a direction (SmolLM2-135M; the testbed's need 51 at most).
+# What quick keeps: study, least, most (None: all). Vectors of 128 items reach a cosine of .92 with those of 200.
 QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
          "max_new_tokens": ("preferences", 96, 96), "evaluate": ("reliability", 32, None),
          "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "words": ("alignment", 24, None),
@@ -81,7 +80,7 @@ class Suite:
 
 
 def load(name, profile="full", levels=None):
-    """The suite in data/suites/<name>, or in the folder `name`; levels: see `quick`. UserError names file and line."""
+    """The suite in data/suites/<name>, or in the folder `name`; levels: of `quick`. UserError names file and line."""
     folder = Path(name) if (Path(name) / "suite.json").is_file() else ROOT / "data" / "suites" / name
     if not (folder / "suite.json").is_file():
         known = ", ".join(sorted(at.parent.name for at in ROOT.glob("data/suites/*/suite.json")))
@@ -344,8 +343,7 @@ def components(relation):
 def relation_split(relation, name, labels=False):
     """Pairs of a relation in one split, in file order; labels=True: their component labels, the unit to resample."""
     found = components(relation)
-    chosen = [i for i, home in enumerate(_homes(relation)) if home == name]
-    _filled(chosen, f"relation {relation['name']}", name)
+    chosen = _filled([i for i, home in enumerate(_homes(relation)) if home == name], f"relation {relation['name']}", name)
     return [found[i] if labels else relation["pairs"][i] for i in chosen]
 
 
