@@ -22,10 +22,10 @@ SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
 # What quick keeps: study, least, most (None: all). Vectors of 128 items reach a cosine of .92 with those of 200.
 QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
-         "max_new_tokens": ("preferences", 96, 96), "evaluate": ("reliability", 32, None),
-         "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "words": ("alignment", 24, None),
-         "templates": ("alignment", 3, None), "values": ("alignment", 3, None), "pairs": ("alignment", 24, None),
-         "probes": ("alignment", 16, None)}
+         "max_new_tokens": ("preferences", 96, 96), "behaviours": ("reliability", 16, None),
+         "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "evaluate": ("reliability", 32, None),
+         "words": ("alignment", 24, None), "templates": ("alignment", 3, None), "values": ("alignment", 3, None),
+         "pairs": ("alignment", 24, None), "probes": ("alignment", 16, None)}
 SEED = 8                                                      # of the quick samples
 OBJECTS = ("suite", "relation", "values", "grammar")          # kinds of which a file holds one, not a list
 OPTIONAL = str | None
@@ -244,9 +244,8 @@ def _shrink(suite):
 
 
 def quick(suite, levels):
-    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. Behaviours,
-    relations, probes and facts are drawn inside the splits of the full suite and keep them; of traits, tasks, templates
-    and values it is the first, as stages take the first of these, too."""
+    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. What has splits is
+    drawn inside those of the full suite and keeps them; of traits, tasks, templates and values it is the first."""
     def n(part, there):
         study, least, most = QUICK[part]
         return sizes.between(least, min(most or there, there), levels[study])
@@ -280,11 +279,12 @@ def quick(suite, levels):
     tasks = [trait["task"] for trait in suite.traits]
     traits = [t for i, t in enumerate(suite.traits)
               if tasks[:i].count(t["task"]) < n("traits_per_task", max(map(tasks.count, tasks)))]
-    names, length = [trait["name"] for trait in traits], n("max_new_tokens", suite.max_new_tokens)
+    kept = sizes.drawn(n("behaviours", len(suite.behaviours)), [b["format"] for b in suite.behaviours], [SEED, 5])
+    names = [trait["name"] for trait in traits]
     return replace(
-        suite, profile="quick", levels=levels, traits=traits, max_new_tokens=length,
+        suite, profile="quick", levels=levels, traits=traits, max_new_tokens=n("max_new_tokens", suite.max_new_tokens),
         tasks={task: {name: items(found) for name, found in splits.items()} for task, splits in suite.tasks.items()},
-        behaviours=[choices(behaviour, i) for i, behaviour in enumerate(suite.behaviours)],
+        behaviours=[choices(suite.behaviours[i], i) for i in kept],
         relations=[pairs(relation, i) for i, relation in enumerate(suite.relations)],
         templates=suite.templates[:n("templates", len(suite.templates))], facts=probes(suite.facts, 1000),
         values=[value | {"pairs": pick("pairs", value["pairs"], 4, i), "probes": probes(value["probes"], i)}
