@@ -30,7 +30,8 @@ def at(constant, profile, level=None):
     if not isinstance(full, tuple):
         return between(least, full, level)
     kept = [i for i, value in enumerate(full) if value in least] or [0]
-    while len(kept) < between(len(kept), len(full), level):
+    n = between(len(kept), len(full), level)
+    while len(kept) < n:
         kept.append(max(range(len(full)), key=lambda i: min(abs(i - k) for k in kept)))      # the first of equals
     return tuple(full[i] for i in sorted(kept))
 

@@ -35,7 +35,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from lib import artifacts, stage as stages, suite
+from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
 from report import audit, draw, examples, figures, latex, trace
 from report.claims import ACROSS, claim_list, counted, decide, lookup, show, source, summary, verdict_table
@@ -45,7 +45,8 @@ EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 # papers, and the level of every interval (lib.metrics). All else is measured or set, and comes from a token.
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
-SMOKE = "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n"
+HEADS = {"full": "", "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
+         "quick": "> **quick**: samples of the suite, sized by a time budget; fewer inputs, wider intervals. {sizes}.\n\n"}
 
 
 class Reads(dict):
@@ -108,6 +109,19 @@ def load(args):
         first = found[names[0], "01_extract"].path
         raise UserError(f"{first}: made from another suite than {here[0]}; run the stages again")
     return names, Reads(found)
+
+
+def quick_sizes(args, names, found):
+    """Budget and levels of every model of a quick run in words; empty at other profiles."""
+    told = []
+    for name in names if args.profile == "quick" else ():
+        artifact = found.get((name, "01_extract"))
+        plan = artifact.path.parent / stages.PLAN
+        plan = artifacts.read_json(plan) if plan.is_file() else {}
+        same = plan.get("levels") == artifact.config["levels"]
+        told.append(f"{name}: " + (f"budget {plan['budget'] / 60:g} min, " if same else "")
+                    + f"levels {sizes.told(artifact.config['levels'])}")
+    return "; ".join(told)
 
 
 # --- tables of the page -------------------------------------------------------------------------------------
@@ -347,14 +361,14 @@ def main():
             raise UserError(f"{', '.join(unused)}: read by no claim, token or figure; every artifact has to be used")
 
         # 4. what stands beside the page: its index, TeX and PDF, the verdicts in README
-        page = SMOKE + page if args.profile == "smoke" else page
+        page = HEADS[args.profile].format(sizes=quick_sizes(args, names, found)) + page
         write(new / "report.md", page)
         artifacts.write_json(new / "index.json", index(claims, names, cells, told, found))
         pdf = latex.write(page, new, to)
         block = readme and with_block(readme, summary(claims, names, cells))
     if readme:
         write(readme, block)
-    print(f"{pdf}\nreport  {to / 'report.md'}  {counted(cells)}")
+    print(f"{pdf}\nreport  {to / 'report.md'}  {args.profile}  {counted(cells)}")
 
 
 if __name__ == "__main__":
