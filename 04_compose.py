@@ -141,7 +141,8 @@ def main():
     at = stage.open(args, __file__, AFTER)
     (extract, tune), lm, suite, judge = at.before, at.lm, at.suite, at.judge
     length = suite.max_new_tokens
-    n, n_other, n_tune, n_few = (suite.size(size, "preferences") for size in (N_PROMPTS, N_OTHER, N_TUNE, TUNE_SUBSETS))
+    n, n_other, n_tune, n_few = (suite.size(part, "preferences")
+                                 for part in (N_PROMPTS, N_OTHER, N_TUNE, TUNE_SUBSETS))
     config = at.config | {
               "seed": SEED, "largest": LARGEST, "n_prompts": n, "n_other": n_other,
               "n_tune": n_tune, "tune_subsets": n_few, "strengths": STRENGTHS,

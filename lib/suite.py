@@ -244,8 +244,8 @@ def _shrink(suite):
 
 
 def quick(suite, levels):
-    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. What has splits is
-    drawn inside those of the full suite and keeps them; of traits, tasks, templates and values it is the first."""
+    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. What has splits
+    is drawn inside those of the full suite and keeps them; of traits, tasks, templates and values it is the first."""
     def n(part, there):
         study, least, most = QUICK[part]
         return sizes.between(least, min(most or there, there), levels[study])
@@ -280,9 +280,9 @@ def quick(suite, levels):
     traits = [t for i, t in enumerate(suite.traits)
               if tasks[:i].count(t["task"]) < n("traits_per_task", max(map(tasks.count, tasks)))]
     kept = sizes.drawn(n("behaviours", len(suite.behaviours)), [b["format"] for b in suite.behaviours], [SEED, 5])
-    names = [trait["name"] for trait in traits]
+    names, length = [trait["name"] for trait in traits], n("max_new_tokens", suite.max_new_tokens)
     return replace(
-        suite, profile="quick", levels=levels, traits=traits, max_new_tokens=n("max_new_tokens", suite.max_new_tokens),
+        suite, profile="quick", levels=levels, traits=traits, max_new_tokens=length,
         tasks={task: {name: items(found) for name, found in splits.items()} for task, splits in suite.tasks.items()},
         behaviours=[choices(suite.behaviours[i], i) for i in kept],
         relations=[pairs(relation, i) for i, relation in enumerate(suite.relations)],
@@ -343,8 +343,8 @@ def components(relation):
 def relation_split(relation, name, labels=False):
     """Pairs of a relation in one split, in file order; labels=True: their component labels, the unit to resample."""
     found = components(relation)
-    chosen = _filled([i for i, home in enumerate(_homes(relation)) if home == name], f"relation {relation['name']}", name)
-    return [found[i] if labels else relation["pairs"][i] for i in chosen]
+    mine = [i for i, home in enumerate(_homes(relation)) if home == name]
+    return [found[i] if labels else relation["pairs"][i] for i in _filled(mine, f"relation {relation['name']}", name)]
 
 
 def _homes(relation):

@@ -22,8 +22,8 @@ def seconds(text):
 def levels(costs, budget):
     """{study: level} that spend a budget, seconds; costs {study: function of a level, seconds, that never falls}.
 
-    Every study gets an equal part. What one cannot use, at level 1, goes to the others; what one needs beyond its part
-    at level 0 is taken from them. So the sum exceeds the budget only if that is less than all take at level 0."""
+    Every study gets an equal part. What one cannot use, at level 1, goes to the others; what one needs beyond its
+    part at level 0 is taken from them. So the sum exceeds the budget only if that is less than all take at level 0."""
     found, left = {}, budget
     while len(found) < len(costs):
         part = left / (len(costs) - len(found))
@@ -47,8 +47,8 @@ def _level(cost, part):
 
 
 def spent(folder):
-    """Lines: planned against real minutes of every stage of a quick run that is done. The real time of a stage that was
-    interrupted is that of its last start."""
+    """Lines: planned against real minutes of every stage of a quick run that is done; of one that was interrupted, of
+    its last start."""
     plan = artifacts.read_json(folder / stage.PLAN)
     lines, total = [f"{folder}: budget {plan['budget'] / 60:g} min, {sizes.told(plan['levels'])}",
                     f"{'stage':16s}{'planned':>9s}{'real':>9s}  min"], [0.0, 0.0]
@@ -57,8 +57,8 @@ def spent(folder):
             pair = plan["minutes"][name], artifacts.read_json(folder / name / "run.json")["wall_s"] / 60
             total = [a + b for a, b in zip(total, pair)]
             lines.append(f"{name:16s}{pair[0]:9.1f}{pair[1]:9.1f}")
-    return [*lines, f"{'all':16s}{total[0]:9.1f}{total[1]:9.1f}  and {plan['minutes']['start']:.1f} planned for starts "
-            "and the page"]
+    rest = f"and {plan['minutes']['start']:.1f} planned for starts and the page"
+    return [*lines, f"{'all':16s}{total[0]:9.1f}{total[1]:9.1f}  {rest}"]
 
 
 def main():

@@ -45,8 +45,9 @@ EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 # papers, and the level of every interval (lib.metrics). All else is measured or set, and comes from a token.
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
-HEADS = {"full": "", "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
-         "quick": "> **quick**: samples of the suite, sized by a time budget; fewer inputs, wider intervals. {sizes}.\n\n"}
+HEADS = {"full": "",
+         "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
+         "quick": "> **quick**: samples of the suite: fewer inputs, wider intervals. {sizes}.\n\n"}
 
 
 class Reads(dict):

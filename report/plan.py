@@ -5,8 +5,8 @@
     texts              written; how long they get, the probe's steered and unsteered ones say
     readings           by the judge, of one text for one trait
 
-Counts follow from the suite and the constants of the stages; time is what the probe measured per unit of each sort, so
-it holds for this machine as busy as it is now. What an endpoint takes to judge is not counted.
+Counts follow from the suite and the constants of the stages; time is what the probe measured per unit of each sort,
+so it holds for this machine as busy as it is now. What an endpoint takes to judge is not counted.
 
 With --budget it finds the level of each study (lib.sizes) at which a quick run takes that long, prints what that
 measures, and writes it to plan.json in the run's folder, from which the stages take it.
@@ -34,10 +34,10 @@ from report.budget import STAGES
 
 LOADED = time.perf_counter() - START     # seconds that the imports take
 PROBE = {"prompts": 8, "rows": 32, "texts": 48, "readings": 12}
-STRENGTHS = (0.0, 0.2, 0.4, 0.8)         # relative strengths of random vectors under which the probe writes
+STRENGTHS = (0.0, 0.4, 0.8, 1.6)         # relative strengths of random vectors under which the probe writes
 # Seconds beside the model's work, on one core: intervals and tables of a stage; the page and its figures.
-CONCLUDE = {"01_extract": 2, "02_tune": 2, "03_transfer": 12, "04_compose": 6, "05_reliability": 10}
-PAGE = 20
+CONCLUDE = {"01_extract": 2, "02_tune": 2, "03_transfer": 12, "04_compose": 6, "05_reliability": 5}
+PAGE = 12
 SORTS = ("prompt tokens", "steered tokens", "texts", "readings")
 
 
@@ -46,15 +46,16 @@ def scripts():
 
 
 def mean_length(lm, suite):
-    """Mean tokens of a prompt: {"question", "summary", "email", "behaviour", "list", "raw", "neutral"}, 0 where there is
-    none."""
+    """Mean tokens of a prompt, 0 where there is none: {"question", "summary", "email", "behaviour", "list", "raw",
+    "neutral"}."""
     found = {task: [len(lm.chat(suite.system, item["prompt"])) for items in splits.values() for item in items[:8]]
              for task, splits in suite.tasks.items()}
-    found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1 for b in suite.behaviours
-                          for item in b["items"][::max(1, len(b["items"]) // 4)]]
+    found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1
+                          for b in suite.behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
     found["list"] = [len(lm.encode(suite.templates[0]["pair"].format(x=x, y=y))) for r in suite.relations
                      for x, y in r["pairs"][:4]]
-    found["raw"] = [len(lm.encode(p.get("prompt") or p["positive_text"])) for v in suite.values for p in v["probes"][:8]]
+    found["raw"] = [len(lm.encode(probe.get("prompt") or probe["positive_text"]))
+                    for value in suite.values for probe in value["probes"][:8]]
     found["neutral"] = [len(lm.tokens(text)) for text in suite.neutral]
     return {name: float(np.mean(lengths)) if lengths else 0.0 for name, lengths in found.items()}
 
@@ -97,7 +98,8 @@ def preferences(lm, suite, length, words, judge):
     for k in {subset["k"] for subset in found}:
         mine = sum(subset["k"] == k for subset in found)
         same = (len(four.TUNED) - 1) if k == 1 else 0
-        own = (len(four.METHODS) + len(four.REFERENCES) - 1 - 2 * same + (k - 1) * len(four.ORDERED)) * size(four.N_PROMPTS)
+        own = size(four.N_PROMPTS) * (len(four.METHODS) + len(four.REFERENCES) - 1 - 2 * same
+                                      + (k - 1) * len(four.ORDERED))
         other = (len(four.METHODS) + 2 - same) * size(four.N_OTHER) * (len(tasks) - 1)
         tune = (min(size(four.TUNE_SUBSETS), mine) * size(four.N_TUNE)
                 * (settings - (apart - len(four.SCALES) if k == 1 else 0)))
@@ -127,12 +129,13 @@ def reliability(lm, suite, length, read_out):
     steps, read = len(five.STEPS), len(one.SETTINGS) * n["extract"] + n["tune"]
     controls = suite.size(five.N_RANDOM, "reliability") + 2 * one.N_SHUFFLED + 2
     closed = 2 * n["evaluate"] * (read_out.close is not None)
+    rows = 1 + 3 * steps + len(five.CONTROLS) * controls
     return {"01_extract": [read * ask, 2 * read, 0, 0],
             "02_tune": [tuning * ask, tuning * 2 * lm.n_layers * len(two.MULTIPLIERS) * end, 0, 0],
             "03_transfer": [len(three.SETTINGS) * n["evaluate"] * ask, len(three.SETTINGS) * n["evaluate"] * end
                             * (1 + len(three.SETTINGS) * (len(three.MULTIPLIERS) - 1)), 0, 0],
             "05_reliability": [(n["evaluate"] + seen + closed) * ask,
-                               end * (n["evaluate"] * (1 + 3 * steps + len(five.CONTROLS) * controls) + seen * (steps + 1))
+                               end * (n["evaluate"] * rows + seen * (steps + 1))
                                + (end + 1) * closed * (2 * steps + 1), 0, 0]}
 
 
@@ -150,26 +153,28 @@ def alignment(lm, suite, length):
 
     heads, lists = heads_planned(lm, suite)
     per_list = size(one.SHOTS) * length["list"]
-    out = {"01_extract": [len(suite.relations) * 5 * size(one.LISTS) * per_list + lists * per_list
-                          + sum(len(v["pairs"]) * 2 * length["raw"] for v in suite.values), lists * (heads + 1), 0, 0]}
+    sentences = 2 * sum(len(value["pairs"]) for value in suite.values)
+    out = {"01_extract": [(len(suite.relations) * 5 * size(one.LISTS) + lists) * per_list + sentences * length["raw"],
+                          lists * (heads + 1), 0, 0]}
     ways, layers = len(relations.WAYS), lm.n_layers
     words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
     probes = {name: sum(len(suites.probe_split(v["probes"], name)) + len(suites.probe_split(suite.facts, name))
                         for v in suite.values) for name in ("tune", "evaluate")}
     whole = [v for v in suite.values if "positive_text" in v["probes"][0]]
-    share = sum(len(v["probes"]) for v in whole) / max(1, sum(len(v["probes"]) + len(suite.facts) for v in suite.values))
+    share = sum(len(v["probes"]) for v in whole) / max(1, sum(len(v["probes"] + suite.facts) for v in suite.values))
     per_probe = 1 - share + share * 2 * length["raw"]
     out["02_tune"] = [(words + probes["tune"]) * length["raw"],
                       words * (layers * (1 + len(size(two.STRENGTHS["relative"])) + ways) + 1)
                       + probes["tune"] * per_probe * (2 * layers * len(size(two.VALUE_STRENGTHS)) + 1), 0, 0]
     pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
     contexts = len(three.SENTENCES) + 2
-    front = (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts + length["list"]
+    front = length["list"] + (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts
     prompts, settings = pairs * len(suite.templates) * contexts, len(three.STRENGTHS) + 2
     arms = len(relations.ARMS)
     per_way = pairs * (len(suite.templates) + contexts + 1)
     text = len(suite.values) * sum(len(lm.tokens(sentence)) for sentence in suite.neutral)
-    out["03_transfer"] = [(prompts + per_way) * front + probes["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES),
+    prompted = probes["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES)
+    out["03_transfer"] = [(prompts + per_way) * front + prompted,
                           prompts * (1 + arms + three.N_RANDOM) + per_way * (1 + ways * (arms + three.N_RANDOM_WAYS))
                           + probes["evaluate"] * per_probe * (1 + settings * (2 + three.N_RANDOM))
                           + text * (1 + settings * (2 + three.N_RANDOM_TEXT)), 0, 0]
@@ -178,9 +183,10 @@ def alignment(lm, suite, length):
 
 # --- time -----------------------------------------------------------------------------------------------------
 def probe(lm, suite, length, read_out, judge):
-    """What a unit of each sort takes here, each from one short run of the engine: {"seconds": {sort: seconds}, "words":
-    tokens of an answer, "busy": wall time over processor time, "of_bare": {"read", "sweep", "generate": tokens per second
-    over those of lm.model(input_ids) with the same prompts}}."""
+    """What a unit of each sort takes here, each from one short run of the engine.
+
+    returns  {"seconds": {sort: seconds}, "words": tokens of an answer, "busy": wall time over processor time, "of_bare":
+             {"read", "sweep", "generate"}: tokens per second over those of lm.model(input_ids) on the same machine}"""
     rng = np.random.default_rng(0)
     high = min(lm.model.get_input_embeddings().weight.shape[0], 1000)
     some = [n for n in length.values() if n] or [64]
@@ -202,7 +208,8 @@ def probe(lm, suite, length, read_out, judge):
     tokens = len(prompts) * len(prompts[0])
     plain = tokens / timed(bare)[1]
     read = timed(lambda: engine.read(lm, prompts))[1]
-    swept = timed(lambda: engine.sweep(lm, prompts, [((layer, v),) for v in 0.4 * row], np.array([3, 4]), suffix=suffix))[1]
+    rows = [((layer, v),) for v in 0.4 * row]
+    swept = timed(lambda: engine.sweep(lm, prompts, rows, np.array([3, 4]), suffix=suffix))[1]
     n_steered = suffix * len(row) * len(prompts)
     seconds = {"prompt tokens": read / tokens, "steered tokens": max(swept - read, 0.1 * swept) / n_steered}
     shares = {"read": tokens / read, "sweep": (tokens + n_steered) / swept}
@@ -219,7 +226,8 @@ def probe(lm, suite, length, read_out, judge):
         seconds["texts"] = written / len(texts)
         shares["generate"] = (sum(map(len, asked)) + words * len(texts)) / written
         names = [trait["name"] for trait in suite.traits if judges.can(judge, trait["name"])]
-        told = [(names[i % len(names)], item, text) for i, ((item, _), text) in enumerate(zip(both, texts))][:PROBE["readings"]]
+        told = [(names[i % len(names)], item, text) for i, ((item, _), text) in enumerate(zip(both, texts)) if names]
+        told = told[:PROBE["readings"]]
         if judge is not None and told:
             seconds["readings"] = timed(lambda: judge.read(told), lambda: judge.read(told[:1]))[1] / len(told)
     return {"seconds": {sort: seconds.get(sort, 0.0) for sort in SORTS}, "words": words,
@@ -240,35 +248,38 @@ def measured(suite, judge):
     n_traits = sum(judges.can(judge, trait["name"]) for trait in suite.traits)
     if n_traits:
         n = suite.size(three.N_PROMPTS, "preferences")
-        lines.append(f"preferences  {n_traits} of {len(full.traits)} traits, {n} prompts per task; a trait's mean +-{2 / n ** 0.5:.2f} "
-                     f"SD of its scores, the mean over traits +-{2 / n_traits ** 0.5:.2f} SD of the traits")
+        lines.append(f"preferences  {n_traits} of {len(full.traits)} traits, {n} prompts per task; a trait's mean "
+                     f"+-{2 / n ** 0.5:.2f} SD of its scores, the mean over traits +-{2 / n_traits ** 0.5:.2f} SD of them")
     if suite.behaviours:
         n = [len(suites.split(b["items"], "evaluate")) for b in suite.behaviours]
         of = np.mean([len(suites.split(b["items"], "evaluate")) for b in full.behaviours])
         made = np.mean([len(suites.split(b["items"], "extract")) for b in suite.behaviours])
-        lines.append(f"reliability  {len(n)} behaviours, {np.mean(n):.0f} of {of:.0f} inputs each, vectors of {made:.0f} items; a "
-                     f"behaviour's share +-{1 / np.mean(n) ** 0.5:.2f}, its mean slope +-{2 / np.mean(n) ** 0.5:.2f} SD of its "
-                     f"inputs, means over behaviours +-{2 / len(n) ** 0.5:.2f} SD of these")
+        lines.append(f"reliability  {len(n)} of {len(full.behaviours)} behaviours, {np.mean(n):.0f} of {of:.0f} inputs "
+                     f"each, vectors of {made:.0f} items; a behaviour's share +-{1 / np.mean(n) ** 0.5:.2f}, its mean "
+                     f"slope +-{2 / np.mean(n) ** 0.5:.2f} SD of its inputs, the mean over behaviours "
+                     f"+-{2 / len(n) ** 0.5:.2f} SD of them")
     if suite.relations or suite.values:
         pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
         probes = sum(len(suites.probe_split(v["probes"], "evaluate")) for v in suite.values)
+        over = ", ".join(f"{2 / n ** 0.5:.2f} SD over {name}" for n, name in ((pairs, "pairs"), (probes, "probes")) if n)
         lines.append(f"alignment    {pairs} antonym pairs in {len(suite.templates)} of {len(full.templates)} templates, "
-                     f"{len(suite.values)} of {len(full.values)} values with {probes} probes; means +-" + ", ".join(
-                         f"{2 / n ** 0.5:.2f} SD of the {name}" for n, name in ((pairs, "pairs"), (probes, "probes")) if n))
-    return [*lines, "half-widths of intervals: 1/sqrt(n) for a share, 2 SD/sqrt(n) for a mean; what is left out is drawn by "
-            "address, so a larger budget extends these samples"]
+                     f"{len(suite.values)} of {len(full.values)} values with {probes} probes; means +-{over}")
+    return [*lines, "half-widths of intervals: 1/sqrt(n) for a share, 2 SD/sqrt(n) for a mean of n; a larger budget "
+            "extends these samples"]
 
 
 def table(by_study, found, start):
     """Lines: counts and minutes of {study: {stage: counts}}, per stage and study."""
-    busy, lines = found["busy"], [f"{'stage':16s}{'study':14s}" + "".join(f"{sort:>16s}" for sort in SORTS) + f"{'minutes':>9s}"]
+    lines = [f"{'stage':16s}{'study':14s}" + "".join(f"{sort:>16s}" for sort in SORTS) + f"{'minutes':>9s}"]
+    busy = found["busy"]
     minutes = {name: CONCLUDE[name] * busy / 60 for name in STAGES}
     for name in STAGES:
         for study, counts in by_study.items():
             if name in counts:
                 spent = cost(counts, found)[name] / 60
                 minutes[name] += spent
-                lines.append(f"{name:16s}{study:14s}" + "".join(f"{n:16,.0f}" for n in counts[name]) + f"{spent:9.1f}")
+                lines.append(f"{name:16s}{study:14s}" + "".join(f"{n:16,.0f}" for n in counts[name])
+                             + f"{spent:9.1f}")
     minutes["start"] = fixed(found, start) / 60 - sum(CONCLUDE.values()) * busy / 60
     lines.append(f"{'starts, intervals, the page':94s}{fixed(found, start) / 60:9.1f}")
     return [*lines, f"{'all':94s}{sum(minutes.values()):9.1f}"], minutes
@@ -319,7 +330,10 @@ def one_model(args, model, full, share, folder):
                 "alignment": lambda: alignment(lm, suite, length) if suite.relations or suite.values else {}}[study]()
 
     if share:
-        costs = {study: functools.cache(lambda level, study=study: sum(cost(counts(study, sized(level)), found).values()))
+        def spend(study, level):
+            return sum(cost(counts(study, sized(level)), found).values())
+
+        costs = {study: functools.cache(functools.partial(spend, study))
                  for study in sizes.STUDIES if counts(study, suite)}
         chosen = dict.fromkeys(sizes.STUDIES, 0.0) | budget.levels(costs, share - fixed(found, start))
         suite = suites.quick(full, chosen)

@@ -193,7 +193,8 @@ def compose_units(at, four, kept):
     found, _ = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], four.LARGEST)
     chosen = {int(k): settings for k, settings in kept.results["chosen"].items()}
     n, n_other = (suite.size(size, "preferences") for size in (four.N_PROMPTS, four.N_OTHER))
-    jobs = four.evaluation_jobs(lm, suite, found, n, n_other, at.vectors(), tuned, extract.array("residual_norm"), chosen)
+    norms = extract.array("residual_norm")
+    jobs = four.evaluation_jobs(lm, suite, found, n, n_other, at.vectors(), tuned, norms, chosen)
     def cells():
         return [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]
 
