@@ -18,6 +18,7 @@ import time
 
 START = time.perf_counter()
 
+import dataclasses
 import functools
 import importlib
 
@@ -38,6 +39,8 @@ STRENGTHS = (0.0, 0.4, 0.8, 1.6)         # relative strengths of random vectors 
 # Seconds beside the model's work, on one core: intervals and tables of a stage; the page and its figures.
 CONCLUDE = {"01_extract": 2, "02_tune": 2, "03_transfer": 12, "04_compose": 6, "05_reliability": 5}
 PAGE = 12
+OTHERS = {"preferences": ("behaviours", "relations", "values"), "reliability": ("traits", "relations", "values"),
+          "alignment": ("traits", "behaviours")}           # parts of a suite that a study does not need
 SORTS = ("prompt tokens", "steered tokens", "texts", "readings")
 
 
@@ -318,10 +321,8 @@ def one_model(args, model, full, share, folder):
     judge = judges.load(args.judge, full, lm) if full.traits and kind != "api" else None
     read_out, length = propensity.find(lm, full), mean_length(lm, full)
 
-    def sized(level):
-        return suites.quick(full, dict.fromkeys(sizes.STUDIES, level))
-
-    suite = suites.load(args.suite, args.profile, stage.levels(args, model)) if not share else sized(0.0)
+    levels = dict.fromkeys(sizes.STUDIES, 0.0) if share else stage.levels(args, model)
+    suite = suites.load(args.suite, args.profile, levels)
     found = probe(lm, suite, length, read_out, judge)
 
     def counts(study, suite):
@@ -331,12 +332,12 @@ def one_model(args, model, full, share, folder):
 
     if share:
         def spend(study, level):
-            return sum(cost(counts(study, sized(level)), found).values())
+            alone = dataclasses.replace(full, **{part: [] for part in OTHERS[study]})
+            return sum(cost(counts(study, suites.quick(alone, levels | {study: level})), found).values())
 
         costs = {study: functools.cache(functools.partial(spend, study))
                  for study in sizes.STUDIES if counts(study, suite)}
-        chosen = dict.fromkeys(sizes.STUDIES, 0.0) | budget.levels(costs, share - fixed(found, start))
-        suite = suites.quick(full, chosen)
+        suite = suites.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
     lines, minutes = table({study: counts(study, suite) for study in sizes.STUDIES}, found, start)
 
     weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())

@@ -197,3 +197,19 @@ def test_planned_beside_real(tmp_path):
     lines = budget.spent(tmp_path)
     assert lines[0].endswith("budget 10 min, preferences=0.5 reliability=0.5 alignment=0.5")
     assert lines[2].split() == ["01_extract", "1.2", "1.5"] and lines[3].split()[:3] == ["all", "1.2", "1.5"]
+
+
+# --- counts, held to what the committed runs wrote ------------------------------------------------------------
+def test_counts_are_what_a_full_run_wrote(testbed):
+    from lib import artifacts, models
+    from lib.judging import judges
+    root = plan.stage.COMMITTED / "pico-llama/testbed"
+    lm = models.load("data/models/pico-llama")
+    counts = plan.preferences(lm, testbed, plan.mean_length(lm, testbed), 30, judges.load(None, testbed, lm))
+    assert counts["01_extract"][2] == len(artifacts.load(root / "01_extract").table("responses.jsonl"))
+    tried = [row for row in artifacts.load(root / "02_tune").table("candidates.jsonl") if row["key"].startswith("trait/")]
+    assert counts["02_tune"][2] == sum(len(row["items"]) for row in tried)
+    cases = artifacts.load(root / "03_transfer").table("cases.jsonl")
+    assert counts["03_transfer"][2:].tolist() == [len(cases), sum(len(case["expression"]) for case in cases)]
+    fourth = artifacts.load(root / "04_compose")
+    assert counts["04_compose"][2] == pytest.approx(len(fourth.table("cases.jsonl")) + len(fourth.table("fronts")) * 20, rel=0.25)
