@@ -44,7 +44,7 @@ from lib.studies import propensity, relations, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
-STRENGTHS = {"relative": {"full": (0.1, 0.2, 0.4, 0.8, 1.6), "smoke": (0.4, 1.6)},
+STRENGTHS = {"relative": {"full": (0.1, 0.2, 0.4, 0.8, 1.6), "quick": (0.2, 0.4, 0.8), "smoke": (0.4, 1.6)},
              "raw": {"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}}                 # raw: the paper's coarse grid
 REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
 MOST_LAYERS = 12                         # a deeper model is searched at so many layers, evenly spaced, ends included
