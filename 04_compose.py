@@ -138,12 +138,14 @@ def main():
     args = CLI.parse_args()
 
     # 1. data: vectors, what was tuned for each trait alone, and the subsets
-    at, profile = stage.open(args, __file__, AFTER), args.profile
+    at = stage.open(args, __file__, AFTER)
     (extract, tune), lm, suite, judge = at.before, at.lm, at.suite, at.judge
     length = suite.max_new_tokens
+    n, n_other, n_tune, n_few = (suite.size(part, "preferences")
+                                 for part in (N_PROMPTS, N_OTHER, N_TUNE, TUNE_SUBSETS))
     config = at.config | {
-              "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
-              "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,
+              "seed": SEED, "largest": LARGEST, "n_prompts": n, "n_other": n_other,
+              "n_tune": n_tune, "tune_subsets": n_few, "strengths": STRENGTHS,
               "bounds": BOUNDS, "scales": SCALES, "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
               "coherent": COHERENT, "max_new_tokens": length, "steers": tuning.STEERS,
               "n_permuted": subsets.N_PERMUTED}
@@ -161,8 +163,8 @@ def main():
     few = []
     for k in sorted({subset["k"] for subset in found}):
         mine = [subset for subset in found if subset["k"] == k]
-        few += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, TUNE_SUBSETS[profile]).astype(int))]
-    told = cases.run(lm, judge, tune_jobs(lm, suite, few, N_TUNE[profile], vectors, tuned, norms), length, out,
+        few += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, n_few).astype(int))]
+    told = cases.run(lm, judge, tune_jobs(lm, suite, few, n_tune, vectors, tuned, norms), length, out,
                      identity, "04 settings")
     fronts = subsets.fronts(subsets.cells(told, COHERENT), COHERENT)
     chosen = {}
@@ -171,7 +173,7 @@ def main():
             chosen.setdefault(row["k"], {})[row["method"]] = row["setting"]
 
     # 3. evaluation split: every subset, method, order and prompt
-    jobs = evaluation_jobs(lm, suite, found, N_PROMPTS[profile], N_OTHER[profile], vectors, tuned, norms, chosen)
+    jobs = evaluation_jobs(lm, suite, found, n, n_other, vectors, tuned, norms, chosen)
     told = cases.run(lm, judge, jobs, length, out, identity, "04 subsets")
     if not work.is_main():
         return

@@ -333,7 +333,7 @@ def test_stage_02_outputs(steered):
         assert tuned[key]["narrow"] == {name: best[name] for name in (
             *tuning.POINT, "n", "coherence")} | {"score": best["expression"], "coherent": coherent}
     mine = [c for c in candidates if c["key"].startswith("trait/") and "search" not in c]
-    assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative", "smoke"]) + len(tune.REFINE["smoke"]))
+    assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative"]["smoke"]) + len(tune.REFINE["smoke"]))
     for c in mine:
         assert c["expression"] == pytest.approx(np.mean(c["expressions"]))
         assert c["coefficient"] == 0 or c["expression"] <= tuned[c["key"]]["score"] or c["coherence"] < tune.COHERENT

@@ -24,7 +24,7 @@ from lib.studies import propensity
 from lib.studies.reliability import MIN_BEHAVIOURS, by_luck
 
 # --- settings that change the numbers -----------------------------------------------------------------------
-N_GATE = {"full": 32, "smoke": 4}        # items per behaviour, from tuning on into extraction
+N_GATE = {"full": 32, "quick": 16, "smoke": 4}        # items per behaviour, from tuning on into extraction
 LEAST_GAP = 0.1                          # nats: odds that a persona sentence changes by less than a tenth
 LUCK = 0.05                              # chance of an interval above 0 by luck; of a dozen contents it is too narrow
 LEAST_LEAN = 0.1                         # nats: less is even odds, and there is nothing to correct
