@@ -81,9 +81,9 @@ def sparing(seed, size):
 
 
 def suiting(seed, size):
-    """In every setting another method gains 12 points; at size 0 one method does, everywhere."""
+    """In every setting another method gains 18 points; at size 0 one method does, everywhere."""
     settings = [(k, task) for k in (2, 3, 4) for task in ("email", "summary")]
-    records, _ = together(seed, PUBLISHED, lambda method, k, task: 12.0 * (k > 1) * (PUBLISHED.index(method) == (
+    records, _ = together(seed, PUBLISHED, lambda method, k, task: 18.0 * (k > 1) * (PUBLISHED.index(method) == (
         settings.index((k, task)) % len(PUBLISHED) if size and k > 1 else 0)))
     return {"04_compose": {"method_interaction": subsets.method_interaction(records, PUBLISHED, True, [SEED, seed])}}
 

@@ -30,7 +30,7 @@ def met(claim, results):
 def test_what_is_planted_is_found_and_what_is_not_is_not(name):
     """Two draws of each: a rule that noise meets in both is no rule (it should in 1 of 1600)."""
     make, claim = planted.PLANTED[name].make, CLAIMS[name]
-    assert all(met(claim, make(seed, 1)) for seed in (0, 1)) or name == "P7" and met(claim, make(2, 1))
+    assert all(met(claim, make(seed, 1)) for seed in (0, 1))
     assert not all(met(claim, make(seed, 0)) for seed in (0, 1))
 
 
