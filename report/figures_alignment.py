@@ -77,11 +77,11 @@ def complexity_draw(rows, names):
 # --- values -------------------------------------------------------------------------------------------------
 def values_rows(names, found):
     rows = [{"model": name, **pick(record, "value_name", "strength", "kind", "inside"), **estimate(record["bias"]),
-             "bias_random": record["bias_random"], "fact_accuracy": record["fact_accuracy_both"],
-             "fact_accuracy_random": record["fact_accuracy_random"],
+             **pick(record, "bias_against", "bias_random", "fact_accuracy_random"),
+             "fact_accuracy": record["fact_accuracy_both"],
              **{key: record.get(key, "") for key in ("perplexity", "perplexity_random")}}
             for name, record in records(names, found, "03_transfer", "values")]
-    return rows, rows and caption(names, found, "03_transfer", f"{least(rows)} probes per value")
+    return rows, rows and caption(names, found, "03_transfer", f"{least(rows)} subjects per value")
 
 
 def values_draw(rows, names):
@@ -92,6 +92,7 @@ def values_draw(rows, names):
             line = series(mine, "strength", value_name=concept, kind="grid")
             x = col(line, "strength")
             band(bias, x, line, color, concept, marker)
+            bias.plot(x, col(line, "bias_against"), color=color, linestyle="--", linewidth=1)
             within = col(series(line, inside=True), "strength")
             bias.plot(within, [-0.25 - 0.3 * i] * len(within), color=color, linewidth=4, marker="|")
             for axis, key in ((bias, "bias_random"), (facts, "fact_accuracy_random"), (text, "perplexity_random")):
@@ -122,7 +123,8 @@ FIGURES = (
            "synonym's vector. Below: how often the antonym's first token is the top one, in the template the vector "
            "was made on.", partial(facet_rows, facet="context"), complexity_draw),
     Figure("values", "Bias, facts and text against strength",
-           "Mean size of the log-odds when each probe is steered against its lean, with 95 % intervals; share of "
-           "unrelated facts still right; perplexity of neutral text. Dotted: random vectors of the same norm. Bars "
-           "below zero: strengths at which the bias falls and the facts hold.", values_rows, values_draw),
+           "Mean size of the log-odds under the one sign of the vector that the tuning split picks, with 95 % "
+           "intervals (dashed: each probe steered against its own lean); share of unrelated facts still right; "
+           "perplexity of neutral text. Dotted: random vectors of the same norm. Bars below zero: strengths at which the "
+           "one sign lowers the bias and the facts hold.", values_rows, values_draw),
 )

@@ -1,166 +1,378 @@
-"""What a run will cost, before anything of it runs: tokens per stage, memory, and time from a short probe.
+"""What a run will cost, before anything of it runs: tokens per stage and study, memory, and time from a short probe.
 
     prompt tokens      read once each, every layer in one pass
     steered tokens     the last tokens of a prompt, once per vector, layer and multiplier; they share its cache
-    written tokens     at most, if no answer ends early
+    texts              written; how long they get, the probe's steered and unsteered ones say
+    readings           by the judge, of one text for one trait
 
-Counts follow from the suite and the constants of the stages; time is what the probe measured per token of each sort, so
-it holds for this machine as busy as it is now. Judging is not counted.
+Counts follow from the suite and the constants of the stages; time is what the probe measured per unit of each sort,
+so it holds for this machine as busy as it is now. What an endpoint takes to judge is not counted.
+
+With --budget it finds the level of each study (lib.sizes) at which a quick run takes that long, prints what that
+measures, and writes it to plan.json in the run's folder, from which the stages take it.
 
     python -m report.plan --model data/models/pico-llama --suite testbed
+    python -m report.plan --model data/models/pico-llama --profile quick --budget 10m
 """
-import importlib
-import math
 import time
+
+START = time.perf_counter()
+
+import dataclasses
+import functools
+import importlib
 
 import numpy as np
 import torch
 
-from lib import artifacts, engine, models, passes, stage, suite as suites
-from lib.studies import mediation, propensity, relations, strength, subsets
+from lib import artifacts, engine, models, passes, sizes, stage, suite as suites
+from lib.artifacts import UserError
+from lib.judging import judges
+from lib.judging.counted import N_REFERENCE
+from lib.studies import gates, mediation, propensity, relations, strength, subsets
+from report import budget
+from report.budget import STAGES
 
-PROBE = {"prompts": 8, "rows": 32, "texts": 64, "tokens": 48}
+LOADED = time.perf_counter() - START     # seconds that the imports take
+PROBE = {"prompts": 8, "rows": 32, "texts": 48, "readings": 12}
+STRENGTHS = (0.0, 0.4, 0.8, 1.6)         # random vectors under which the probe writes, as shares of a norm
+WORDS = 6                                # tokens of an option's own words
+# Seconds beside the model's work, on one core: intervals and tables of a stage; the page and its figures.
+CONCLUDE = {"01_extract": 2, "02_tune": 2, "03_transfer": 12, "04_compose": 6, "05_reliability": 5}
+PAGE = 12
+OTHERS = {"preferences": ("behaviours", "relations", "values"), "reliability": ("traits", "relations", "values"),
+          "alignment": ("traits", "behaviours")}           # parts of a suite that a study does not need
+SORTS = ("prompt tokens", "steered tokens", "texts", "readings")
 
 
-def mean_length(lm, suite, behaviours):
-    """Mean tokens of a prompt: {"question", "summary", "email", "behaviour", "list", "raw"}, 0 where there is none."""
-    found = {}
-    for task, splits in suite.tasks.items():
-        found[task] = [len(lm.chat(suite.system, item["prompt"])) for items in splits.values() for item in items[:8]]
+def scripts():
+    return [importlib.import_module(name) for name in STAGES]
+
+
+def mean_length(lm, suite):
+    """Mean tokens of a prompt, 0 where there is none: {"question", "summary", "email", "behaviour", "list", "raw",
+    "neutral"}."""
+    found = {task: [len(lm.chat(suite.system, item["prompt"])) for items in splits.values() for item in items[:8]]
+             for task, splits in suite.tasks.items()}
     found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1
-                          for b in behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
-    found["list"] = [len(lm.encode(suites.fill(suite.templates[0]["pair"], x, y))) for r in suite.relations for x, y in r["pairs"][:4]]
-    found["raw"] = [len(lm.encode(p.get("prompt") or p["positive_text"])) for v in suite.values for p in v["probes"][:8]]
+                          for b in suite.behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
+    found["list"] = [len(lm.encode(suites.fill(suite.templates[0]["pair"], x, y))) for r in suite.relations
+                     for x, y in r["pairs"][:4]]
+    found["raw"] = [len(lm.encode(probe.get("prompt") or probe["positive_text"]))
+                    for value in suite.values for probe in value["probes"][:8]]
     found["neutral"] = [len(lm.tokens(text)) for text in suite.neutral]
     return {name: float(np.mean(lengths)) if lengths else 0.0 for name, lengths in found.items()}
 
 
-def heads_planned(lm, suite, profile):
+# --- counts: {stage: [prompt tokens, steered tokens, texts, readings]} of a study -----------------------------
+def preferences(lm, suite, length, words, judge):
+    """Of the traits that the judge can score; words: tokens of an answer; judge: None, or of lib.judging.judges."""
+    one, two, three, four, _ = scripts()
+    traits = [trait for trait in suite.traits if judges.can(judge, trait["name"])]
+    if not traits:
+        return {}
+    def size(constant):
+        return suite.size(constant, "preferences")
+
+    def ask(task):
+        return length.get(task, 0)
+
+    # 01: two answers a pair, each read once more. The prompt of a text is part of its time.
+    texts = sum(len(trait["instructions"]) for trait in traits) * size(one.QUESTIONS) * 2
+    out = {"01_extract": [texts * (ask("question") + words), 0, texts, texts]}
+    # 02: the wide search, the narrow one
+    grid = (min(lm.n_layers, two.MOST_LAYERS) * len(size(two.STRENGTHS[suite.strength])) + 1 + len(size(two.REFINE))
+            + len(set(two.NARROW_DEPTHS)) * len(size(two.NARROW_COARSE)) + len(size(two.NARROW_STEPS)))
+    texts = len(traits) * grid * size(two.QUESTIONS)
+    out["02_tune"] = [0, 0, texts, texts]
+    # 03: an unsteered text serves all traits; steered, prompted, both, random; in the first task two more
+    n, total = size(three.N_PROMPTS), np.zeros(4)
+    for task, part in [*((task, "evaluate") for task in three.TASKS), ("question", "extract")]:
+        mine = [suites.tasks(suite, task, part, trait["name"])[:n] for trait in traits]
+        plain = len({item["id"] for items in mine for item in items})
+        arms = 1 if part == "extract" else 6 if task == three.TASKS[0] else 4
+        each = sum(map(len, mine))
+        total += [(plain + each) * max(0, ask(task) - ask("question")), 0, plain + arms * each, (1 + arms) * each]
+    out["03_transfer"] = total
+    # 04: alone, all methods that only add what was tuned are one
+    found = subsets.subsets(suite.traits, [trait["name"] for trait in traits], four.LARGEST)[0]
+    tasks, texts, readings = {subset["task"] for subset in found}, 0, 0
+    apart = len(four.TUNED) * len(four.SCALES)
+    settings = apart + len(four.UNIT_NORMS) * len(four.STRENGTHS) + len(four.BOUNDS)
+    for k in {subset["k"] for subset in found}:
+        mine = sum(subset["k"] == k for subset in found)
+        same = (len(four.TUNED) - 1) if k == 1 else 0
+        own = size(four.N_PROMPTS) * (len(four.METHODS) + len(four.REFERENCES) - 1 - 2 * same
+                                      + (k - 1) * len(four.ORDERED))
+        other = (len(four.METHODS) + 2 - same) * size(four.N_OTHER) * (len(tasks) - 1)
+        tune = (min(size(four.TUNE_SUBSETS), mine) * size(four.N_TUNE)
+                * (settings - (apart - len(four.SCALES) if k == 1 else 0)))
+        texts += mine * (own + other) + tune
+        readings += k * (mine * (own + other) + tune)
+    out["04_compose"] = [0, 0, texts, readings]
+    if judge is not None and not suite.grammar and judge.name == "rules":      # what coherence is compared with
+        for name, tasks in (("01_extract", ["question"]), ("02_tune", ["question"]), ("03_transfer", three.TASKS),
+                            ("04_compose", three.TASKS[1:])):
+            n = sum(min(N_REFERENCE, len(suite.tasks[task]["tune"])) for task in tasks)
+            out[name] = np.add(out[name], [0, 0, n, n])
+    return out
+
+
+def reliability(lm, suite, length, read_out):
+    """Of the behaviours whose letters can be read."""
+    one, two, three, _, five = scripts()
+    suite, _ = propensity.testable(suite, read_out)
+    if not suite.behaviours:
+        return {}
+    ask, end = length["behaviour"], read_out.suffix
+    n = {name: sum(len(suites.split(b["items"], name)) for b in suite.behaviours) for name in suites.SPLITS}
+    voting = [b for b in suite.behaviours if b["name"] in two.LAYER_SETS] or suite.behaviours
+    tuning = sum(len(suites.split(b["items"], "tune")) for b in voting)
+    seen = sum(len({item["id"] for item in trained} & {item["id"] for item in tested})
+               for trained, tested in (suites.published_split(b["items"]) for b in suite.behaviours))
+    steps, read = len(five.STEPS), len(one.SETTINGS) * n["extract"] + n["tune"]
+    controls = suite.size(five.N_RANDOM, "reliability") + 2 * one.N_SHUFFLED + 2
+    closed = 2 * n["evaluate"] * (read_out.close is not None)
+    rows = 1 + 3 * steps + len(five.CONTROLS) * controls
+    # 05 also: vectors made in other ways, both halves of the extraction items, the options' own words, states
+    ways = len(five.CONTROLS) * (3 + suite.size(five.N_DRAWS, "reliability") * (len(five.FLIPS) + len(five.FEW)))
+    other = end * (n["evaluate"] * ways + n["extract"] * 2 * len(five.CONTROLS)) + 2 * n["evaluate"] * len(five.CONTROLS) * WORDS
+    asked = 4 * n["evaluate"] + 2 * n["extract"]
+    gated = len(suite.behaviours) * gates.N_GATE[suite.profile]
+    return {"01_extract": [(read + 3 * gated) * ask, 2 * read, 0, 0],
+            "02_tune": [tuning * ask, tuning * 2 * lm.n_layers * len(two.MULTIPLIERS) * end + unit_rows(lm, suite), 0, 0],
+            "03_transfer": [len(three.SETTINGS) * n["evaluate"] * ask, len(three.SETTINGS) * n["evaluate"] * end
+                            * (1 + len(three.SETTINGS) * (len(three.MULTIPLIERS) - 1)), 0, 0],
+            "05_reliability": [(n["evaluate"] + seen + closed + asked) * ask,
+                               other + end * (n["evaluate"] * rows + seen * (steps + 1))
+                               + (end + 1) * closed * (2 * steps + 1), 0, 0]}
+
+
+def unit_rows(lm, suite):
+    """Steered tokens of the curve that gives the unit of strength on one kind of text (lib.studies.strength)."""
+    told = strength.config(suite.profile)
+    return told["n_prompts"] * lm.n_layers * len(told["shares"]) * told["n_random"]
+
+
+def heads_planned(lm, suite):
     """(heads, shuffled lists) whose effects stage 01 measures: each head is one token behind each list."""
-    one = importlib.import_module("01_extract")
     heads = 0 if relations.heads_of(lm)[0] is None else lm.n_layers * mediation.n_heads(lm)
-    return heads, len(suite.relations) * one.N_MEDIATION[profile]
+    return heads, len(suite.relations) * suite.size(scripts()[0].N_MEDIATION, "alignment")
 
 
-def alignment(lm, suite, profile, length):
-    """{stage: (prompt tokens, steered tokens)} of relations and values."""
-    one, two, three = (importlib.import_module(name) for name in ("01_extract", "02_tune", "03_transfer"))
-    heads, lists = heads_planned(lm, suite, profile)
-    per_list = one.SHOTS[profile] * length["list"]
-    out = {"01_extract": (len(suite.relations) * 6 * one.LISTS[profile] * per_list + lists * per_list, lists * (heads + 1))}
+def alignment(lm, suite, length):
+    """Of relations and values."""
+    one, two, three, _, _ = scripts()
+    def size(constant):
+        return suite.size(constant, "alignment")
+
+    heads, lists = heads_planned(lm, suite)
+    per_list = size(one.SHOTS) * length["list"]
+    sentences = 2 * sum(len(value["pairs"]) for value in suite.values)
+    out = {"01_extract": [(len(suite.relations) * 6 * size(one.LISTS) + lists) * per_list + sentences * length["raw"],
+                          lists * (heads + 1), 0, 0]}
     ways, layers = len(relations.WAYS), lm.n_layers
     words = sum(len(suites.relation_split(r, "tune")) for r in suite.relations)
-    size = {name: sum(len(suites.value_split(v, name)) + len(suites.probe_split(suite.facts, name))
-                      for v in suite.values) for name in ("tune", "evaluate")}
+    probes = {name: sum(len(suites.value_split(v, name)) + len(suites.probe_split(suite.facts, name))
+                        for v in suite.values) for name in ("tune", "evaluate")}
     whole = [v for v in suite.values if "positive_text" in v["probes"][0]]
-    per_probe = 1 + sum(len(v["probes"]) for v in whole) / max(1, sum(len(v["probes"]) for v in suite.values)) * 2 * length["raw"]
-    out["02_tune"] = ((words + size["tune"]) * length["raw"],
-                      words * (layers * (1 + len(two.STRENGTHS["relative", profile]) + ways) + 1)
-                      + size["tune"] * per_probe * (2 * layers * len(two.VALUE_STRENGTHS[profile]) + 1))
+    share = sum(len(v["probes"]) for v in whole) / max(1, sum(len(v["probes"] + suite.facts) for v in suite.values))
+    per_probe = 1 - share + share * 2 * length["raw"]
+    out["02_tune"] = [(words + probes["tune"]) * length["raw"],
+                      words * (layers * (1 + len(size(two.STRENGTHS["relative"])) + ways) + 1)
+                      + probes["tune"] * per_probe * (2 * layers * len(size(two.VALUE_STRENGTHS)) + 1) + unit_rows(lm, suite), 0, 0]
     pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
     contexts = len(three.SENTENCES) + 2
-    front = (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts + length["list"]
+    front = length["list"] + (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts
     prompts, settings = pairs * len(suite.templates) * contexts, len(three.STRENGTHS) + 3
     arms = len(relations.ARMS)
     per_way = pairs * (len(suite.templates) + contexts + 1)
     text = len(suite.values) * sum(len(lm.tokens(sentence)) for sentence in suite.neutral)
-    out["03_transfer"] = ((prompts + per_way) * front + size["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES),
+    prompted = probes["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES)
+    out["03_transfer"] = [(prompts + per_way) * front + prompted,
                           prompts * (1 + arms + three.N_RANDOM) + per_way * (1 + ways * (arms + three.N_RANDOM_WAYS))
-                          + size["evaluate"] * per_probe * (1 + settings * (2 + three.N_RANDOM))
-                          + text * (1 + settings * (2 + three.N_RANDOM_TEXT)))
+                          + probes["evaluate"] * per_probe * (1 + settings * (2 + three.N_RANDOM))
+                          + text * (1 + settings * (2 + three.N_RANDOM_TEXT)), 0, 0]
     return out
 
 
-def count(lm, suite, profile):
-    """{stage: (prompt tokens, steered tokens, written tokens)}."""
-    one, two, three, four, five = (importlib.import_module(name) for name in (
-        "01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability"))
-    traits, length, layers = suite.traits, mean_length(lm, suite, suite.behaviours), lm.n_layers
-    size = {name: sum(len(suites.split(b["items"], name)) for b in suite.behaviours) for name in suites.SPLITS}
-    voting = [b for b in suite.behaviours if b["name"] in two.LAYER_SETS] or suite.behaviours
-    tuning = sum(len(suites.split(b["items"], "tune")) for b in voting)
-    ask, write = length.get("question", 0), suite.max_new_tokens
-    steps, end = len(five.STEPS), 2                                       # last prompt token and bracket
-    out = {}
+# --- time -----------------------------------------------------------------------------------------------------
+def probe(lm, suite, length, read_out, judge):
+    """What a unit of each sort takes here, each from one short run of the engine.
 
-    texts = len(traits) * 5 * one.QUESTIONS[profile] * 2
-    out["01_extract"] = (texts * (2 * ask + write) + length["behaviour"] * (len(one.SETTINGS) * size["extract"] + size["tune"]),
-                         2 * size["extract"] * 5, texts * write)
-    grid = (min(layers, two.MOST_LAYERS) * len(two.STRENGTHS[suite.strength, profile]) + 1 + len(two.REFINE[profile])
-            + len(two.NARROW_DEPTHS) * len(two.NARROW_COARSE[profile]) + len(two.NARROW_STEPS[profile]))
-    texts = len(traits) * grid * two.QUESTIONS[profile]
-    scale = strength.config(profile)
-    random = 2 * scale["n_prompts"] * layers * len(scale["shares"]) * scale["n_random"]          # chat and raw text
-    out["02_tune"] = (texts * ask + tuning * length["behaviour"], tuning * 2 * layers * len(two.MULTIPLIERS) * end + random,
-                      texts * write)
-    arms = 4 * len(traits) + 1
-    texts = {task: arms * three.N_PROMPTS[profile] for task in suite.tasks}
-    texts["question"] = texts.get("question", 0) + len(traits) * three.N_PROMPTS[profile]
-    own = 1 + len(three.SETTINGS) * (len(three.MULTIPLIERS) - 1)
-    out["03_transfer"] = (sum(n * length.get(task, 0) for task, n in texts.items()) + len(three.SETTINGS) * size["evaluate"] * length["behaviour"],
-                          len(three.SETTINGS) * size["evaluate"] * own * end, (sum(texts.values()) if traits else 0) * write)
-    if traits:
-        found = subsets.subsets(traits, [t["name"] for t in traits], four.LARGEST)[0]
-        per = (len(four.METHODS) + len(four.REFERENCES)) * (four.N_PROMPTS[profile] + four.N_OTHER[profile])
-        turns = sum(subset["k"] - 1 for subset in found) * len(four.ORDERED) * four.N_PROMPTS[profile]
-        settings = len(four.TUNED) * len(four.SCALES) + len(four.UNIT_NORMS) * len(four.STRENGTHS) + len(four.BOUNDS)
-        texts = len(found) * per + turns + four.LARGEST * four.TUNE_SUBSETS[profile] * four.N_TUNE[profile] * settings
-        out["04_compose"] = (texts * np.mean([length["summary"], length["email"]]), 0, texts * write)
-    else:
-        out["04_compose"] = (0, 0, 0)
-    vectors = 3 * steps + 1 + 2 * (five.N_RANDOM[profile] + 2 * one.N_SHUFFLED + 2)
-    seen = 0.9 * (size["extract"] + size["tune"])
-    out["05_reliability"] = (length["behaviour"] * (3 * size["evaluate"] + seen),
-                             end * (size["evaluate"] * vectors + seen * (steps + 1)) + 6 * size["evaluate"] * (steps + 1), 0)
-    for stage, extra in alignment(lm, suite, profile, length).items():
-        out[stage] = tuple(np.add(out[stage], (*extra, 0)))
-    return {stage: tuple(float(n) for n in counts) for stage, counts in out.items()}
-
-
-def probe(lm, suite, length):
-    """Seconds per (prompt, steered, written) token, each from one short run of the engine."""
+    returns  {"seconds": {sort: seconds}, "words": tokens of an answer, "busy": wall time over processor time, "of_bare":
+             {"read", "sweep", "generate"}: tokens per second over those of lm.model(input_ids) on the same machine}"""
     rng = np.random.default_rng(0)
     high = min(lm.model.get_input_embeddings().weight.shape[0], 1000)
-    prompts = [rng.integers(3, high, max(8, int(length))).tolist() for _ in range(PROBE["prompts"])]
-    rows = [((0, row),) for row in 1e-3 * rng.standard_normal((PROBE["rows"], lm.d_model)).astype(np.float32)]
+    some = [n for n in length.values() if n] or [64]
+    prompts = rng.integers(3, high, (PROBE["prompts"], max(8, int(np.mean(some))))).tolist()
+    suffix = read_out.suffix if read_out else 1
+    layer, row = lm.n_layers // 2, rng.standard_normal((PROBE["rows"], lm.d_model)).astype(np.float32)
+    row *= engine.residual_norm(lm, prompts)[layer] / np.linalg.norm(row, axis=1, keepdims=True)
+    cpu, wall = time.process_time(), time.perf_counter()
 
-    def timed(work):
-        work()                                          # the first run pays for what is made once
+    def timed(work, warm=None):
+        (warm or work)()                                # the first run pays for what is made once
         start = time.perf_counter()
         return work(), time.perf_counter() - start
 
-    tokens = sum(map(len, prompts))
+    @torch.inference_mode()
+    def bare():
+        return lm.model(input_ids=torch.tensor(prompts, device=lm.device), use_cache=False).logits[0, -1, 0].item()
+
+    tokens = len(prompts) * len(prompts[0])
+    plain = tokens / timed(bare)[1]
     read = timed(lambda: engine.read(lm, prompts))[1]
-    swept = timed(lambda: engine.sweep(lm, prompts, rows, np.array([3, 4]), suffix=2))[1]
-    steered = max(swept - read, 0.1 * swept) / (2 * PROBE["rows"] * len(prompts))
-    asked = [lm.chat(suite.system, item["prompt"]) for item in suite.tasks.get("question", {}).get("evaluate", [])] or prompts
-    asked = (asked * math.ceil(PROBE["texts"] / len(asked)))[:PROBE["texts"]]
-    texts, written = timed(lambda: engine.generate(lm, asked, [rows[i % len(rows)] for i in range(len(asked))], PROBE["tokens"]))
-    steps = max(len(lm.tokens(text)) for text in texts) + 1               # a batch ends with its longest answer
-    return read / tokens, steered, written / (len(asked) * steps)
+    rows = [((layer, v),) for v in 0.4 * row]
+    swept = timed(lambda: engine.sweep(lm, prompts, rows, np.array([3, 4]), suffix=suffix))[1]
+    n_steered = suffix * len(row) * len(prompts)
+    seconds = {"prompt tokens": read / tokens, "steered tokens": max(swept - read, 0.1 * swept) / n_steered}
+    shares = {"read": tokens / read, "sweep": (tokens + n_steered) / swept}
+    words = 0.0
+    if suite.traits:
+        items = [suites.tasks(suite, "question", "evaluate")[i] for i in range(min(
+            PROBE["texts"] // len(STRENGTHS), len(suites.tasks(suite, "question", "evaluate"))))]
+        both = [(item, ((layer, s * v),) if s else ()) for item, v in zip(items, row.repeat(2, 0)) for s in STRENGTHS]
+        asked = [lm.chat(suite.system, item["prompt"]) for item, _ in both]
+        def write(n):
+            return engine.generate(lm, asked, [steer for _, steer in both], n)
+        texts, written = timed(lambda: write(suite.max_new_tokens), lambda: write(2))
+        words = float(np.mean([len(lm.tokens(text)) for text in texts])) + 1
+        seconds["texts"] = written / len(texts)
+        shares["generate"] = (sum(map(len, asked)) + words * len(texts)) / written
+        names = [trait["name"] for trait in suite.traits if judges.can(judge, trait["name"])]
+        told = [(names[i % len(names)], item, text) for i, ((item, _), text) in enumerate(zip(both, texts)) if names]
+        told = told[:PROBE["readings"]]
+        if judge is not None and told:
+            seconds["readings"] = timed(lambda: judge.read(told), lambda: judge.read(told[:1]))[1] / len(told)
+    return {"seconds": {sort: seconds.get(sort, 0.0) for sort in SORTS}, "words": words,
+            "busy": max(1.0, (time.perf_counter() - wall) / (time.process_time() - cpu)),
+            "of_bare": {name: rate / plain for name, rate in shares.items()}}
+
+
+def cost(counts, found):
+    """{stage: seconds of the model's work} of {stage: counts of SORTS} at what `probe` found."""
+    return {name: float(np.dot(units, [found["seconds"][sort] for sort in SORTS])) for name, units in counts.items()}
+
+
+# --- what is said ---------------------------------------------------------------------------------------------
+def measured(suite, judge):
+    """Lines: what a run at these sizes measures per study, how exactly, and what it leaves out of the suite's."""
+    full, lines = suites.load(suite.folder), []
+    _, _, three, _, _ = scripts()
+    n_traits = sum(judges.can(judge, trait["name"]) for trait in suite.traits)
+    if n_traits:
+        n = suite.size(three.N_PROMPTS, "preferences")
+        lines.append(f"preferences  {n_traits} of {len(full.traits)} traits, {n} prompts per task; a trait's mean "
+                     f"+-{2 / n ** 0.5:.2f} SD of its scores, the mean over traits +-{2 / n_traits ** 0.5:.2f} SD of them")
+    if suite.behaviours:
+        n = [len(suites.split(b["items"], "evaluate")) for b in suite.behaviours]
+        of = np.mean([len(suites.split(b["items"], "evaluate")) for b in full.behaviours])
+        made = np.mean([len(suites.split(b["items"], "extract")) for b in suite.behaviours])
+        lines.append(f"reliability  {len(n)} of {len(full.behaviours)} behaviours, {np.mean(n):.0f} of {of:.0f} inputs "
+                     f"each, vectors of {made:.0f} items; a behaviour's share +-{1 / np.mean(n) ** 0.5:.2f}, its mean "
+                     f"slope +-{2 / np.mean(n) ** 0.5:.2f} SD of its inputs, the mean over behaviours "
+                     f"+-{2 / len(n) ** 0.5:.2f} SD of them")
+    if suite.relations or suite.values:
+        pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
+        probes = sum(len(suites.value_split(v, "evaluate")) for v in suite.values)
+        over = ", ".join(f"{2 / n ** 0.5:.2f} SD over {name}" for n, name in ((pairs, "pairs"), (probes, "probes")) if n)
+        lines.append(f"alignment    {pairs} antonym pairs in {len(suite.templates)} of {len(full.templates)} templates, "
+                     f"{len(suite.values)} of {len(full.values)} values with {probes} probes; means +-{over}")
+    return [*lines, "half-widths of intervals: 1/sqrt(n) for a share, 2 SD/sqrt(n) for a mean of n; a larger budget "
+            "extends these samples"]
+
+
+def table(by_study, found, start):
+    """Lines: counts and minutes of {study: {stage: counts}}, per stage and study."""
+    lines = [f"{'stage':16s}{'study':14s}" + "".join(f"{sort:>16s}" for sort in SORTS) + f"{'minutes':>9s}"]
+    busy = found["busy"]
+    minutes = {name: CONCLUDE[name] * busy / 60 for name in STAGES}
+    for name in STAGES:
+        for study, counts in by_study.items():
+            if name in counts:
+                spent = cost(counts, found)[name] / 60
+                minutes[name] += spent
+                lines.append(f"{name:16s}{study:14s}" + "".join(f"{n:16,.0f}" for n in counts[name])
+                             + f"{spent:9.1f}")
+    minutes["start"] = fixed(found, start) / 60 - sum(CONCLUDE.values()) * busy / 60
+    lines.append(f"{'starts, intervals, the page':94s}{fixed(found, start) / 60:9.1f}")
+    return [*lines, f"{'all':94s}{sum(minutes.values()):9.1f}"], minutes
+
+
+def fixed(found, start):
+    """Seconds that no size changes: a start per stage, its intervals and tables, the page."""
+    return start * (len(STAGES) + 1) + (sum(CONCLUDE.values()) + PAGE) * found["busy"]
 
 
 def main():
-    args = stage.cli(__doc__, many=True).parse_args()
-    suite = suites.load(args.suite, args.profile)
+    parser = stage.cli(__doc__, many=True)
+    parser.add_argument("--budget", help="quick: time for all models together, such as 60m, 1.5h or 3600s")
+    parser.add_argument("--keep", action="store_true", help="a plan of the same budget and suite stays as it is")
+    args = parser.parse_args()
+    stage.check(args)
+    share = args.budget and budget.seconds(args.budget) / len(args.model)
+    if bool(share) != (args.profile == "quick" and not args.sizes):
+        raise UserError("--budget goes with --profile quick, and neither goes without the other or --sizes")
+    full = suites.load(args.suite)
     for model in args.model:
-        lm = models.load(model)
-        read_out, counts = propensity.find(lm, suite), count(lm, suite, args.profile)
-        costs = probe(lm, suite, np.mean([n for n in mean_length(lm, suite, suite.behaviours).values() if n] or [64]))
-        weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
-        work = passes.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
-        print(f"{lm.name} on {suite.name}, {args.profile}, {lm.device}; {lm.n_layers} layers x {lm.d_model}")
-        print(propensity.told(lm, read_out) if read_out else "no behaviours, no read-out")
-        print(f"memory   weights {weights / 2**30:.2f} GiB, batches at most {work / 2**30:.1f} GiB")
-        print(f"{'stage':16s}{'prompt tokens':>16s}{'steered tokens':>16s}{'written tokens':>16s}{'minutes':>9s}")
-        total = 0.0
-        for name, numbers in counts.items():
-            minutes = sum(n * cost for n, cost in zip(numbers, costs)) / 60
-            total += minutes
-            print(f"{name:16s}" + "".join(f"{n:16,.0f}" for n in numbers) + f"{minutes:9.1f}")
-        heads, lists = heads_planned(lm, suite, args.profile)
-        print(f"of these head mediation in 01_extract: {heads} heads x {lists} lists = {heads * lists:,} steered tokens")
-        print(f"{'all':16s}" + "".join(f"{sum(c[i] for c in counts.values()):16,.0f}" for i in range(3)) + f"{total:9.1f}")
+        folder = stage.paths(args, model)
+        if args.keep and (folder / stage.PLAN).is_file():
+            kept = artifacts.read_json(folder / stage.PLAN)
+            if (kept["budget"], kept["suite"]) == (share, full.digest):
+                print(f'{folder / stage.PLAN}  kept  SIZES="{sizes.told(kept["levels"])}"')
+                continue
+        one_model(args, model, full, share, folder)
+
+
+def one_model(args, model, full, share, folder):
+    began = time.perf_counter()
+    lm = models.load(model)
+    start = time.perf_counter() - began + LOADED
+    kind = suites.judge_kind(args.judge or full.judge)[0]
+    judge = judges.load(args.judge, full, lm) if full.traits and kind != "api" else None
+    read_out, length = propensity.find(lm, full), mean_length(lm, full)
+
+    levels = dict.fromkeys(sizes.STUDIES, 0.0) if share else stage.levels(args, model)
+    suite = suites.load(args.suite, args.profile, levels)
+    found = probe(lm, suite, length, read_out, judge)
+
+    def counts(study, suite):
+        return {"preferences": lambda: preferences(lm, suite, length, found["words"], judge),
+                "reliability": lambda: reliability(lm, suite, length, read_out) if read_out else {},
+                "alignment": lambda: alignment(lm, suite, length) if suite.relations or suite.values else {}}[study]()
+
+    if share:
+        def spend(study, level):
+            alone = dataclasses.replace(full, **{part: [] for part in OTHERS[study]})
+            return sum(cost(counts(study, suites.quick(alone, levels | {study: level})), found).values())
+
+        costs = {study: functools.cache(functools.partial(spend, study))
+                 for study in sizes.STUDIES if counts(study, suite)}
+        suite = suites.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
+    lines, minutes = table({study: counts(study, suite) for study in sizes.STUDIES}, found, start)
+
+    weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
+    work = passes.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
+    print(f"{lm.name} on {suite.name}, {args.profile}, {lm.device}; {lm.n_layers} layers x {lm.d_model}")
+    print(propensity.told(lm, read_out) if read_out else "no behaviours, no read-out")
+    print(f"memory   weights {weights / 2**30:.2f} GiB, batches at most {work / 2**30:.1f} GiB")
+    print("tokens per second, of a bare forward pass: "
+          + ", ".join(f"{name} {rate:.2f}" for name, rate in found["of_bare"].items()))
+    print("\n".join(lines))
+    heads, lists = heads_planned(lm, suite)
+    print(f"of these head mediation in 01_extract: {heads} heads x {lists} lists = {heads * lists:,} steered tokens")
+    if judge is None and suite.traits:
+        print("what the endpoint takes to judge is not in it")
+    if suite.levels:
+        print("\n".join(measured(suite, judge)))
+    if share:
+        if sum(minutes.values()) * 60 > 1.05 * share:
+            print(f"the least that a quick run measures takes longer than {share / 60:g} min")
+        folder.mkdir(parents=True, exist_ok=True)
+        artifacts.write_json(folder / stage.PLAN, {
+            "budget": share, "suite": full.digest, "levels": suite.levels, "probe": found, "minutes": minutes})
+        print(f'{folder / stage.PLAN}  the same elsewhere: PROFILE=quick SIZES="{sizes.told(suite.levels)}"')
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Planted truth of the preference study: synthetic scores of traits, settings and subsets with the conclusions that
 stages 02 to 04 draw from them. size 1 plants what a claim says; size 0 plants noise of the same kind, and the claim
 is false."""
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -81,9 +81,9 @@ def sparing(seed, size):
 
 
 def suiting(seed, size):
-    """In every setting another method gains 12 points; at size 0 one method does, everywhere."""
+    """In every setting another method gains 18 points; at size 0 one method does, everywhere."""
     settings = [(k, task) for k in (2, 3, 4) for task in ("email", "summary")]
-    records, _ = together(seed, PUBLISHED, lambda method, k, task: 12.0 * (k > 1) * (PUBLISHED.index(method) == (
+    records, _ = together(seed, PUBLISHED, lambda method, k, task: 18.0 * (k > 1) * (PUBLISHED.index(method) == (
         settings.index((k, task)) % len(PUBLISHED) if size and k > 1 else 0)))
     return {"04_compose": {"method_interaction": subsets.method_interaction(records, PUBLISHED, True, [SEED, seed])}}
 
@@ -92,6 +92,23 @@ def solving(seed, size):
     records, _ = together(seed, ("solved", *PUBLISHED), lambda method, k, task: 25.0 * size * (method == "solved"))
     sides = {"best_published": PUBLISHED, "best_scaled": PUBLISHED}
     return {"04_compose": {"solved_minus": subsets.solved_minus(records, sides, [SEED, seed])[0]}}
+
+
+def settled(seed, size):
+    """The best of five settings moves with k by a step of 10 points a setting; at size 0 the middle one is best."""
+    rng, records = np.random.default_rng([SEED, seed]), []
+    for g, k, setting in product(range(GROUPS), (1, 2, 3, 4), range(5)):
+        best = k if size else 2
+        records.append({"subset": f"g{g} {k}", "group": f"g{g}", "k": k, "task": ("email", "summary")[g > 3],
+                        "method": f"m {setting}",
+                        "usable": 50 - 10.0 * abs(setting - best) + SUBSET * rng.standard_normal()})
+    return {"04_compose": {"setting_gain": subsets.setting_gain(records, [SEED, seed])}}
+
+
+def stopping(seed, size):
+    methods = ("adaptive", "plain_sum_scaled")
+    records, _ = together(seed, methods, lambda method, k, task: 15.0 * size * (method == methods[0]))
+    return {"04_compose": {"adaptive": subsets.against(records, *methods, [SEED, seed])}}
 
 
 def ordered(seed, size):
@@ -121,6 +138,8 @@ PLANTED = {
     "P11": Planted("every place nearer to the first adds 8 points", ordered),
     "P12": Planted("every vector costs 8 points of coherence", falling),
     "P13": Planted("unit norm spares 20 points of coherence", sparing),
+    "P14": Planted("the best setting moves with k, or is the same for all", settled),
+    "B20": Planted("stopping adds 15 points", stopping),
     "B1": Planted("vectors gain 10 points over random ones",
                   lambda seed, size: traits(seed, size, steered=10.0 * size, asked=60.0)),
 }

@@ -29,11 +29,11 @@ TEXTS = 0.05                     # share of a unit's texts that may differ
 # --- the units of each stage: {name: function that gives [(file, place, committed, again)]} ------------------
 def extract_units(at, one, kept):
     """Stage 01: answers and vector of a trait; vectors of a behaviour, relation or value; the residual norms."""
-    lm, profile, vectors, read_out = at.lm, at.config["profile"], kept.array("vectors"), propensity.read_out(kept)
+    lm, vectors, read_out = at.lm, kept.array("vectors"), propensity.read_out(kept)
     suite, _ = gates.testable(at.suite, kept)
     concepts = kept.table("concepts")
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
-    jobs = one.ask(lm, suite, profile, at.judge, kept.config["refused"])
+    jobs = one.ask(lm, suite, at.judge, kept.config["refused"])
     answers = kept.table("responses.jsonl") if jobs else []
 
     def norms():
@@ -65,7 +65,7 @@ def extract_units(at, one, kept):
             (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs]
 
     def relation(i, name):
-        again, ways = one.extract_relation(lm, suite, profile, i), kept.config["ways"]
+        again, ways = one.extract_relation(lm, suite, i), kept.config["ways"]
         made = kept.array("way_vectors")
         told = [("way_vectors.npy", f"{way} {name}", made[w, i], np.broadcast_to(again[way], made[w, i].shape))
                 for w, way in enumerate(ways)]
@@ -98,7 +98,7 @@ def tune_units(at, two, kept):
 
     def candidates(mine):
         tried = [(c["key"], *(c[part] for part in tuning.POINT)) for c in mine]
-        again = two.steered_answers(lm, suite, profile, tried, vectors, lambda jobs: cases.make(
+        again = two.steered_answers(lm, suite, tried, vectors, lambda jobs: cases.make(
             lm, at.judge, jobs, suite.max_new_tokens))
         return [("candidates.jsonl", f"{c['key']} layer {c['layer']} x {c['coefficient']:.3g}", {
             part: c[part] for part in ("expressions", "coherences", "expression", "coherence")}, a)
@@ -155,7 +155,7 @@ def transfer_units(at, three, kept):
     config, tuned, found = kept.config, tune.table("tuned"), {}
     traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
     if traits:
-        told, start, n = kept.table("cases.jsonl"), 0, three.N_PROMPTS[config["profile"]]
+        told, start, n = kept.table("cases.jsonl"), 0, suite.size(three.N_PROMPTS, "preferences")
         for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, n):
             both = list(zip(jobs, told[start:start + len(jobs)]))
             start += len(jobs)
@@ -195,13 +195,14 @@ def transfer_units(at, three, kept):
 
 def compose_units(at, four, kept):
     """Stage 04: some texts of the evaluation split; the cells that follow from all texts."""
-    lm, suite, (extract, tune), profile = at.lm, at.suite, at.before, kept.config["profile"]
+    lm, suite, (extract, tune) = at.lm, at.suite, at.before
     if "cases.jsonl" not in kept.manifest["outputs"]:
         return {}
     tuned, told = tune.table("tuned"), kept.table("cases.jsonl")
     found, _ = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], four.LARGEST)
     chosen = {int(k): settings for k, settings in kept.results["chosen"].items()}
-    jobs = four.evaluation_jobs(lm, suite, found, four.N_PROMPTS[profile], four.N_OTHER[profile], at.vectors(), tuned,
+    jobs = four.evaluation_jobs(lm, suite, found, suite.size(four.N_PROMPTS, "preferences"),
+                                suite.size(four.N_OTHER, "preferences"), at.vectors(), tuned,
                                 tune.array("unit_norm"), chosen)
     def cells():
         return [("cells.jsonl", "", kept.table("cells.jsonl"), artifacts.plain(subsets.cells(told, four.COHERENT)))]

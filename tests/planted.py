@@ -49,7 +49,8 @@ def complete(stage, results, rng):
 def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
     """All stages of every model under `out`; returns {(model, stage): Artifact}, the model set under "+"."""
     made = {}
-    leaf = suite + ("-smoke" if profile == "smoke" else "")
+    leaf = suite + ("" if profile == "full" else f"-{profile}")
+    sized = {"levels": {"preferences": 0.5, "reliability": 1, "alignment": 0}} if profile == "quick" else {}
     for index, name in enumerate(names):
         rng, inputs = np.random.default_rng([77, index]), {"suite": suite_digest}
         for stage, (tables, results) in stages(rng).items():
@@ -59,7 +60,7 @@ def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
                 inputs=dict(inputs),
                 tables=tables,
                 config={"suite": suite, "profile": profile, "model": {"id": name},
-                        "tasks": ["question", "summary", "email"],
+                        "tasks": ["question", "summary", "email"], **sized,
                         "pairs": [[a, b] for a in SETTINGS for b in SETTINGS]},
                 results=complete(stage, results, rng),
             )
@@ -167,6 +168,7 @@ def stages(rng):
             "inside": 0 < s < 0.5,
             "bias": est(abs(1 - 2 * s), 0.2, 20, "probes"),
             "bias_random": 1.0,
+            "bias_against": 1.0,
             "fact_accuracy_both": 1 - s / 3,
             "fact_accuracy_random": 1 - s / 9,
             "perplexity": 1 + s,

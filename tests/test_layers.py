@@ -9,8 +9,8 @@ from lib import identity
 ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module of a line may import modules of earlier lines; rooms (a folder's name) also within themselves.
 LAYERS = (
-    "lib/identity", "lib/artifacts",
-    "lib/chat lib/fields lib/hooks lib/metrics lib/vectors lib/work", "lib/suite",
+    "lib/identity", "lib/artifacts", "lib/sizes",
+    "lib/chat lib/fields lib/hooks lib/metrics lib/vectors lib/work", "lib/splits", "lib/samples", "lib/suite",
     "lib/compose lib/directions lib/passes", "lib/engine", "lib/probe", "lib/models",
     "lib/judging", "lib/studies", "lib/stage",
     "data", "stages", "report",

@@ -125,6 +125,23 @@ def test_smoke_is_the_chain_on_the_smoke_profile(project):
     assert all("smoke" in words for _, words in found) and found[-1][1][1] == "report.audit"
 
 
+def test_a_quick_run_is_planned_first_and_compared_with_its_plan_last(project):
+    found = [words for _, words in calls(project, "all", "MODEL=org/only", "PROFILE=quick", "BUDGET=90m")]
+    kinds = [words[1] if words[0] == "-m" else words[0] for words in found]
+    assert kinds[:3] == ["lib.stage", "report.plan", "01_extract.py"] and kinds[-2:] == ["report.audit", "report.budget"]
+    assert found[1][-3:] == ["--budget", "90m", "--keep"]
+    assert all(words[words.index("--profile") + 1] == "quick" and "--sizes" not in words for words in found)
+    alone = calls(project, "plan", "MODEL=org/only", "PROFILE=quick")[0][1]
+    assert alone[-2:] == ["--budget", "60m"] and "--budget" not in calls(project, "plan", "MODEL=org/only")[0][1]
+
+
+def test_given_sizes_need_no_plan(project):
+    given = "preferences=0.4 reliability=0.5 alignment=1"
+    found = [words for _, words in calls(project, "all", "MODEL=org/only", "PROFILE=quick", f"SIZES={given}")]
+    assert not {"report.plan", "report.budget"} & {words[1] for words in found}
+    assert all(words[words.index("--sizes") + 1] == given for words in found)
+
+
 def test_processes_share_a_stage(project):
     found = calls(project, "extract", "MODEL=org/only", "NPROC=2")
     assert found[-1][1][:4] == ["-m", "lib.work", "2", "01_extract.py"]

@@ -37,6 +37,9 @@ RUN_BY = {
     "make checkpoint NAME=smollm2-135m-instruct-q4_1": "tests/test_makefile.py::test_checkpoints_are_listed_or_brought, tests/test_checkpoint.py",
     "make plan MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "test_plan_of_another_model",
     "make all MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3": "tests/test_makefile.py::test_one_chain_per_model",
+    "make all MODEL=Qwen/Qwen2.5-0.5B-Instruct SUITE=papers PROFILE=quick BUDGET=60m PYTHON=python3": (
+        "tests/test_makefile.py::test_a_quick_run_is_planned_first_and_compared_with_its_plan_last, tests/test_plan.py"
+    ),
     'make all MODEL="meta-llama/Llama-3.1-8B-Instruct path/to/a/folder" NPROC=4 PYTHON=python3': (
         "tests/test_makefile.py::test_processes_share_a_stage, tests/test_work.py"
     ),

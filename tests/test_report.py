@@ -251,6 +251,19 @@ def test_smoke_says_so(tmp_path, monkeypatch):
     assert page.startswith("> **SMOKE**") and marked and all(marked)
 
 
+def test_quick_says_its_levels_and_the_budget_that_set_them(tmp_path, monkeypatch):
+    made = planted.plant(tmp_path / "outputs", NAMES[:1], profile="quick")
+    monkeypatch.setattr(build.draw, "save", lambda figure, path, smoke: (
+        path.write_bytes(b""), build.draw.plt.close(figure)))
+    text = f"{NAMES[0]}: {{}}levels preferences=0.5 reliability=1 alignment=0."
+    page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "quick")
+    assert page.startswith("> **quick**") and text.format("") in page.splitlines()[0]
+    config = made[NAMES[0], "01_extract"].config
+    for levels, told in ((config["levels"], "budget 90 min, "), (config["levels"] | {"alignment": 1}, "")):
+        artifacts.write_json(tmp_path / "outputs" / NAMES[0] / "planted-quick/plan.json", {"budget": 5400, "levels": levels})
+        assert text.format(told) in run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "quick").splitlines()[0]
+
+
 def test_failing_build_leaves_the_page_there_is(tmp_path, monkeypatch):
     """Whatever stops it, early or late: the old page, all its figures, nothing half-written, and no folder beside."""
     planted.plant(tmp_path / "outputs", NAMES[:1])

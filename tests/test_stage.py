@@ -46,8 +46,28 @@ def test_paths_and_flags(tmp_path, monkeypatch):
     assert args.model == ["org/a", "b"] and stage.paths(args, args.model[0]) == Path("outputs/org--a/mine-smoke")
     args = stage.cli("x").parse_args("--model a --judge model:org/b".split())
     assert stage.paths(args) == Path("outputs/a/testbed-by-model--org--b")
+    args = stage.cli("x").parse_args("--model a --judge rules --profile quick".split())
+    assert stage.paths(args) == Path("outputs/a/testbed-quick-by-rules")
     with pytest.raises(UserError, match="unknown judge 'oracle'"):
         stage.paths(stage.cli("x").parse_args("--model a --judge oracle".split()))
+
+
+def test_levels_of_a_quick_run(tmp_path, monkeypatch):
+    """Those on the command line, else those of the plan in the run's folder; neither is one line that says what to do."""
+    monkeypatch.chdir(tmp_path)
+    def found(*flags):
+        return stage.levels(stage.cli("x").parse_args(["--model", "a", *flags]))
+    text, levels = "preferences=0.25 reliability=0 alignment=1", {"preferences": 0.25, "reliability": 0.0, "alignment": 1.0}
+    assert found() is None and found("--profile", "quick", "--sizes", text) == levels
+    for flags, fault in ((("--profile", "quick"), "testbed-quick/plan.json: not there; give --sizes, or a plan"),
+                         (("--sizes", text), "--sizes goes with --profile quick"),
+                         (("--profile", "quick", "--sizes", "0.5"), "expected preferences=LEVEL")):
+        with pytest.raises(UserError, match=fault):
+            found(*flags)
+    (tmp_path / "outputs/a/testbed-quick").mkdir(parents=True)
+    (tmp_path / "outputs/a/testbed-quick" / stage.PLAN).write_text(json.dumps({"levels": levels | {"alignment": 0.5}}))
+    assert found("--profile", "quick") == levels | {"alignment": 0.5}
+    assert found("--profile", "quick", "--sizes", text) == levels
 
 
 @pytest.mark.parametrize("models", [["a", "a"], ["x/b", "x--b"], ["committed"]])
@@ -105,6 +125,13 @@ def test_up_to_date_by_content(toy):
     assert ran(toy) and not ran(toy)
     (out / stage.MARK).write_text("{")
     assert ran(toy) and not ran(toy)
+
+
+def test_other_levels_are_another_run(toy):
+    quick = ("--profile", "quick", "--sizes")
+    assert ran(toy, *quick, "preferences=0 reliability=0 alignment=0")
+    assert not ran(toy, *quick, "preferences=0 reliability=0 alignment=0")
+    assert ran(toy, *quick, "preferences=0 reliability=0.5 alignment=0")
 
 
 def test_other_versions_are_another_identity(toy, monkeypatch):

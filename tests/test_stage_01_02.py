@@ -230,11 +230,11 @@ def test_promising_looks_ahead_among_equals():
 
 @pytest.mark.parametrize("points, rising, whole", [
     ([(0, 0, 100), (0.1, 30, 90), (0.2, 60, 70), (0.8, 90, 40)], -1, -1),
-    ([(0.2, 60, 70), (0, 0, 100), (0.9, 20, 10), (0.1, 30, 90), (1.6, 0, 0)], -1, 0.103),     # collapse is no trade
+    ([(0.2, 60, 70), (0, 0, 100), (1.8, 20, 10), (0.1, 30, 90), (3.2, 0, 0)], -1, 0.103),     # collapse is no trade
     ([(0, 0, 100), (0.1, 60, 90), (0.2, 30, 70), (0.4, 10, 40)], -0.2, -0.2),  # a peak does not end the range
     ([(0, 0, 100), (0.1, 30, 100), (0.2, 60, 100)], 0, 0),                     # nothing is paid
     ([(0, 50, 100), (0.1, 50, 90), (0.2, 50, 80)], None, None),                # expression never moves
-    ([(0, 10, 100), (0.1, 40, 90), (0.9, 20, 80)], None, -0.5)])           # two points are no curve
+    ([(0, 10, 100), (0.1, 40, 90), (1.8, 20, 80)], None, -0.5)])           # two points are no curve
 def test_tradeoff_known_cases(points, rising, whole):
     found = tuning.tradeoff([candidate(*point) for point in points])
     for value, want in zip(found, (rising, whole)):
@@ -333,7 +333,7 @@ def test_stage_02_outputs(steered):
         assert tuned[key]["narrow"] == {name: best[name] for name in (
             *tuning.POINT, "n", "coherence")} | {"score": best["expression"], "coherent": coherent}
     mine = [c for c in candidates if c["key"].startswith("trait/") and "search" not in c]
-    assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative", "smoke"]) + len(tune.REFINE["smoke"]))
+    assert len(mine) == n_traits * (1 + layers * len(tune.STRENGTHS["relative"]["smoke"]) + len(tune.REFINE["smoke"]))
     for c in mine:
         assert c["expression"] == pytest.approx(np.mean(c["expressions"]))
         assert c["coefficient"] == 0 or c["expression"] <= tuned[c["key"]]["score"] or c["coherence"] < tune.COHERENT

@@ -18,7 +18,7 @@ from lib.artifacts import UserError
 N_PROMPTS = 32           # tuning prompts per format on which the probability of the letters is measured
 # A model that writes neither letter in nine of ten answers is not asked for a choice: m would be the odds of
 # something that it hardly does. The smoke profile asks whether the code runs, on models that have no letters at all.
-LEAST_MASS = {"full": 0.1, "smoke": 0.0}
+LEAST_MASS = {"full": 0.1, "quick": 0.1, "smoke": 0.0}
 INNER = 0.5              # multipliers up to this size are in every slope, which three points carry
 # ------------------------------------------------------------------------------------------------------------
 BEHIND = ("\n", "x", ">", ".", "]")      # where a text is tokenised if the prompt's end would merge with it

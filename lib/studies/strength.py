@@ -19,8 +19,8 @@ from lib.studies import propensity
 # most sqrt(KL / 2) = 16 % of the probability to other tokens (Pinsker).
 KL_UNIT = 0.05
 SHARES = tuple(1.6 / 4.0 ** k for k in range(6, -1, -1))       # norms tried, as shares of the residual stream's
-N_PROMPTS = {"full": 8, "smoke": 4}      # tuning prompts per kind of text
-N_RANDOM = {"full": 4, "smoke": 2}       # random directions per layer, each at every share
+N_PROMPTS = {"full": 8, "quick": 4, "smoke": 4}      # tuning prompts per kind of text
+N_RANDOM = {"full": 4, "quick": 2, "smoke": 2}       # random directions per layer, each at every share
 # ------------------------------------------------------------------------------------------------------------
 
 

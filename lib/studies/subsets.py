@@ -248,6 +248,43 @@ def solved_minus(records, sides, address):
     return minus, best
 
 
+def setting_gain(records, address):
+    """Estimate over groups: usable expression that a setting of its own for every k and task adds to one for all,
+    over subsets and methods. Both are chosen on the cells of the other groups and measured on the group left out.
+
+    records  cells of a tune run, whose `method` reads "name setting"; Missing if no group can be left out"""
+    gains, of = [], []
+    split = [r | dict(zip(("name", "setting"), r["method"].split())) for r in records]
+    for mine in grouped(split, "name").values():
+        settings = sorted({r["setting"] for r in mine}, key=float)
+        rows = []
+        for (_, group, k, task), some in grouped(mine, "subset", "group", "k", "task").items():
+            usable = {r["setting"]: r["usable"] for r in some}
+            if len(usable) == len(settings):
+                rows.append((group, (k, task), np.array([usable[setting] for setting in settings])))
+        for left_out in sorted({group for group, *_ in rows}):
+            rest = {}
+            for group, cell, usable in rows:
+                if group != left_out:
+                    rest.setdefault(cell, []).append(usable)
+            rest = {cell: np.mean(found, axis=0) for cell, found in rest.items()}
+            here = [(cell, usable) for group, cell, usable in rows if group == left_out and cell in rest]
+            gains += [u[rest[cell].argmax()] - u[np.mean(list(rest.values()), axis=0).argmax()] for cell, u in here]
+            of += [left_out] * len(here)
+    return estimator("groups", address)(0, gains, np.mean, of) if gains else Missing(
+        "no two groups share a k and task")
+
+
+def against(records, method, other, address):
+    """{score: estimate over groups} of a method minus another on the same subsets of two or more traits, own task."""
+    at, over = {(r["subset"], r["method"]): r for r in records if r["own"]}, estimator("groups", address)
+    pairs = [(r, at[name, other]) for (name, made), r in at.items()
+             if made == method and r["k"] > 1 and (name, other) in at]
+    return {what: over(tag, [a[what] - b[what] for a, b in pairs], np.mean, [a["group"] for a, _ in pairs])
+            for tag, what in enumerate(("usable", "expression", "coherence"))} if pairs else Missing(
+                "no subset of two traits")
+
+
 def method_interaction(records, methods, own, address):
     """`excess_interaction` of usable expression where two traits or more act at once: cells of k and task, on the own
     task or the other one; Missing below two cells or groups."""
