@@ -20,7 +20,7 @@ reads   the suite's extraction split; of behaviours also the tuning split, for g
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
         concepts.json          the concepts, their pairs, and four statistics per layer
         setting_vectors.npy    behaviours, made under each of five prompt settings
-        shuffled_vectors.npy   behaviours, pairs with random signs: a control
+        shuffled_vectors.npy, shuffled_trait_vectors.npy   pairs with random signs: controls of both kinds
         method_vectors.npy     behaviours, by principal component and by logistic regression
         published_vectors.npy  behaviours, from the first half of the items as in the released run
         way_vectors.npy        relations, made in other ways from the same lists
@@ -57,7 +57,7 @@ QUESTIONS = {"full": 4, "quick": 2, "smoke": 1}    # per instruction pair; pair 
 MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
 EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
-N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
+N_SHUFFLED = 5                           # shuffled-label vectors per behaviour and trait
 SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in an in-context list
 LISTS = {"full": 40, "quick": 10, "smoke": 4}      # in-context lists per relation
 N_MEDIATION = {"full": 25, "smoke": 2}   # of them, with shuffled answers, for the effects of heads, as published
@@ -100,7 +100,9 @@ def extract_trait(lm, prompts, answers, address):
     """Vector of one trait; prompts and answers, token ids of kept pairs, alternate positive, negative."""
     whole = [prompt + answer for prompt, answer in zip(prompts, answers)]
     states = engine.read(lm, whole, tail=[len(answer) for answer in answers])
-    return directions.describe(states[::2] - states[1::2], states[::2], states[1::2], address)
+    diffs = states[::2] - states[1::2]
+    return directions.describe(diffs, states[::2], states[1::2], address) | {
+        "shuffled": metrics.shuffled_label(diffs, N_SHUFFLED, [*address, 15])}
 
 
 def extract_behaviour(lm, suite, number, read_out):
@@ -267,19 +269,16 @@ def main():
     results["not_testable"] = missing | gaps | ({"heads": no_heads} if no_heads else {})
 
     # 5. artifacts
-    behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
+    both, told = ([done[f"{kind}-{i}"] for i in range(len(names[kind]))] for kind in ("behaviour", "trait"))
     arrays = {"vectors": (np.stack([done[f"{kind}-{i}"]["vector"] for kind, i in order]),
                           ("concept", "layer", "d_model"))}
     arrays |= {name: (norm, ("layer",)) for name, norm in done["norms-0"].items()}
-    if behaviours:
-        arrays["setting_vectors"] = (np.stack([b["settings"] for b in behaviours], axis=1),
-                                     ("setting", "behaviour", "layer", "d_model"))
-        arrays["shuffled_vectors"] = (np.stack([b["shuffled"] for b in behaviours]),
-                                      ("behaviour", "draw", "layer", "d_model"))
-        arrays["method_vectors"] = (np.stack([b["methods"] for b in behaviours], axis=1),
-                                    ("method", "behaviour", "layer", "d_model"))
-        arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),
-                                       ("behaviour", "layer", "d_model"))
+    for name, found, part, axis, *axes in (
+            ("setting", both, "settings", 1, "setting", "behaviour"), ("method", both, "methods", 1, "method", "behaviour"),
+            ("shuffled", both, "shuffled", 0, "behaviour", "draw"), ("published", both, "published", 0, "behaviour"),
+            ("shuffled_trait", told, "shuffled", 0, "trait", "draw")):
+        if found:
+            arrays[f"{name}_vectors"] = np.stack([one[part] for one in found], axis), (*axes, "layer", "d_model")
     tables = {"concepts": concepts, "layers": layers, "gates": gated + rows}
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]

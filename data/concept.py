@@ -180,7 +180,7 @@ def of_suite(suite, key):
         mine = {task: {part: [{k: v for k, v in item.items() if k != "traits"} for item in items
                               if name in item.get("traits", [name])] for part, items in splits.items()}
                 for task, splits in suite.tasks.items()}
-        files |= {"traits.json": only(suite.traits), "tasks.json": mine}
+        files |= {"traits.json": [only(suite.traits)[0] | {"group": None, "task": None}], "tasks.json": mine}
     elif kind == "behaviour":
         (record,) = only(suite.behaviours)
         files |= {record["file"]: record["items"],
