@@ -279,7 +279,7 @@ def main():
             ("shuffled_trait", told, "shuffled", 0, "trait", "draw")):
         if found:
             arrays[f"{name}_vectors"] = np.stack([one[part] for one in found], axis), (*axes, "layer", "d_model")
-    tables = {"concepts": concepts, "layers": layers, "gates": gated + rows}
+    tables = {"concepts": concepts, "layers": layers} | ({"gates": gated + rows} if gated + rows else {})
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]
                                            for way in config["ways"]]), ("way", "relation", "layer", "d_model"))
