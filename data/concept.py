@@ -197,6 +197,7 @@ def studied(name, names):
 
 def build(concept, suite="testbed", judge=None):
     """(name, {file of a suite: content}) from CONCEPT; see the head."""
+    given = judge
     if judge:
         suites.judge_kind(judge)
     name, colon, told = concept.partition(":")
@@ -214,6 +215,8 @@ def build(concept, suite="testbed", judge=None):
             judge, files = trait(name, parts, judge)
         files = {"values.json": around(), **files, "suite.json": head(name, judge, f"CONCEPT={concept}")}
     relations = [file[10:-5] for file in files if file.startswith("relations/")]
+    files["suite.json"]["card"] = f'CONCEPT="{concept}"' + ("" if colon else f" SUITE={suite}") + (
+        f" JUDGE={judge}" if given else "")
     if relations:
         if len(relations) < 2:
             raise UserError(f"relation {name}: the suite has no other, expected one to centre it with")

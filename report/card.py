@@ -1,0 +1,232 @@
+"""Card: one page on one vector of one model: does it work, how strongly, for whom not, and what does it break?
+
+    make card CONCEPT="formal: Write in a formal tone. | Write in a casual tone." MODEL=...
+    make card VECTOR=file CONCEPT=... MODEL=...          a vector from elsewhere (lib/vectors.py), on the concept's suite
+
+It adds no stage: the five run on a suite of that concept (data/concept.py), in outputs/<model>/card-<name>/, and the page
+reads what they left. A vector from elsewhere takes the place of the concept's own behind stage 01, in a folder beside
+it, card-<name>-of-<file>/; at a layer that the file lacks it is zero, which stage 02 never picks. Controls (shuffled
+labels, other methods, heads) stay those of the concept's own pairs.
+
+reads   the stages' manifests, tables and arrays; nothing is computed here
+writes  card.md, card.png, card.json beside them: "numbers" says of every number which table it is from
+
+    python -m report.card --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
+"""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lib import artifacts, identity, metrics, stage, suite as suites
+from lib.artifacts import UserError, write_json
+from report import card_draw
+from report.card_parts import KINDS, QUESTIONS, Read, clear
+
+STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
+FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked
+MOST_TEXT = 600                                    # characters of an answer that are shown
+UNTESTED = ("other concepts: the suite holds this one alone", "other models", "contexts of thousands of tokens",
+            "answers longer than the suite's limit")
+
+
+# --- running ------------------------------------------------------------------------------------------------
+def run_stage(name, args, suite):
+    """One stage on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
+    command = [sys.executable, f"{name}.py", "--model", args.model, "--suite", str(suite), "--profile", args.profile,
+               "--out", args.out]
+    last = ""
+    with subprocess.Popen(command, cwd=Path.cwd(), stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr)
+            last = line.strip() or last
+    if process.returncode:
+        raise UserError(last.removeprefix("error: ") or f"{name} ended with status {process.returncode}")
+
+
+def concept_of(suite):
+    """Key of the concept that a card's suite is about."""
+    if suite.relations:
+        return f"relation/{suite.studied[0]}"
+    keys = [f"{kind}/{c['name']}" for kind in ("trait", "behaviour", "value") for c in getattr(suite, kind + "s")]
+    if len(keys) != 1:
+        raise UserError(f"{suite.folder}: {len(keys)} concepts, expected one; CONCEPT= says which")
+    return keys[0]
+
+
+def place(own, key, file, layer, folder):
+    """Stage 01 of a vector from elsewhere: `own`, that of the concept's suite, with the file's vector in place of its
+    own; a table `foreign.json` compares the two. Zero at layers that the file lacks."""
+    from lib import vectors                                # brings torch
+    made = own.array("vectors")
+    found = vectors.load(file, *made.shape[1:], layer)
+    number = [concept["key"] for concept in own.table("concepts")].index(key)
+    mine, theirs = made[number].copy(), np.zeros_like(made[number])
+    for l, vector in found.row():
+        theirs[l] = vector
+    arrays = {name.removesuffix(".npy"): (own.array(name.removesuffix(".npy")), entry["axes"])
+              for name, entry in own.manifest["outputs"].items() if name.endswith(".npy")}
+    arrays["vectors"][0][number] = theirs
+    if key.startswith("behaviour/"):                       # the same under every prompt
+        arrays["setting_vectors"][0][:, number] = theirs
+    tables = {name: own.table(name) for name in own.manifest["outputs"] if not name.endswith(".npy")}
+    tables["foreign"] = [{"layer": l, "norm": float(np.linalg.norm(theirs[l])), "own_norm": float(np.linalg.norm(mine[l])),
+                          "cosine": float(metrics.cosine(theirs[l], mine[l]))} for l in sorted(found.layers)]
+    return artifacts.save(folder, stage="01_extract", config={**own.config, "vector": {
+        "file": Path(file).name, "sha256": identity.sha256(file), "format": found.format, "layers": sorted(found.layers),
+        "coefficient": found.coefficient}}, inputs=own.manifest["inputs"], arrays=arrays, tables=tables,
+        results=own.results, sources=[__file__])
+
+
+def run(args):
+    """(folder of the results, the suite): everything that the card reads."""
+    folder = stage.paths(args)
+    run_stage(STAGES[0], args, args.suite)
+    suite = Path(args.suite)
+    if args.vector:
+        if suite.name != stage.OWN:
+            raise UserError(f"--suite {suite}: expected a folder that `python -m data.concept` wrote")
+        key = concept_of(suites.load(suite))
+        other = suite.parent.with_name(f"{suite.parent.name}-of-{Path(args.vector).name.split('.')[0]}") / stage.OWN
+        if other.exists():
+            shutil.rmtree(other)
+        shutil.copytree(suite, other)
+        own, suite, args.suite = artifacts.load(folder / STAGES[0], STAGES[0]), other, str(other)
+        folder = stage.paths(args)
+        place(own, key, args.vector, args.layer, folder / STAGES[0])
+    for name in STAGES[1:]:
+        run_stage(name, args, suite)
+    return folder, suites.load(suite, args.profile)
+
+
+# --- saying -------------------------------------------------------------------------------------------------
+def verdict(part, key, where):
+    """(word, first line) from what a kind's function found."""
+    kind, _, name = key.partition("/")
+    side, reach = clear(part["effect"]), part.get("reach")
+    word = {"above": "works", "below": "backwards", "within": "nothing", "undecided": "undecided"}[reach] if reach else (
+        "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else "nothing")
+    first = {"works": f"The {kind} {name} works {where}: the vector {part['told']}",
+             "backwards": f"The vector for {name} works backwards {where}: it {part['told']}",
+             "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it {part['told']}",
+             "undecided": f"Undecided {where}: the vector for {name} {part['told']}, and the interval reaches what random "
+                          "vectors do"}[word]
+    return word, first + ("; but " + "; ".join(part["but"]) if part["but"] and word == "works" else "") + "."
+
+
+def sure(read, key, suite, command):
+    """[sentence, ...]: how sure this is, and what it was made from."""
+    name = key.partition("/")[2]
+    extract = read.found[STAGES[0]]
+    config, told = extract.config, []
+    pairs = read("pairs", STAGES[0], "concepts", {"key": key}, "n_pairs")
+    told.append(f"The vector is the mean of {pairs} pairs" + (
+        f", replaced by {config['vector']['file']} ({config['vector']['format']})." if "vector" in config else "."))
+    gates = []
+    for s in STAGES[:2]:
+        for row in (read.found[s].table("gates") if "gates.json" in read.found[s].manifest["outputs"] else ()):
+            if row["passed"] is not None and (row["kind"] in ("format", "facts") or row["name"] == name):
+                gates.append((row["gate"], row["passed"]))
+    failed = [gate for gate, passed in gates if not passed]
+    told.append(f"Gates, before any steering: {len(gates) - len(failed)} of {len(gates)} passed"
+                + (f"; failed: {', '.join(failed)}." if failed else "."))
+    if config["judge"] != "none":
+        told.append(f"Judge: {config['judge']}" + ("" if config["judge"] == "rules" else ", tried on known texts first") + ".")
+    model = config["model"]
+    told += ["Intervals are 95 % bootstrap intervals over the inputs of this one concept; one model, one suite.",
+             f"Not tested: {'; '.join(UNTESTED)}.",
+             f"Model {model['id']}, revision {model['revision'] or 'a local folder'}, weights "
+             f"{', '.join(digest[:12] for digest in model['weights'].values())}; suite {extract.manifest['inputs']['suite'][:12]}; "
+             f"profile {config['profile']}; digests {', '.join(f'{s[:2]} {read.found[s].digest[:12]}' for s in STAGES)}.",
+             f"Made with `{command}`."]
+    return told
+
+
+def compared(read):
+    """Sentences on a vector from elsewhere beside the concept's own; [] for the own."""
+    rows = read("foreign vector, own", STAGES[0], "foreign") or []
+    layer = read.numbers.get("layer", {}).get("found")
+    here = next((row for row in rows if row["layer"] == layer), None)
+    told = ", ".join(f"{row['layer']}: {row['cosine']:.2f}" for row in rows)
+    return [f"Cosine with the concept's own vector at the layer used, {layer}: {here['cosine']:.2f} (norm {here['norm']:.3g}, "
+            f"own {here['own_norm']:.3g}). Per layer: {told}."] if here else []
+
+
+def markdown(card):
+    lines = [f"# {card['concept']} on {card['model']}" + (f": {card['vector']}" if card["vector"] else ""), "",
+             f"**{card['verdict']}**", ""]
+    if "answers" not in card:
+        return "\n".join(lines + [*card["sure"], ""])
+    lines += ["![the effect and its controls, strength, single inputs](card.png)", "", "| | |", "|---|---|"]
+    lines += [f"| **{question}** | {' '.join(told)} |" for question, told in card["answers"].items()]
+    lines += [f"| **How sure is this?** | {' '.join(card['sure'])} |", "",
+              f"<details><summary>The {len(card['worst'])} inputs on which it does least, in full</summary>", ""]
+    for i, case in enumerate(card["worst"], 1):
+        lines += [f"{i}. {case['found']}", "", *(f"    {line}" for line in case["input"].splitlines()), ""]
+        if "text" in case:
+            short = case["text"] if len(case["text"]) <= MOST_TEXT else case["text"][:MOST_TEXT] + " ..."
+            lines += ["    steered:", "", *(f"        {line}" for line in short.splitlines()), ""]
+    return "\n".join([*lines, "</details>", ""])
+
+
+def command_of(args, suite):
+    """The line that makes this card again."""
+    told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
+    vector = f" VECTOR={args.vector}" + ("" if args.layer is None else f" LAYER={args.layer}") if args.vector else ""
+    return f"make card {told} MODEL={args.model}{vector}" + ("" if args.profile == "full" else f" PROFILE={args.profile}")
+
+
+def build(folder, suite, command):
+    """The card of finished stages: writes it beside them and returns it."""
+    found, key = {name: artifacts.load(folder / name, name) for name in STAGES}, concept_of(suite)
+    read, model = Read(found), found[STAGES[0]].config["model"]["id"]
+    part = KINDS[key.partition("/")[0]](read, key, suite)
+    word, line = verdict(part, key, f"on {model}")
+    vector = found[STAGES[0]].config.get("vector", {}).get("file")
+    answers = dict(part["answers"])
+    answers[QUESTIONS[0]] = answers[QUESTIONS[0]] + compared(read)
+    card = {"concept": key, "model": model, "vector": vector, "word": word, "verdict": line, "answers": answers,
+            "worst": part["worst"], "sure": sure(read, key, suite, command), "picture": part["picture"],
+            "digests": {name: one.digest for name, one in found.items()}, "command": command, "numbers": read.numbers,
+            "profile": found[STAGES[0]].config["profile"]}
+    save(folder, card)
+    return card
+
+
+def save(folder, card):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "card.json", card)
+    if "picture" in card:
+        card_draw.draw(artifacts.read_json(folder / "card.json"), folder / "card.png")
+    else:
+        (folder / "card.png").unlink(missing_ok=True)
+    with artifacts.writing(folder / "card.md") as beside:
+        beside.write_text(markdown(card), encoding="utf-8")
+
+
+def main():
+    parser = stage.cli(__doc__)
+    parser.add_argument("--vector", help="file of a vector from elsewhere")
+    parser.add_argument("--layer", type=int, help="its layer, for a file that does not say it")
+    args = parser.parse_args()
+    args.judge = None                                      # the suite names it
+    first = suites.load(args.suite, args.profile)
+    command = command_of(args, first)
+    try:
+        folder, suite = run(args)
+    except UserError as error:
+        if FAILED not in str(error):
+            raise
+        folder, key = stage.paths(args), concept_of(first)
+        card = {"concept": key, "model": stage.model_name(args.model), "vector": args.vector, "word": "no vector",
+                "verdict": f"No vector: {error}.", "sure": [f"Made with `{command}`."]}
+        save(folder, card)
+    else:
+        card = build(folder, suite, command)
+    print(f"{card['verdict']}\n{folder / 'card.md'}")
+
+
+if __name__ == "__main__":
+    artifacts.run(main)
