@@ -36,6 +36,10 @@ CONCEPT ?=
 FORMAT ?= gguf
 TO ?=
 MEASURE ?= 1
+# Of a card: the concept as "name: instruction for | against" or "name: file.csv", or trait/... of a SUITE; a vector from
+# elsewhere, and its layer if the file does not say it:
+VECTOR ?=
+LAYER ?=
 # Results that verify and spot look at, and work units per stage that spot draws:
 AT ?= outputs/committed
 SPOT ?= 10
@@ -48,7 +52,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
-export MODEL SUITE JUDGE PROFILE BUDGET SIZES NPROC CONCEPT FORMAT TO
+export MODEL SUITE JUDGE PROFILE BUDGET SIZES NPROC CONCEPT FORMAT TO VECTOR LAYER
 
 ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 # What is downloaded once:
@@ -72,7 +76,7 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-.PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test soak verify spot compare publish \
+.PHONY: all data checkpoint plan extract tune transfer compose reliability report export card smoke test soak verify spot compare publish \
         testbed testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
@@ -119,6 +123,12 @@ report: $(DATA) compose reliability   ## the page and its figures, every number 
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
 	@$(TAKE); $(PYTHON) -m report.export "$${all[@]}" "$${flags[@]}" --concept "$$CONCEPT" --format "$$FORMAT" \
 		--measure $(MEASURE) $(if $(TO),--to "$$TO") $(if $(FROZEN),--frozen)
+
+card: $(DATA)                   ## CONCEPT="name: for | against" or "name: file.csv", or VECTOR= too: one page, in minutes
+	@$(TAKE); for model in "$${models[@]}"; do \
+		suite=$$($(PYTHON) -m data.concept --model "$$model" --concept "$$CONCEPT" "$${flags[@]}"); \
+		$(PYTHON) -m report.card --model "$$model" --suite "$$suite" --profile "$$PROFILE" \
+			$(if $(VECTOR),--vector "$$VECTOR") $(if $(LAYER),--layer "$$LAYER"); done
 
 smoke:                          ## the whole chain on a handful of items, under a minute
 	@$(MAKE) --no-print-directory all PROFILE=smoke FROZEN=

@@ -13,6 +13,7 @@ writes  card.md, card.png, card.json beside them: "numbers" says of every number
 
     python -m report.card --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
 """
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from lib import artifacts, identity, metrics, stage, suite as suites
-from lib.artifacts import UserError, write_json
+from lib.artifacts import ROOT, UserError, write_json
 from report import card_draw
+from report.draw import table
 from report.card_parts import KINDS, QUESTIONS, Read, clear
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
@@ -35,10 +37,11 @@ UNTESTED = ("other concepts: the suite holds this one alone", "other models", "c
 # --- running ------------------------------------------------------------------------------------------------
 def run_stage(name, args, suite):
     """One stage on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
-    command = [sys.executable, f"{name}.py", "--model", args.model, "--suite", str(suite), "--profile", args.profile,
+    command = [sys.executable, str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite), "--profile", args.profile,
                "--out", args.out]
-    last = ""
-    with subprocess.Popen(command, cwd=Path.cwd(), stderr=subprocess.PIPE, text=True) as process:
+    last, pico = "", Path(args.model).resolve().parent == ROOT / "data" / "models"         # one thread, as in the Makefile
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={
+            **os.environ, **({"OMP_NUM_THREADS": "1"} if pico else {})}) as process:
         for line in process.stderr:
             print(line, end="", file=sys.stderr)
             last = line.strip() or last
@@ -107,28 +110,30 @@ def verdict(part, key, where):
     kind, _, name = key.partition("/")
     side, reach = clear(part["effect"]), part.get("reach")
     word = {"above": "works", "below": "backwards", "within": "nothing", "undecided": "undecided"}[reach] if reach else (
-        "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else "nothing")
+        "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else
+        "nothing" if part["effect"]["high"] <= part.get("least", 0) else "undecided")
     first = {"works": f"The {kind} {name} works {where}: the vector {part['told']}",
              "backwards": f"The vector for {name} works backwards {where}: it {part['told']}",
              "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it {part['told']}",
-             "undecided": f"Undecided {where}: the vector for {name} {part['told']}, and the interval reaches what random "
-                          "vectors do"}[word]
+             "undecided": f"Undecided {where}: the vector for {name} {part['told']}; the interval holds both nothing and "
+                          "more than that"}[word]
     return word, first + ("; but " + "; ".join(part["but"]) if part["but"] and word == "works" else "") + "."
+
+
+def gates_of(read, key):
+    """[(gate, passed)] of what this concept needs (lib/studies/gates.py)."""
+    return [(row["gate"], row["passed"]) for s in STAGES[:2] for row in table(read.found[s], "gates")
+            if row["passed"] is not None and (row["kind"] == "format" or row["name"] == key.partition("/")[2])]
 
 
 def sure(read, key, suite, command):
     """[sentence, ...]: how sure this is, and what it was made from."""
-    name = key.partition("/")[2]
     extract = read.found[STAGES[0]]
     config, told = extract.config, []
     pairs = read("pairs", STAGES[0], "concepts", {"key": key}, "n_pairs")
     told.append(f"The vector is the mean of {pairs} pairs" + (
         f", replaced by {config['vector']['file']} ({config['vector']['format']})." if "vector" in config else "."))
-    gates = []
-    for s in STAGES[:2]:
-        for row in (read.found[s].table("gates") if "gates.json" in read.found[s].manifest["outputs"] else ()):
-            if row["passed"] is not None and (row["kind"] in ("format", "facts") or row["name"] == name):
-                gates.append((row["gate"], row["passed"]))
+    gates = gates_of(read, key)
     failed = [gate for gate, passed in gates if not passed]
     told.append(f"Gates, before any steering: {len(gates) - len(failed)} of {len(gates)} passed"
                 + (f"; failed: {', '.join(failed)}." if failed else "."))
@@ -183,6 +188,8 @@ def build(folder, suite, command):
     found, key = {name: artifacts.load(folder / name, name) for name in STAGES}, concept_of(suite)
     read, model = Read(found), found[STAGES[0]].config["model"]["id"]
     part = KINDS[key.partition("/")[0]](read, key, suite)
+    failed = [gate for gate, passed in gates_of(read, key) if not passed]
+    part["but"] += [f"the model fails the gate{'s' * (len(failed) > 1)} {', '.join(failed)}"] if failed else []
     word, line = verdict(part, key, f"on {model}")
     vector = found[STAGES[0]].config.get("vector", {}).get("file")
     answers = dict(part["answers"])

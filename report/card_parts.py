@@ -2,7 +2,8 @@
 the card keeps where from. Nothing is computed here but which rows are shown.
 
 `Read` finds numbers and remembers their places. A function per kind returns
-    effect   the estimate that decides: the vector against random ones, whole interval above 0
+    effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than it
+             comes to nothing
     answers  {one of QUESTIONS: [sentence, ...]}
     but      what else to say in the first line
     worst    the inputs on which it does least, [{"input", "found"}]
@@ -110,15 +111,17 @@ def trait(read, key, suite):
     if shuffled and clear(effect) > 0 and clear(shuffled) <= 0:
         but.append("vectors of shuffled labels do as much")
     asked, both = at("prompt minus vector", "prompted_minus_steered"), at("both minus prompt", "both_minus_prompted")
+    least = read("gain that counts", "02_tune", "config", "steers")
+    but += [f"by less than {least} points"] if effect["value"] < least else []
     but += ["asking for it does more"] if clear(asked) > 0 else []
     prompt = [f"Asked for it the model reaches {est(shown['prompted'])}: {est(asked)} points more than steered. Asked and "
               f"steered: {est(both)} points more than asked."]
     layer, strength, coefficient = tuned(read, key)
-    window, breaks, coherence, least, n = (
+    window, breaks, coherence, floor, n = (
         *(read(f"{what}", "02_tune", "tuned", key, what) for what in ("window", "breaks", "coherence")),
         read("least coherence", "02_tune", "config", "coherent"), read("tuning questions", "02_tune", "tuned", key, "n"))
     if not read("coherent", "02_tune", "tuned", key, "coherent"):
-        but.append(f"no strength kept coherence at {least}")
+        but.append(f"no strength kept coherence at {floor}")
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}), coherence there "
            f"{est(coherence, 0)}: picked as best on {n} tuning questions.",
            f"It works from {window[0]:.2g} to {window[1]:.2g} units." if window else
@@ -137,22 +140,22 @@ def trait(read, key, suite):
     but += [f"it does not hold in {' or '.join(f'{task}s' for task in lost)}"] if lost and clear(effect) > 0 else []
 
     arms = {}
-    for case in draw.table(read.found["03_transfer"], "cases.jsonl"):
+    for case in draw.table(read.found["03_transfer"], "cases"):
         if case["task"] in tasks and name in case["expression"]:
             arms.setdefault((case["task"], case["item"]), {})[case["arm"]] = case
     pairs = [(arm["steered"], arm["unsteered"]) for arm in arms.values() if {"steered", "unsteered"} <= set(arm)]
     gains = sorted(((new["expression"][name] - old["expression"][name], i) for i, (new, old) in enumerate(pairs)
                     if None not in (new["expression"][name], old["expression"][name])))
-    prompts = {item["id"]: item["prompt"] for item in draw.table(read.found["03_transfer"], "prompts.jsonl")}
+    prompts = {item["id"]: item["prompt"] for item in draw.table(read.found["03_transfer"], "prompts")}
     worst = [{"input": prompts[new["item"]], "found": f"expression {est(old['expression'][name], 0)} unsteered, "
               f"{est(new['expression'][name], 0)} steered", "text": new["output"]}
              for new, old in (pairs[i] for _, i in gains[:WORST])]
-    line = sorted((row for row in draw.table(read.found["02_tune"], "candidates.jsonl") if row["key"] == key and row["n"]
+    line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and row["n"]
                    and "search" not in row and (row["layer"] == layer or not row["coefficient"])),
                   key=lambda row: row["strength"])
-    forest = [("over random vectors", effect), ("over shuffled labels", shuffled), ("prompt over vector", asked),
-              ("both over prompt", both), *((f"{task}s, over random", found) for task, found in there.items())]
-    return {"effect": effect, "told": f"raises it by {est(effect)} points of 100 more than random vectors do",
+    forest = [("over random vectors", effect), ("over shuffled labels", shuffled), ("prompt minus vector", asked),
+              ("both minus prompt", both), *((f"{task}s, over random", found) for task, found in there.items())]
+    return {"effect": effect, "least": least, "told": f"raises it by {est(effect)} points of 100 more than random vectors do",
             "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
                 does, prompt, how, fails, where, broken(read, key, [], but)))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
@@ -203,15 +206,15 @@ def behaviour(read, key, suite):
     shifts = [(setting, row) for setting in ("SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG") if (row := read(
         f"BASE to {setting}", "03_transfer", "shifts", {"behaviour": name, "shift": f"BASE->{setting}"}))]
     there = {setting: span(row["ood"], row["ood_interval"]) for setting, row in shifts}
-    words = {"SYS_POS": "a system prompt for it", "SYS_NEG": "one against it", "USER_POS": "a user's sentence for it",
-             "USER_NEG": "one against it"}
-    where = ["Under " + ", ".join(f"{words[setting]} {est(found, 2)}" for setting, found in there.items())
+    words = {"SYS_POS": "system prompt for it", "SYS_NEG": "system prompt against it", "USER_POS": "user's wish for it",
+             "USER_NEG": "user's wish against it"}
+    where = ["Slope under a " + ", a ".join(f"{words[setting]} {est(found, 2)}" for setting, found in there.items())
              + " nats per unit. In longer contexts and free text: not tested."]
-    lost = [setting for setting, found in there.items() if clear(found) <= 0]
-    but += [f"it does not hold under {' and '.join(lost)}"] if lost and reach == "above" else []
+    lost = [words[setting] for setting, found in there.items() if clear(found) <= 0]
+    but += [f"it does not hold under a {' or a '.join(lost)}"] if lost and reach == "above" else []
 
     found, texts = read.found["05_reliability"], {b["name"]: b["items"] for b in suite.behaviours}[name]
-    items, slopes = draw.table(found, "items.jsonl"), found.array("slopes").tolist()
+    items, slopes = draw.table(found, "items"), found.array("slopes").tolist()
     shown = {item["id"]: item for item in texts}
     order = sorted(range(len(items)), key=lambda i: slopes[i])
     worst = [{"input": shown[items[i]["id"]]["question"], "found": f"slope {est(slopes[i], 2)} nats per unit; its answer "
@@ -221,7 +224,7 @@ def behaviour(read, key, suite):
             "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, [], but)))),
             "picture": {"forest": [("vector, \u00b11 unit", effect), ("random, 95 % of them", limit),
                                    ("shuffled labels, at most", max(map(abs, shuffled))),
-                                   *((f"under {setting}", found) for setting, found in there.items())],
+                                   *((words[setting], found) for setting, found in there.items())],
                         "unit": "nats per unit", "x": multipliers, "xlabel": f"strength, units (layer {layer})",
                         "lines": [("odds of its answer, nats", curve, False), ("probability of the letters", mass, True)],
                         "ylabel": "nats", "window": None, "chosen": 1.0, "inputs": [slopes[i] for i in order]}}
@@ -251,12 +254,12 @@ def relation(read, key, suite):
     lost = [context for context, found in where.items() if clear(found) <= 0]
     but += [f"it does not hold behind {', '.join(lost)}"] if lost and clear(effect) > 0 else []
     styles = of("styles", "style") or {}
-    items, logp = draw.table(read.found["03_transfer"], "relation_items.jsonl"), read.found["03_transfer"].array("relation_logp")
+    items, logp = draw.table(read.found["03_transfer"], "relation_items"), read.found["03_transfer"].array("relation_logp")
     own = [i for i, item in enumerate(items) if item["context"] == "bare" and item["own"]]
     gains = sorted((float(logp[i, 1] - logp[i, 0]), i) for i in own)
     worst = [{"input": f"{items[i]['x']} -> {items[i]['y']}", "found": f"log-probability {est(float(logp[i, 0]), 2)} "
               f"unsteered, {est(float(logp[i, 1]), 2)} steered"} for _, i in gains[:WORST]]
-    line = sorted((row for row in draw.table(read.found["02_tune"], "candidates.jsonl") if row["key"] == key and "way" not
+    line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and "way" not
                    in row and row["layer"] == matched["layer"]), key=lambda row: row["strength"])
     return {"effect": effect, "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
             "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
@@ -311,7 +314,7 @@ def value(read, key, suite):
     but += ["it costs facts"] if lost["low"] > COSTS else []
     but += [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if text and text["low"] > 1 + COSTS else []
     artifact = read.found["03_transfer"]
-    items, lean, steered = draw.table(artifact, "value_items.jsonl"), artifact.array("probe_lean"), artifact.array("probe_steered")
+    items, lean, steered = draw.table(artifact, "value_items"), artifact.array("probe_lean"), artifact.array("probe_steered")
     probes = {probe["id"]: probe for v in suite.values if v["name"] == name for probe in v["probes"]}
     TUNED = -3                                             # of the settings (lib/studies/values.py); row 0 is the vector
     gains = sorted((float(steered[i, TUNED, 0] - lean[i]), i) for i in range(len(items)))
