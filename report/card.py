@@ -109,7 +109,8 @@ def verdict(part, key, where):
     """(word, first line) from what a kind's function found."""
     kind, _, name = key.partition("/")
     side, reach = clear(part["effect"]), part.get("reach")
-    word = {"above": "works", "below": "backwards", "within": "nothing", "undecided": "undecided"}[reach] if reach else (
+    word = {"above": "works", "below": "backwards", "within": "nothing",
+            "undecided": "nothing" if part["effect"]["high"] <= 0 else "undecided"}[reach] if reach else (
         "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else
         "nothing" if part["effect"]["high"] <= part.get("least", 0) else "undecided")
     first = {"works": f"The {kind} {name} works {where}: the vector {part['told']}",
@@ -228,7 +229,7 @@ def main():
             raise
         folder, key = stage.paths(args), concept_of(first)
         card = {"concept": key, "model": stage.model_name(args.model), "vector": args.vector, "word": "no vector",
-                "verdict": f"No vector: {error}.", "sure": [f"Made with `{command}`."]}
+                "verdict": f"No vector: {str(error)[str(error).index(FAILED):]}.", "sure": [f"Made with `{command}`."]}
         save(folder, card)
     else:
         card = build(folder, suite, command)

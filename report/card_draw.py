@@ -1,6 +1,6 @@
 """Card, drawn: the effect beside its controls, what strength does, and every single input."""
 from report import draw as draw_module
-from report.draw import BLUE, GREY, ORANGE, RED, SKY, plt
+from report.draw import BLACK, BLUE, GREY, ORANGE, RED, SKY, plt
 
 
 def forest(axis, rows, unit):
@@ -8,7 +8,7 @@ def forest(axis, rows, unit):
     rows = [(label, found) for label, found in rows if found is not None]
     for y, (label, found) in zip(range(len(rows) - 1, -1, -1), rows):
         if isinstance(found, dict):
-            color = BLUE if found["low"] > 0 else RED if found["high"] < 0 else GREY
+            color = BLACK if "minus" in label else BLUE if found["low"] > 0 else RED if found["high"] < 0 else GREY
             axis.plot([found["low"], found["high"]], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
             axis.plot(found["value"], y, "o" if found["low"] > 0 else "s" if found["high"] < 0 else "D", color=color)
         else:

@@ -17,6 +17,7 @@ WORST = 5                    # inputs in full
 OTHER_WAY = 0.1              # share of inputs that go the other way, from which the first line says so
 COSTS = 0.05                 # of the facts, whole interval; and of the perplexity of neutral text
 # ------------------------------------------------------------------------------------------------------------
+PLURAL = {"summary": "summaries", "email": "emails"}
 QUESTIONS = ("Does it do anything?", "Better than asking?", "How strong?", "For whom does it fail?",
              "Does it hold elsewhere?", "What does it break?")
 
@@ -133,11 +134,11 @@ def trait(read, key, suite):
     fails += [f"Rank correlation of the gain {what}: {est(found, 2)}." for what, found in (
         ("with what the answer showed unsteered", lean), ("with the prompt's length", length)) if found]
     there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in tasks[1:]}
-    where = [f"Made on questions; in {task}s it gains {est(found)} points more than random vectors."
+    where = [f"Made on questions; in {PLURAL[task]} it gains {est(found)} points more than random vectors."
              for task, found in there.items() if found] + [
         "Under a prompt that asks for it: see above. In longer contexts: not tested."]
     lost = [task for task, found in there.items() if clear(found) <= 0]
-    but += [f"it does not hold in {' or '.join(f'{task}s' for task in lost)}"] if lost and clear(effect) > 0 else []
+    but += [f"it does not hold in {' or '.join(PLURAL[task] for task in lost)}"] if lost and clear(effect) > 0 else []
 
     arms = {}
     for case in draw.table(read.found["03_transfer"], "cases"):
@@ -154,7 +155,7 @@ def trait(read, key, suite):
                    and "search" not in row and (row["layer"] == layer or not row["coefficient"])),
                   key=lambda row: row["strength"])
     forest = [("over random vectors", effect), ("over shuffled labels", shuffled), ("prompt minus vector", asked),
-              ("both minus prompt", both), *((f"{task}s, over random", found) for task, found in there.items())]
+              ("both minus prompt", both), *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
     return {"effect": effect, "least": least, "told": f"raises it by {est(effect)} points of 100 more than random vectors do",
             "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
                 does, prompt, how, fails, where, broken(read, key, [], but)))),
