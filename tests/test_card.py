@@ -1,0 +1,265 @@
+"""Cards: a concept becomes a suite, the stages run on it, and the page says what they measured."""
+import csv
+import importlib
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import concept
+from lib import artifacts, suite as suites, vectors
+from lib.artifacts import UserError
+from lib.judging import judges
+from lib.studies import transfer, tuning, values
+from report import card, card_parts
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"^```([\w.]+)\n(.*?)^```", DOCUMENT, re.M | re.S))
+FORMAL = "formal: Write in a formal tone. | Write in a casual tone."
+
+
+# --- a concept becomes a suite ------------------------------------------------------------------------------
+@pytest.mark.parametrize("file, kind", [("tea.csv", "statement"), ("risk.csv", "choice"), ("capital.csv", "relation"),
+                                        ("careful.jsonl", "value")])
+def test_documented_examples(file, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(concept, "LEAST", dict.fromkeys(concept.LEAST, 2))
+    (tmp_path / file).write_text(EXAMPLES[file])
+    found, rows = concept.rows_of(tmp_path / file)
+    assert found == kind and len(rows) == 2
+    _, files = concept.build(f"mine: {tmp_path / file}")
+    if kind in ("statement", "choice"):
+        items = files["behaviours/mine.jsonl"]
+        assert len(items) == 4 and [item["positive"] for item in items].count("A") == 2
+        assert [item["swap_of"] for item in items] == [None, "0-a", None, "1-a"]
+
+
+def test_documented_trait(tmp_path):
+    text = EXAMPLES["concept"].strip()
+    name, files = concept.build(text)
+    suite = concept.write(tmp_path / "suite", files)
+    assert name == "formal" and suite.judge == "self" and len(suite.traits[0]["instructions"]) == 5
+    assert {pair["positive"] for pair in suite.traits[0]["instructions"]} == {"Write in a formal tone.", "Be formal."}
+    assert concept.build("bullets: Use bullets. | Use none.")[1]["suite.json"]["judge"] == "rules"
+    assert concept.build("bullets: Use bullets. | Use none.", judge="self")[1]["suite.json"]["judge"] == "self"
+
+
+def test_options_follow_their_letters():
+    """Whatever the order, the letter called positive stands before the option that shows the behaviour."""
+    items = concept.both_orders("choice", [("Q1?", "yes please", "no thanks", "A"), ("Q2?", "left", "right", "B")])
+    for item, shows in zip(items, ("yes please", "yes please", "right", "right")):
+        assert f"({item['positive']}): {shows}" in item["question"]
+    for item, shows in zip(concept.both_orders("statement", [("s", "No"), ("t", "Yes")]), ("No", "No", "Yes", "Yes")):
+        assert f"({item['positive']}): {shows}" in item["question"] and f"({item['yes']}): Yes" in item["question"]
+
+
+def test_splits_share_nothing_that_made_the_vector(tmp_path):
+    write(tmp_path / "v.csv", ("positive", "negative"), value_rows())
+    found = concept.write(tmp_path / "suite", concept.build(f"v: {tmp_path / 'v.csv'}")[1]).values[0]
+    probes = {probe["positive_text"] for part in ("tune", "evaluate") for probe in suites.value_split(found, part)}
+    assert not probes & {pair["positive"] for pair in suites.value_split(found, "extract")} and len(probes) == 24
+
+
+@pytest.mark.parametrize("text, fault", [
+    ("statement,answer\nI like tea.,Maybe\n", "line 2: answer is 'Maybe', expected Yes or No"),
+    ("statement,answer\nI like tea.,Yes\n,No\n", "line 3: statement is '', expected text"),
+    ("statement,answer\nI like tea.,Yes\nI like tea.,No\n", "line 3: 'I like tea.' stands twice"),
+    ("statement,answer\nI like tea.,Yes\n", "line 2: ends after 1 rows, expected 20 or more"),
+    ("text,label\na,b\n", "line 1: the columns text, label; expected statement, answer; or question, a, b, answer"),
+    ("positive,negative\nHe ran.,She ran.\nHe,She\n", "line 3: the sentences share no word"),
+    ("", "line 1: expected rows")])
+def test_wrong_files_are_named(text, fault, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=re.escape(fault)) as error:
+        concept.build(f"mine: {tmp_path / 'x.csv'}")
+    assert "x.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, fault", [
+    ("../x: a | b", "is no name"), ("odd: a | b", "has no text to be tried on"), ("formal: a | ", "expected an instruction"),
+    ("formal: a | b | c | d", "4 parts"), ("mine: nowhere.csv", "cannot be read"), ("trait/none", "no concept"),
+    ("mine: file.txt", "expected a .csv or .jsonl file")])
+def test_wrong_concepts_are_named(text, fault):
+    with pytest.raises(UserError, match=re.escape(fault)):
+        concept.build(text)
+
+
+def test_a_text_that_shows_it_is_enough_for_a_new_name():
+    _, files = concept.build("pirate: Talk like a pirate. | Talk plainly. | Arr, me hearties, hoist the sail!")
+    assert files["traits.json"][0]["calibration"] == {"positive": "Arr, me hearties, hoist the sail!"}
+
+
+@pytest.mark.parametrize("key", ["trait/allcaps", "behaviour/openness", "relation/past", "value/pronoun"])
+def test_a_concept_of_a_suite(key, tmp_path):
+    suite = concept.write(tmp_path / "suite", concept.build(key)[1])
+    assert card.concept_of(suite) == key
+
+
+# --- the stages' additions ----------------------------------------------------------------------------------
+def test_window_and_what_breaks():
+    candidates = [{"strength": s, "expression": e, "coherence": c} for s, e, c in (
+        (0.5, 5, 90), (1.0, 20, 80), (1.5, 60, 76), (2.0, 90, 74), (3.0, 90, 10))]
+    assert tuning.window(candidates, 5, 75) == {"window": [1.0, 1.5], "breaks": 2.0}
+    assert tuning.window(candidates[:1], 5, 75) == {"window": None, "breaks": None}
+
+
+def test_a_layer_that_a_file_lacks_is_not_picked():
+    vector = np.zeros((3, 4))
+    vector[1] = 2
+    points = tuning.grid(vector, np.ones((2, 3)), [1.0])
+    assert [point[2] for point in points] == [0, 0.25, 0] and tuning.live(vector, [0, 2]) == [1] == tuning.live(vector, [1, 2])
+    slopes = {"behaviour/x": -np.ones((2, 3, 4)) * np.array([0, 1, 0])[:, None]}           # it works backwards there
+    items = {"behaviour/x": [{"id": str(i), "positive": "AB"[i % 2]} for i in range(4)]}
+    tuned = tuning.settle_behaviours(slopes, items, {"behaviour/x": vector}, np.ones((2, 3)), 1.0, [1])[0]
+    assert tuned["behaviour/x"]["layer"] == 1
+
+
+def test_trait_inputs_against_a_plain_count():
+    rng = np.random.default_rng(0)
+    plain, steered = rng.integers(0, 50, 12), rng.integers(0, 100, 12)
+    told = {("t", "question", arm): {str(i): {"expression": float(x)} for i, x in enumerate(found)}
+            for arm, found in (("unsteered", plain), ("steered", steered), ("shuffled", plain))}
+    (row,) = transfer.trait_inputs(told, ["t"], ["question"], {str(i): i for i in range(12)}, [1])
+    assert row["worse"]["value"] == np.mean(steered < plain) and row["unmoved"]["value"] == np.mean(steered == plain)
+    assert row["steered_minus_shuffled"]["value"] == pytest.approx(np.mean(steered - plain))
+
+
+def test_what_breaks_against_a_plain_count():
+    known, facts = np.array([1, 1, 1, 0], bool), np.array([[1, 1], [0, 1], [0, 1], [0, 0]], bool)
+    found = {"known": known, "facts": facts, "plain_text": np.array([-10.0, -20]), "text": np.array(
+        [[-12.0, -10], [-22, -20]]), "tokens": np.array([5, 5])}
+    (row,), results = values.breaks({"trait/t": found}, [1])
+    assert row["fact_loss"]["value"] == 0.5 and row["fact_loss_random"]["value"] == 0 and row["facts_known"] == 0.75
+    assert row["perplexity"]["value"] == pytest.approx(np.exp(4 / 10)) and row["perplexity_random"]["value"] == 1
+    assert results["fact_loss_minus_random"]["value"] == 0.5
+
+
+# --- the whole way, on a tiny model -------------------------------------------------------------------------
+def write(path, columns, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def value_rows():
+    return [(f"The old man number {i} sat down.", f"The young man number {i} sat down.") for i in range(40)]
+
+
+class Alternating:
+    """A judge without a model: what is asked first shows the trait, what is asked next does not."""
+    name = "alternating"
+
+    def read(self, asked):
+        return [(0.0 if i % 2 else 100.0, 90.0, None) for i in range(len(asked))]
+
+    def preferences(self, asked):
+        return [0] * len(asked)
+
+
+def in_process(name, args, suite):
+    """A stage in this process: importing torch for each would take most of the time."""
+    words = [str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite), "--profile", args.profile, "--out", args.out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise UserError(f"{name} ended with {end.code}") from None
+
+
+def make(patch, text, *more):
+    """`make card` at smoke size; returns the folder and the card."""
+    for module, words in (("data.concept", ["--concept", text]), ("report.card", list(more))):
+        suite = ["--suite", make.folder] if module == "report.card" else []
+        patch.setattr(sys, "argv", [module, "--model", "tiny", *suite, *words, "--profile", "smoke"])
+        importlib.import_module(module).main()
+        make.folder = f"outputs/tiny/card-{text.partition(':')[0]}/suite"
+    folders = sorted(Path("outputs/tiny").glob(f"card-{text.partition(':')[0]}*-smoke/card.json"),
+                     key=lambda path: path.stat().st_mtime)
+    return folders[-1].parent, artifacts.read_json(folders[-1])
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    """{kind: (folder, card)} of the four kinds, and of two vectors from elsewhere for the behaviour."""
+    folder = tmp_path_factory.mktemp("cards")
+    tiny.save(folder / "tiny", "llama", max_position_embeddings=1024)
+    write(folder / "tea.csv", ("statement", "answer"), [(f"I like {d} {i}.", a) for i in range(12) for d, a in (
+        ("tea", "Yes"), ("coffee", "No"))])
+    write(folder / "r.csv", ("x", "y"), [(f"cat{i}", f"mat{i}") for i in range(40)])
+    write(folder / "v.csv", ("positive", "negative"), value_rows())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(card, "run_stage", in_process)
+        patch.setattr(judges, "load", lambda name, suite, lm=None: Alternating() if suite.traits else judges.Words(
+            "none", {}, None))
+        make.folder = None
+        found = {"trait": make(patch, FORMAL), "behaviour": make(patch, "likes-tea: tea.csv"),
+                 "relation": make(patch, "rhyme: r.csv"), "value": make(patch, "old: v.csv")}
+        own = artifacts.load(found["behaviour"][0] / "01_extract").array("vectors")[0]
+        vectors.save("mine.npy", "npy", dict(enumerate(own)))
+        vectors.save("other.gguf", "gguf", {1: np.random.default_rng(0).standard_normal(own.shape[1]).astype("f4")}, hint="x")
+        for name in ("mine.npy", "other.gguf"):
+            found[name] = make(patch, "likes-tea: tea.csv", "--vector", name)
+        yield {kind: (folder / at, one) for kind, (at, one) in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", "mine.npy", "other.gguf"])
+def test_a_card_says_what_the_stages_measured(kind, cards):
+    at, found = cards[kind]
+    stages = {name: artifacts.load(at / name, name) for name in card.STAGES}
+    assert len(found["numbers"]) > 8 and found["digests"] == {name: one.digest for name, one in stages.items()}
+    for name, number in found["numbers"].items():
+        stage, table, *steps = number["at"]
+        assert card_parts.look(stages[stage], table, steps) == number["found"], name
+    page = (at / "card.md").read_text()
+    assert found["verdict"] in page and found["command"] in page and (at / "card.png").stat().st_size > 10_000
+    assert all(f"**{question}**" in page for question in card_parts.QUESTIONS)
+    assert 0 < len(found["worst"]) <= card_parts.WORST and found["picture"]["inputs"] == sorted(found["picture"]["inputs"])
+    assert all(case["input"].splitlines()[0] in page for case in found["worst"])
+
+
+def test_the_models_own_vector_gives_the_same_numbers(cards):
+    own, mine = cards["behaviour"][1], cards["mine.npy"][1]
+
+    def rounded(card):                                     # rows of other vectors stand in the same batches
+        return artifacts.plain(card["picture"], digits=4) | {"forest": [
+            [label, {end: round(found[end], 5) for end in ("value", "low", "high")} if isinstance(found, dict) else
+             round(found, 5)] for label, found in card["picture"]["forest"]]}
+
+    assert rounded(own) == rounded(mine) and own["word"] == mine["word"] and mine["vector"] == "mine.npy"
+    rows = mine["numbers"]["foreign vector, own"]["found"]
+    assert [round(row["cosine"], 5) for row in rows] == [1.0] * len(rows)
+
+
+def test_a_single_layer_from_elsewhere_is_the_one_that_is_used(cards):
+    found = cards["other.gguf"][1]
+    assert found["numbers"]["layer"]["found"] == 1 and abs(found["numbers"]["foreign vector, own"]["found"][0]["cosine"]) < 0.9
+    assert found["word"] in ("nothing", "undecided", "backwards") and "Cosine with the concept's own" in str(found["answers"])
+
+
+def test_a_stale_stage_is_noticed(cards, tmp_path):
+    """A card is made of stages that belong together; a vector of another shape is refused in one line."""
+    vectors.save(tmp_path / "wide.npy", "npy", {1: np.ones(7, "f4")})
+    with pytest.raises(UserError, match="wide.npy"):
+        card.place(artifacts.load(cards["behaviour"][0] / "01_extract"), "behaviour/likes-tea", tmp_path / "wide.npy", None,
+                   tmp_path / "01_extract")
+
+
+@pytest.mark.parametrize("low, high, word", [(5, 9, "works"), (-2, 3, "nothing"), (-2, 40, "undecided"), (-9, -5, "backwards")])
+def test_the_first_line_follows_the_interval(low, high, word):
+    part = {"effect": {"value": (low + high) / 2, "low": low, "high": high}, "least": 10, "told": "x", "but": ["y"]}
+    found, line = card.verdict(part, "trait/t", "here")
+    assert found == word and ("but y" in line) == (word == "works") and ("moves nothing" in line) == (word == "nothing")
+
+
+def test_no_vector_is_said_in_one_line(tmp_path):
+    told = {"concept": "trait/t", "model": "m", "vector": None, "word": "no vector", "verdict": "No vector: nothing is "
+            "extractable from m: 0 of 20 pairs kept.", "sure": ["Made with `make card`."]}
+    card.save(tmp_path, told)
+    assert "0 of 20 pairs" in (tmp_path / "card.md").read_text() and json.loads((tmp_path / "card.json").read_text()) == told
