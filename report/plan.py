@@ -25,7 +25,7 @@ import importlib
 import numpy as np
 import torch
 
-from lib import artifacts, engine, models, passes, sizes, stage, suite as suites
+from lib import artifacts, engine, models, passes, samples, sizes, stage, suite as suites
 from lib.artifacts import UserError
 from lib.judging import judges
 from lib.judging.counted import N_REFERENCE
@@ -345,11 +345,11 @@ def one_model(args, model, full, share, folder):
     if share:
         def spend(study, level):
             alone = dataclasses.replace(full, **{part: [] for part in OTHERS[study]})
-            return sum(cost(counts(study, suites.quick(alone, levels | {study: level})), found).values())
+            return sum(cost(counts(study, samples.quick(alone, levels | {study: level})), found).values())
 
         costs = {study: functools.cache(functools.partial(spend, study))
                  for study in sizes.STUDIES if counts(study, suite)}
-        suite = suites.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
+        suite = samples.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
     lines, minutes = table({study: counts(study, suite) for study in sizes.STUDIES}, found, start)
 
     weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lib import sizes, stage, suite as suites
+from lib import samples, sizes, stage, suite as suites
 from lib.artifacts import UserError
 from report import budget, plan
 
@@ -124,7 +124,7 @@ def parts(suite):
 
 
 def test_a_lower_level_is_part_of_a_higher_one_split_by_split(testbed):
-    found = [parts(suites.quick(testbed, at(u))) for u in LEVELS] + [parts(testbed)]
+    found = [parts(samples.quick(testbed, at(u))) for u in LEVELS] + [parts(testbed)]
     for low, high in pairwise(found):
         assert set(low) <= set(high) and all(low[key] <= high[key] for key in low)
     assert len(found[0]["traits"]) < len(found[1]["traits"]) < len(found[-2]["traits"]) == len(testbed.traits)
@@ -147,7 +147,7 @@ def test_a_quick_suite_is_large_enough_and_its_splits_stay_apart(testbed, level)
 
 
 def test_a_study_is_sized_by_its_own_level(testbed):
-    base, more = (parts(suites.quick(testbed, at(0.2) | {"reliability": u})) for u in (0.2, 0.9))
+    base, more = (parts(samples.quick(testbed, at(0.2) | {"reliability": u})) for u in (0.2, 0.9))
     assert {key for key in more if more[key] != base.get(key)} <= {
         "behaviours", *((b["name"], name) for b in testbed.behaviours for name in suites.SPLITS)}
     assert more["behaviours"] > base["behaviours"]
