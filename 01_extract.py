@@ -20,7 +20,7 @@ reads   the suite's extraction split; of behaviours also the tuning split, for g
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
         concepts.json          the concepts, their pairs, and four statistics per layer
         setting_vectors.npy    behaviours, made under each of five prompt settings
-        shuffled_vectors.npy   behaviours, pairs with random signs: a control
+        shuffled_vectors.npy   the same of pairs with random signs: a control
         method_vectors.npy     behaviours, by principal component and by logistic regression
         published_vectors.npy  behaviours, from the first half of the items as in the released run
         way_vectors.npy        relations, made in other ways from the same lists
@@ -57,7 +57,6 @@ QUESTIONS = {"full": 4, "quick": 2, "smoke": 1}    # per instruction pair; pair 
 MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
 EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
-N_SHUFFLED = 5                           # shuffled-label vectors per behaviour
 SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in an in-context list
 LISTS = {"full": 40, "quick": 10, "smoke": 4}      # in-context lists per relation
 N_MEDIATION = {"full": 25, "smoke": 2}   # of them, with shuffled answers, for the effects of heads, as published
@@ -105,7 +104,7 @@ def extract_trait(lm, prompts, answers, address):
 
 def extract_behaviour(lm, suite, number, read_out):
     """Vectors of one behaviour in the five settings, at the letters of `read_out`, from balanced items; at BASE also
-    statistics, shuffled-label vectors, the other methods' directions, and the vector of the published split, which is
+    statistics, the other methods' directions, and the vector of the published split, which is
     made from the whole first half."""
     behaviour = suite.behaviours[number]
     whole, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
@@ -128,7 +127,6 @@ def extract_behaviour(lm, suite, number, read_out):
                 raise UserError(f"behaviour {behaviour['name']}: extraction needs two items with positive "
                                 f"option A and two with B")
             found = directions.describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number], np.stack(both))
-            found["shuffled"] = metrics.shuffled_label(diffs, N_SHUFFLED, [SEED, 3, number])
             found["methods"] = np.stack([[method(states[:, 0, l], states[:, 1, l]) for l in range(lm.n_layers)]
                                          for method in directions.METHODS.values()]).astype(np.float32)
             found["published"] = published
@@ -187,7 +185,7 @@ def main():
               "refused": sorted(refused),
               "questions": suite.size(QUESTIONS, "preferences"), "min_pairs": suite.size(MIN_PAIRS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
-              "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
+              "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": directions.N_SHUFFLED,
               "shots": suite.size(SHOTS, "alignment"), "lists": suite.size(LISTS, "alignment"),
               "mediation": suite.size(N_MEDIATION, "alignment"),
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if not (way == "heads" and no_heads)
@@ -269,13 +267,13 @@ def main():
     # 5. artifacts
     behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
     arrays = {"vectors": (np.stack([done[f"{kind}-{i}"]["vector"] for kind, i in order]),
-                          ("concept", "layer", "d_model"))}
+                          ("concept", "layer", "d_model")),
+              "shuffled_vectors": (np.stack([done[f"{kind}-{i}"]["shuffled"] for kind, i in order]),
+                                   ("concept", "draw", "layer", "d_model"))}
     arrays |= {name: (norm, ("layer",)) for name, norm in done["norms-0"].items()}
     if behaviours:
         arrays["setting_vectors"] = (np.stack([b["settings"] for b in behaviours], axis=1),
                                      ("setting", "behaviour", "layer", "d_model"))
-        arrays["shuffled_vectors"] = (np.stack([b["shuffled"] for b in behaviours]),
-                                      ("behaviour", "draw", "layer", "d_model"))
         arrays["method_vectors"] = (np.stack([b["methods"] for b in behaviours], axis=1),
                                     ("method", "behaviour", "layer", "d_model"))
         arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),

@@ -25,7 +25,7 @@ import importlib
 import numpy as np
 import torch
 
-from lib import artifacts, engine, models, passes, samples, sizes, stage, suite as suites
+from lib import artifacts, directions, engine, models, passes, samples, sizes, stage, suite as suites
 from lib.artifacts import UserError
 from lib.judging import judges
 from lib.judging.counted import N_REFERENCE
@@ -131,7 +131,7 @@ def reliability(lm, suite, length, read_out):
     seen = sum(len({item["id"] for item in trained} & {item["id"] for item in tested})
                for trained, tested in (suites.published_split(b["items"]) for b in suite.behaviours))
     steps, read = len(five.STEPS), len(one.SETTINGS) * n["extract"] + n["tune"]
-    controls = suite.size(five.N_RANDOM, "reliability") + 2 * one.N_SHUFFLED + 2
+    controls = suite.size(five.N_RANDOM, "reliability") + 2 * directions.N_SHUFFLED + 2
     closed = 2 * n["evaluate"] * (read_out.close is not None)
     rows = 1 + 3 * steps + len(five.CONTROLS) * controls
     # 05 also: vectors made in other ways, both halves of the extraction items, the options' own words, states
