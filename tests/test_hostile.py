@@ -319,7 +319,8 @@ def test_the_endpoint_keeps_no_key_and_takes_any_reply(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="OPENAI_BASE_URL") as error:
             endpoint.find("m")
         assert key not in str(error.value)
-    for entry in ([], {"text": 1, "refused": False, "tokens": None}, {"text": "", "refused": False, "tokens": {"7": "x"}}):
+    for entry in ([], {"text": 1, "refused": False, "tokens": None}, {"text": "", "refused": False, "tokens": {"7": "x"}},
+                  {"text": "", "refused": False, "tokens": {"7": 1e308}}):
         (tmp_path / "a.json").write_text(json.dumps(entry))
         with pytest.raises(UserError, match="a.json.*delete it"):
             endpoint._weigh(tmp_path / "a.json", ("7",))
