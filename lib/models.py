@@ -21,6 +21,7 @@ from lib.hooks import find_layers
 # Old checkpoints hold these beside their weights; the models compute them.
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias",
            "position_ids")
+ZERO = ("gate_preact.weight",)   # matrices that start as zeros in training and may stay so: gates of xLSTM
 JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
 REACH = 10                       # seconds for the first word of a hub
 
@@ -210,7 +211,7 @@ def _look(source, model):
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{source}: the weights are damaged, {name} holds values that are not finite")
-        if weight.ndim > 1 and not weight.any():
+        if weight.ndim > 1 and not weight.any() and not name.endswith(ZERO):
             raise UserError(f"{source}: the weights are damaged, {name} is all zero")
 
 
