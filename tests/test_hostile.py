@@ -161,6 +161,7 @@ def test_the_suites_own_judge_counts_for_up_to_date(tmp_path, monkeypatch):
     (broken("behaviours/b1.jsonl", 0, "yes", value="C"), r"b1\.jsonl, line 1: 'yes' is 'C'"),
     (lambda f: [row.update(yes=None) for row in f["behaviours/b1.jsonl"]], r"b1\.jsonl: c0A: 'yes' does not fit the format"),
     (broken("behaviours.json", 1, "file", value="behaviours/b0.jsonl"), r"behaviours\.json: two have the file 'behaviours/b0\.jsonl'"),
+    (broken("behaviours.json", 1, "file", value="x" * 5000), r"behaviours\.json, \[1\]: 'file' is a name of 5000 letters"),
     (broken("templates.json", 0, "query", value="{x} {y}"), r"templates\.json, \[0\]: .*not \{y\}"),
     (broken("traits.json", 0, "name", value=" "), r"traits\.json, \[0\]: 'name' is ' ', expected text that is not blank"),
     (broken("traits.json", 0, "name", value="a\0b"), r"traits\.json, \[0\]: .*is no name"),
