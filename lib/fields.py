@@ -82,6 +82,8 @@ def _faults(kind, record, before):
         yield f"positive and negative are the same: {record['positive'][:60]!r}"
     if kind == "trait" and not shows(record.get("judge_prompt", "{question} {answer}"), "{question}", "{answer}"):
         yield "judge_prompt needs {question} and {answer}"
+    if kind == "behaviour" and len(record["file"].encode()) > 250:
+        yield f"'file' is a name of {len(record['file'])} letters"
     if kind == "behaviour" and (".." in Path(record["file"]).parts or Path(record["file"]).is_absolute()):
         yield f"{record['file']} lies outside the suite"
     if kind == "choice" and not shows(record["question"], "(A)", "(B)"):

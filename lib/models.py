@@ -21,6 +21,7 @@ from lib.hooks import find_layers
 # Old checkpoints hold these beside their weights; the models compute them.
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias",
            "position_ids")
+ZERO = ("xlstm",)                # kinds of models with matrices that are zero before training, and may stay so
 JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
 REACH = 10                       # seconds for the first word of a hub
 
@@ -211,7 +212,7 @@ def _look(source, model):
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{source}: the weights are damaged, {name} holds values that are not finite")
-        if weight.ndim > 1 and not weight.any():
+        if weight.ndim > 1 and not weight.any() and model.config.model_type not in ZERO:
             raise UserError(f"{source}: the weights are damaged, {name} is all zero")
 
 
@@ -288,7 +289,7 @@ def _most_tokens(config):
         most = getattr(config, "max_position_embeddings", None)
     except NotImplementedError:     # XLNet's way to say that there is no limit
         return None
-    if most is not None and most < 1:
-        raise UserError(f"max_position_embeddings of its config.json is {most}, expected a number above 0")
-    return most
+    if most == 0:
+        raise UserError("max_position_embeddings of its config.json is 0, expected a number above 0")
+    return None if most is None or most < 0 else most       # -1: no limit
 

@@ -12,6 +12,7 @@ is not tracked: results that came with a checkout were not made here.
 import argparse
 import os
 import re
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -120,7 +121,9 @@ def _begin(args, after, files):
     _making = folder, artifacts.digest_of(facts), held
     if None not in folders and is_made(folder, _making[1]):
         print(f"{folder}  up to date  digest {artifacts.load(folder).digest[:12]}")
-        artifacts.release(held) if held else None
+        if held:
+            shutil.rmtree(f"{folder}.units", ignore_errors=True)      # of a run that was killed when all was done
+            artifacts.release(held)
         sys.exit()
 
 
