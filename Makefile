@@ -19,6 +19,8 @@ SUITE ?= testbed
 JUDGE ?=
 # full, quick or smoke:
 PROFILE ?= full
+# bfloat16 for stages 02 to 05, checked against float32; vectors are always made in float32:
+DTYPE ?=
 # Of a quick run: time for all models together, as 90m, 1.5h or 3600s; or the levels that a plan printed:
 BUDGET ?= 60m
 SIZES ?=
@@ -48,7 +50,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
-export MODEL SUITE JUDGE PROFILE BUDGET SIZES NPROC CONCEPT FORMAT TO
+export MODEL SUITE JUDGE PROFILE BUDGET SIZES DTYPE NPROC CONCEPT FORMAT TO
 
 ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 # What is downloaded once:
@@ -60,7 +62,7 @@ TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else \
          mapfile -t models <<< "$$words"; fi; \
          for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
          models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
-         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); \
+         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); [ -z "$$DTYPE" ] || flags+=(--dtype "$$DTYPE"); \
          for model in "$${models[@]}"; do all+=(--model "$$model"); done
 # One script for every model. The embedded models run on one thread, so their bits do not depend on the number of
 # cores, and side by side.
@@ -164,7 +166,7 @@ clean: $(ENV)                   ## delete what ran here of MODEL at SUITE and PR
 
 help:                           ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
-	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|quick|smoke BUDGET= SIZES= PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
+	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|quick|smoke BUDGET= SIZES= DTYPE= PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
 
 .venv/requirements.stamp: requirements.txt
 	python3 -m venv .venv
