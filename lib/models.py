@@ -242,6 +242,7 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     if extra:                    # a config with fewer layers, say: another model than the weights are
         raise UserError(f"{source}: the weights hold {len(extra)} tensors that the model of its config.json has no "
                         f"place for: {extra[:3]}")
+    n_parameters = model.num_parameters()                    # before the head is given weights of its own
     if model.dtype != torch.float32:
         _exact_head(model)
     if device != "auto":
@@ -269,7 +270,7 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
         "tokenizer": digest_of({name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}),
         "chat_template": template.identity,
         "dtype": str(dtype),
-        "n_parameters": model.num_parameters(),
+        "n_parameters": n_parameters,
     }
     return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
               d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
