@@ -105,7 +105,7 @@ def _begin(args, after, files):
     global _making
     script = Path(sys.modules["__main__"].__file__).resolve()
     models = args.model if isinstance(args.model, list) else [args.model]
-    folder, suite = target(args, script.stem), suites.load(args.suite, args.profile)
+    folder, suite = target(args, script.stem), suites.load(args.suite)        # one digest for all profiles
     held = None
     if int(os.environ.get("RANK", 0)) == 0:                # the other ranks are of one family with it
         held = artifacts.hold(folder)

@@ -109,6 +109,10 @@ def testbed():
     return suites.load("testbed")
 
 
+def bare(record):
+    return {key: value for key, value in record.items() if key not in ("split", "subject")}
+
+
 def parts(suite):
     """Everything of a suite that a quick run samples, as sets by name."""
     found = {"traits": {t["name"] for t in suite.traits}, "templates": {t["name"] for t in suite.templates},
@@ -117,8 +121,10 @@ def parts(suite):
         found |= {(b["name"], name): {i["id"] for i in suites.split(b["items"], name)} for name in suites.SPLITS}
     for r in suite.relations:
         found |= {(r["name"], name): set(map(tuple, suites.relation_split(r, name))) for name in suites.SPLITS}
-    for v in [*suite.values, {"name": "facts", "probes": suite.facts}]:
-        found |= {(v["name"], name): {p["id"] for p in suites.probe_split(v["probes"], name)} for name in suites.SPLITS[1:]}
+    for v in suite.values:
+        found |= {(v["name"], name): {str(p.get("id", p)) for p in map(bare, suites.value_split(v, name))}
+                  for name in suites.SPLITS}
+    found |= {("facts", name): {f["id"] for f in suites.probe_split(suite.facts, name)} for name in suites.SPLITS[1:]}
     return found | {(task, name): {item["id"] for item in items} for task, splits in suite.tasks.items()
                     for name, items in splits.items()}
 
