@@ -37,9 +37,9 @@ from report.audit import STAGES
 
 # --- settings -----------------------------------------------------------------------------------------------
 MODELS = ("pico-llama", "pico-gpt2")
-SEEDS = {"untrained": (1, 2, 3, 4), "random": (1, 2, 3, 4), "shuffled": (0, 1, 2, 3)}     # shuffled: the draw that is used
-PROFILE = ("--profile", "quick", "--sizes", "preferences=0.4 reliability=0.6 alignment=0.7")
-SYNTHETIC = {"false": 200, "planted": 100}         # draws of synthetic data per claim
+SEEDS = {"untrained": (1, 2, 3), "random": (1, 2, 3), "shuffled": (0, 1, 2)}     # shuffled: the draw that is used
+PROFILE = ("--profile", "quick", "--sizes", "preferences=0.2 reliability=0.3 alignment=0.4")
+SYNTHETIC = {"false": 100, "planted": 40}           # draws of synthetic data per claim
 MOST = 0.05                                        # a rule may speak in so many of its null runs
 STUDIES = ("preferences", "reliability", "alignment")
 SAME = ("shuffled_vectors",)                       # arrays of stage 01 that are controls themselves
