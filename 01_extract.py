@@ -265,20 +265,18 @@ def main():
     results["not_testable"] = missing | gaps | ({"heads": no_heads} if no_heads else {})
 
     # 5. artifacts
-    behaviours = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
+    both = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
     arrays = {"vectors": (np.stack([done[f"{kind}-{i}"]["vector"] for kind, i in order]),
                           ("concept", "layer", "d_model")),
               "shuffled_vectors": (np.stack([done[f"{kind}-{i}"]["shuffled"] for kind, i in order]),
                                    ("concept", "draw", "layer", "d_model"))}
     arrays |= {name: (norm, ("layer",)) for name, norm in done["norms-0"].items()}
-    if behaviours:
-        arrays["setting_vectors"] = (np.stack([b["settings"] for b in behaviours], axis=1),
-                                     ("setting", "behaviour", "layer", "d_model"))
-        arrays["method_vectors"] = (np.stack([b["methods"] for b in behaviours], axis=1),
-                                    ("method", "behaviour", "layer", "d_model"))
-        arrays["published_vectors"] = (np.stack([b["published"] for b in behaviours]),
-                                       ("behaviour", "layer", "d_model"))
-    tables = {"concepts": concepts, "layers": layers, "gates": gated + rows}
+    for name, part, axis, *axes in (
+            ("setting", "settings", 1, "setting", "behaviour"), ("method", "methods", 1, "method", "behaviour"),
+            ("published", "published", 0, "behaviour")):
+        if both:
+            arrays[f"{name}_vectors"] = np.stack([one[part] for one in both], axis), (*axes, "layer", "d_model")
+    tables = {"concepts": concepts, "layers": layers} | ({"gates": gated + rows} if gated + rows else {})
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]
                                            for way in config["ways"]]), ("way", "relation", "layer", "d_model"))

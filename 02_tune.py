@@ -118,7 +118,7 @@ def tune_traits(lm, suite, judge, vectors, norms, out, identity):
         return rule(usable, "expression", "coherence", COHERENT)
 
     grid, layers = suite.size(STRENGTHS[suite.strength], "preferences"), tuning.layer_grid(norms.shape[1], MOST_LAYERS)
-    points = {key: tuning.grid(vector, norms, grid, suite.strength, layers) for key, vector in vectors.items()}
+    points = {key: tuning.grid(vector, norms, grid, suite.strength, tuning.live(vector, layers)) for key, vector in vectors.items()}
     candidates = ask([(key, *p) for key in vectors for p in [(0, 0.0, 0.0, 0.0), *points[key]]], "02 coarse")
     first = {key: pick(tuning.promising, key, candidates) for key in vectors}
     candidates += ask([(key, c["layer"], *(f * c[part] for part in ("strength", "coefficient", "relative_strength")))
@@ -132,7 +132,7 @@ def tune_traits(lm, suite, judge, vectors, norms, out, identity):
     two = sorted({*compose.unit_norm_layers(norms.shape[1]).values()})
     wide, steps = suite.size(NARROW_COARSE, "preferences"), suite.size(NARROW_STEPS, "preferences")
     narrow = ask([(key, *p) for key, vector in vectors.items()
-                  for p in tuning.grid(vector, norms, wide, "raw", two)], "02 narrow")
+                  for p in tuning.grid(vector, norms, wide, "raw", tuning.live(vector, two))], "02 narrow")
     narrow += ask([(key, *p) for key, (c, _) in {key: pick(tuning.best, key, narrow) for key in vectors}.items()
                    for p in tuning.grid(vectors[key], norms, [round(c["coefficient"] + step, 1) for step in steps],
                                      "raw", [c["layer"]])],
@@ -237,7 +237,7 @@ def main():
 
     tables = {}
     traits, results["traits"], results["not_testable"] = tuning.settle_traits(
-        [c for c in candidates if "search" not in c], chosen, narrow, [SEED, 1])
+        [c for c in candidates if "search" not in c], chosen, narrow, [SEED, 1], COHERENT)
     results["not_testable"] |= missing
     tuned, results["relations"], tried = tuning.settle_relations(points, part("relation/", "gains"), [SEED, 2])
     by_way, results["relations"]["ways"], each = tuning.settle_ways(part("relation/", "ways"), ways, [SEED, 4])

@@ -21,7 +21,7 @@ outputs/README.md.
 reads   01_extract: vectors, setting_vectors, way_vectors, concepts; 02_tune: tuned, unit_norm_raw;
         the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt
 writes  cases.jsonl, prompts.jsonl           every text with its scores; the task items they answer
-        traits.json                          per trait and task: arms and their paired differences
+        traits.json, trait_inputs.json       per trait and task: arms, paired differences; per trait: its prompts
         propensity.npy, propensity_unsteered.npy, slopes.npy, behaviour_items.jsonl     per input and A, B
         behaviours.json, shifts.json         per behaviour; per behaviour and pair A, B
         relation_logp.npy, relation_rank.npy, relation_items.jsonl     the antonym vector, per prompt and row
@@ -29,7 +29,7 @@ writes  cases.jsonl, prompts.jsonl           every text with its scores; the tas
         relations.json, ways.json            gain per template and context, of the vector and of all ways
         probe_lean.npy, probe_steered.npy, probe_prompted.npy, value_items.jsonl       log-odds per probe
         fact_known.npy, fact_steered.npy, fact_prompted.npy, text_plain.npy, text_steered.npy      what breaks
-        values.json                          per value and strength
+        values.json, breaks.json             per value and strength; per other concept: facts and text it breaks
 claims  P1, P2, P3, P4, P8; R6, R7, R8, R9; A1 to A9; B1, B3, B15, B16, B30
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
@@ -62,6 +62,7 @@ MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 MIN_STEERABILITY = 0.25                       # |s(v_B, D_B)| of fewer nats per unit is no denominator
 N_RANDOM = 20                                 # random vectors per relation, and per value and strength
 N_RANDOM_WAYS, N_RANDOM_TEXT = 10, 5          # the same per way; how many of a value's are run over neutral text
+N_SHUFFLED, N_RANDOM_BROKEN = 5, 5            # shuffled-label vectors of stage 01, in turn; random ones on facts, text
 SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a query: levels 0 to 3
 DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
 CONFLICT = "Write a word that means the same.\n"                                # also level 4
@@ -83,9 +84,9 @@ def random_rows(row, n, address):
     return [((layer, v),) for v in metrics.norm_matched_random(vector, n, [SEED, *address])]
 
 
-def trait_jobs(lm, suite, traits, vectors, tuned, n):
+def trait_jobs(lm, suite, traits, vectors, tuned, n, shuffled):
     """One job per text: unsteered once per prompt and scored for every trait that is tried on it, other arms trait by
-    trait. Variants of the release (questions alone) are arms too."""
+    trait. Vectors of `shuffled` labels {key: (draw, layer, d)} and variants of the release (questions alone) are arms."""
     jobs, plain = [], {}
 
     def add(arm, task, item, trait, prompt, row):
@@ -110,13 +111,15 @@ def trait_jobs(lm, suite, traits, vectors, tuned, n):
                 add("steered_prompted", task, item, name, asked, steer)
                 add("random", task, item, name, bare, random_rows(steer, 1, [1, t, TASKS.index(task), i])[0])
                 if task == TASKS[0]:
+                    (layer, v), w = steer[0], shuffled[f"trait/{name}"][i % N_SHUFFLED, steer[0][0]]
+                    add("shuffled", task, item, name, bare, ((layer, w * (np.linalg.norm(v) / np.linalg.norm(w))),))
                     add("narrow", task, item, name, bare, tuned_row(vectors, tuned, f"trait/{name}", "narrow"))
     return jobs
 
 
-def trait_runs(lm, suite, traits, vectors, tuned, n):
+def trait_runs(lm, suite, traits, vectors, tuned, n, shuffled):
     """[(jobs, what they are, first_token, prefer)]: the texts that are made together; cases.jsonl is in this order."""
-    jobs = trait_jobs(lm, suite, traits, vectors, tuned, n)
+    jobs = trait_jobs(lm, suite, traits, vectors, tuned, n, shuffled)
     steered = [job for job in jobs if job["record"]["arm"] == "steered"]
     other = [{**job, "record": {**job["record"], "arm": "steered_other_start"}} for job in steered
              if job["record"]["task"] == TASKS[0]]
@@ -158,7 +161,8 @@ def main():
               "first_token": FIRST_TOKEN, "settings": SETTINGS,
               "pairs": PAIRS, "multipliers": MULTIPLIERS,
               "min_steerability": MIN_STEERABILITY, "n_random": N_RANDOM, "n_random_ways": N_RANDOM_WAYS,
-              "n_random_text": N_RANDOM_TEXT, "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
+              "n_random_text": N_RANDOM_TEXT, "n_random_broken": N_RANDOM_BROKEN, "n_shuffled": N_SHUFFLED,
+              "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
               "shots": suite.size(SHOTS, "alignment"), "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
               "steers": tuning.STEERS, "luck": transfer.LUCK,
               "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}
@@ -168,13 +172,15 @@ def main():
     # 2. traits in other tasks
     traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], suite.size(N_PROMPTS, "preferences")
     if traits:
-        runs = trait_runs(lm, suite, traits, vectors, tuned, n)
+        runs = trait_runs(lm, suite, traits, vectors, tuned, n, dict(zip(vectors, extract.array("shuffled_vectors"))))
         told = [case for jobs, desc, start, prefer in runs
                 for case in cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, desc, start, prefer)]
         tables["traits"], results["traits"], gaps = transfer.traits(
             told, traits, TASKS, SEEN, tuning.steering(tuned), [SEED, 10])
         prompts = {job["item"]["id"]: job["item"] for jobs, *_ in runs for job in jobs}
         tables |= {"cases.jsonl": told, "prompts.jsonl": list(prompts.values())}
+        tables["trait_inputs"] = transfer.trait_inputs(transfer.by_prompt(told), [t["name"] for t in traits], TASKS, {
+            name: len(item["prompt"].split()) for name, item in prompts.items()}, [SEED, 15])
         if judge.name == "rules":                          # the truth is known: how far would a model's own scores go?
             texts = [(case["trait"], prompts[case["item"]], case["output"]) for case in told
                      if case["arm"] in ("prompted", "steered") and case["task"] != SEEN]
@@ -227,7 +233,7 @@ def main():
         missing.setdefault("behaviours", "the suite has no behaviours")
 
     # 4. relations in other templates and contexts, values at rising strength
-    if {"relation/antonym", "relation/synonym"} <= set(tuned):
+    if {f"relation/{name}" for name in suite.studied} <= set(tuned):
         made = extract.array("way_vectors")
         def relation_unit(key):
             if key == "antonym":
@@ -247,7 +253,7 @@ def main():
             missing |= dict.fromkeys(("relations.ways.heads", "relations.specific.heads"),
                                      extract.results["not_testable"]["heads"])
     else:
-        missing["relations"] = "the suite has no antonyms or no synonyms"
+        missing["relations"] = f"the suite has no {' or no '.join(suite.studied)}"
     if suite.values:
         norms, keys = tune.array("unit_norm_raw"), [f"value/{value['name']}" for value in suite.values]
         def value_unit(key):
@@ -261,6 +267,16 @@ def main():
         missing |= gaps
     else:
         missing["values"] = "the suite has no values"
+    moved = {key: i for i, key in enumerate(tuned) if not key.startswith("value/")}
+    def broken_unit(key):
+        row = tuned_row(vectors, tuned, key.removeprefix("broken "))
+        drawn = random_rows(row, N_RANDOM_BROKEN, [2, moved[key.removeprefix("broken ")]])
+        return values.broken(lm, suite, [row, *drawn])
+    if moved and (suite.facts or suite.neutral):
+        done = work.units(out, identity, [f"broken {key}" for key in moved], broken_unit, "03 what breaks")
+        tables["breaks"], results["breaks"] = values.breaks(dict(zip(moved, done.values())), [SEED, 16])
+    else:
+        missing["breaks"] = "the suite has neither facts nor neutral sentences, or no vector of a concept but values"
     if not work.is_main():
         return
 

@@ -184,7 +184,7 @@ def main():
               "coherent": COHERENT, "max_new_tokens": length, "steers": tuning.STEERS,
               "n_permuted": subsets.N_PERMUTED}
     out, identity, vectors = at.out, at.identity(config), at.vectors()
-    tuned, norms = tune.table("tuned"), tune.array("unit_norm")
+    tuned = tune.table("tuned")
     found, left_out = subsets.subsets(suite.traits, [key.removeprefix("trait/") for key in tuned], LARGEST)
     if not found:
         if work.is_main():
@@ -193,6 +193,7 @@ def main():
                 ("slope", "per_vector", "unit_norm_spares", "method_interaction", "best_method_share", "solved_minus",
                  "setting_gain", "adaptive", "order"), reason)})
         return
+    norms = tune.array("unit_norm")
 
     # 2. tune split: what every setting trades for every k, and which is used
     few = []

@@ -202,6 +202,7 @@ def one_model(args):
         records.append(reliability.record(behaviour, mine, got, config["methods"], RANDOM_QUANTILE, N_PERMUTATIONS,
                                           [SEED, 2, number]))
         records[-1]["mass"] = {scale: done[name][f"mass_{scale}"] for scale in ("matched", "raw", "published")}
+        records[-1]["curve"] = done[name]["matched"].mean(axis=0)
         inputs.append((got["slopes"], reliability.signs(mine)))
         columns = controls.features(mine, got["unsteered"], states[name], used[name])
         records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, ways[name],

@@ -84,6 +84,10 @@ def _faults(kind, record, before):
         yield "judge_prompt needs {question} and {answer}"
     if kind == "behaviour" and len(record["file"].encode()) > 250:
         yield f"'file' is a name of {len(record['file'])} letters"
+    texts = record.get("calibration", {"positive": ""}) if kind == "trait" else {"positive": ""}
+    if not (isinstance(texts, dict) and all(isinstance(texts.get(of, ""), str) for of in ("positive", "negative"))
+            and "positive" in texts):
+        yield "calibration needs a text 'positive' and may have one 'negative'"
     if kind == "behaviour" and (".." in Path(record["file"]).parts or Path(record["file"]).is_absolute()):
         yield f"{record['file']} lies outside the suite"
     if kind == "choice" and not shows(record["question"], "(A)", "(B)"):

@@ -23,6 +23,7 @@ from lib.artifacts import UserError
 
 COMMITTED = Path("outputs") / "committed"        # results that come with the project; runs never write there
 MARK = artifacts.MARK
+OWN = "suite"                                    # a suite of this name lies in the folder of its results
 PLAN = "plan.json"                               # beside the stages of a quick run: its levels (report/plan.py)
 _making = None                                   # (folder, digest, lock) of this process, from begin to run
 
@@ -56,9 +57,12 @@ def _name(flag, name):
 
 def paths(args, model=None):
     """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-<profile>][-bfloat16][-by-<judge>].
-    UserError for a name that would lead out of it, or that reads as that of another profile or judge."""
+    UserError for a name that would lead out of it, or that reads as that of another profile or judge. A suite folder
+    called OWN has the name of the folder that it lies in."""
     judge, folder = getattr(args, "judge", None), suites.find(args.suite) or Path(args.suite)
-    leaf = _name("--suite", folder.resolve().name if folder.is_dir() else str(args.suite))
+    leaf = folder.resolve() if folder.is_dir() else None
+    leaf = leaf and (leaf.parent if leaf.name == OWN else leaf).name
+    leaf = _name("--suite", str(args.suite) if leaf is None else leaf)
     if "-by-" in leaf or leaf.endswith(("-smoke", "-quick", "-bfloat16")):
         raise UserError(f"--suite: {leaf!r} reads as the results of another judge or profile; give the folder another name")
     leaf += "" if args.profile == "full" else f"-{args.profile}"

@@ -42,6 +42,7 @@ class Suite:
     neutral: list
     data: dict
     grammar: dict                    # of exact scorers (lib.judging.scorers); {} where there are none
+    studied: tuple = ("antonym", "synonym")          # the relation that stage 03 studies, one that distracts it
     levels: dict | None = None       # of the quick profile: {study: level}, see lib.sizes
 
     def size(self, constant, study):
@@ -106,10 +107,14 @@ def load(name, profile="full", levels=None):
         fields.records(where, fields.form(where, value["probes"]), value["probes"])
     if not (traits or behaviours or relations or values["values"]):
         raise UserError(f"{folder}: no traits, behaviours, relations or values")
+    studied = head.get("studied", list(Suite.studied))
+    if "studied" in head and not (isinstance(studied, list) and len(studied) == 2 and
+                                  all(name in [r["name"] for r in relations] for name in studied)):
+        raise UserError(f"{folder / 'suite.json'}: 'studied' is {studied!r}, expected the names of two relations")
     suite = Suite(head["name"], head["judge"], head["system"], head["strength"], head["max_new_tokens"], profile,
                   folder, digest_of(hashes), traits, tasks, behaviours, relations, templates, values["values"],
                   values["facts"], values["neutral"],
-                  {"licence": head["licence"], "source": head["source"], "files": hashes}, grammar)
+                  {"licence": head["licence"], "source": head["source"], "files": hashes}, grammar, tuple(studied))
     suite = samples.smoke(suite) if profile == "smoke" else samples.quick(suite, levels) if profile == "quick" else suite
     for behaviour in suite.behaviours:
         can_split(behaviour["file"], partial(split, behaviour["items"]), SPLITS)

@@ -46,7 +46,7 @@ def strengths(seed, size):
                  "coherence": 100 - 40 * s + 5 * rng.standard_normal()} for s in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)]
         best, coherent = tuning.best(mine[1:], "expression", "coherence", 75)
         chosen[key], tried = best | {"coherent": coherent}, tried + mine
-    return {"02_tune": {"traits": tuning.settle_traits(tried, chosen, chosen, [SEED, seed])[1]}}
+    return {"02_tune": {"traits": tuning.settle_traits(tried, chosen, chosen, [SEED, seed], 75)[1]}}
 
 
 def together(seed, methods, score, dead=0.0):

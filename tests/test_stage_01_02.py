@@ -249,7 +249,7 @@ def test_settle_traits_counts_what_has_no_curve():
     chosen = {key: tuning.best([c for c in tried if c["key"] == key and c["coefficient"]], "expression", "coherence",
                                75)[0] | {"coherent": True} for key in ("trait/a", "trait/b")}
     narrow = {key: candidate(1.0, 10, 80, key=key) | {"coherent": key == "trait/a"} for key in chosen}
-    tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, [1])
+    tuned, results, missing = tuning.settle_traits(tried, chosen, narrow, [1], 75)
     assert (results["narrow_score"]["value"], results["narrow_incoherent"]) == (10, 1)
     assert tuned["trait/a"]["narrow"]["strength"] == 1.0 and tuned["trait/a"]["score"] == 80
     assert tuned["trait/a"].pop("narrow") == {"layer": 0, "strength": 1.0, "coefficient": 2.0, "relative_strength": 0.25,
@@ -258,7 +258,7 @@ def test_settle_traits_counts_what_has_no_curve():
                                 "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
     assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == results["steering"] == 1
     assert results["tradeoff_undefined"] == 0 and not missing          # the other trait gains nothing
-    _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, [1])
+    _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, [1], 75)
     assert set(missing) == {"traits.tradeoff", "traits.tradeoff_all"} and "tradeoff" not in results
 
 

@@ -44,12 +44,12 @@ def shuffled(text, address):
 
 def ask(judge, traits, known):
     """{name: {"positive", "negative", "neutral", "shuffled": [[expression, coherence], ...]}} of the records in
-    `traits` that have texts in `known`; "negative" holds the plain texts where there is no other."""
+    `traits` that have texts in `known` or of their own; "negative" holds the plain texts where there is no other."""
     found = {}
     item = {"id": "calibration", "task": "question", "prompt": known["question"]}
     asked = []
     for i, trait in enumerate(traits):
-        mine = known["traits"].get(trait["name"])
+        mine = known["traits"].get(trait["name"]) or trait.get("calibration")
         if mine:
             against = [mine["negative"]] if "negative" in mine else known["neutral"]
             parts = {"positive": [mine["positive"]], "negative": against, "neutral": known["neutral"],

@@ -10,7 +10,8 @@
 
 What a persona sentence does is heterogeneous: inputs that are answered from the other side lower the mean gap of a
 behaviour, and they are what stage 05 looks for. So a behaviour is left out only if its sentences do nothing, that is
-if the whole interval lies within LEAST_GAP of 0, and all are if no more of them rise than luck explains.
+if the whole interval lies within LEAST_GAP of 0, and all are if no more of them rise than luck explains, where there
+are enough to count (MIN_BEHAVIOURS).
 The smoke profile measures the gates and leaves nothing out.
 """
 import re
@@ -80,7 +81,7 @@ def settle(gaps):
     told = sum(above(gap) for name, gap in gaps.items() if name not in idle)
     lucky = by_luck(len(gaps), LUCK)
     counts = {"n": len(gaps), "told": told, "by_luck": lucky}
-    if told < max(lucky + 1, MIN_BEHAVIOURS):
+    if told < max(lucky + 1, MIN_BEHAVIOURS) and len(gaps) >= MIN_BEHAVIOURS:
         mean = np.mean([gap["value"] for gap in gaps.values()])
         reason = (f"the model does not tell persona sentences apart: they raise {told} of {len(gaps)} behaviours, "
                   f"up to {lucky} would by luck and {MIN_BEHAVIOURS} are needed (mean {mean:.2f} nats)")

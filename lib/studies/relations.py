@@ -208,21 +208,22 @@ def arms(vectors, other_vectors, layer, n_random, address):
     return [((layer, v),) for v in (vector, -vector, *controls, *drawn)]
 
 
-def unrelated(suite, name):
-    """The first relation that shares no word with `name`, or the last one beside it and the synonyms."""
+def unrelated(suite, name, near="synonym"):
+    """The first relation that shares no word with `name`, or the last one beside it and `near`."""
     words = {r["name"]: {word for pair in r["pairs"] for word in pair} for r in suite.relations}
-    others = [other for other in words if other not in (name, "synonym")]
+    others = [other for other in words if other not in (name, near)]
     apart = [other for other in others if not words[name] & words[other]]
-    return (apart or others[::-1] or ["synonym"])[0]
+    return (apart or others[::-1] or [near])[0]
 
 
 def _subjects(suite, config):
-    """What both measurements of stage 03 begin with: held-out antonym pairs, their components, contexts, the pairs
-    that distract, reasons for missing contexts, and the names of antonym, synonym and an unrelated relation."""
-    antonym, synonym = (suites.relation(suite, name) for name in ("antonym", "synonym"))
+    """What both measurements of stage 03 begin with: held-out pairs of the relation that is studied (antonyms, unless
+    the suite says another), their components, contexts, the pairs that distract, reasons for missing contexts, and the
+    names of it, of the distracting one (synonyms) and of an unrelated relation."""
+    antonym, synonym = (suites.relation(suite, name) for name in suite.studied)
     pairs, labels = (suites.relation_split(antonym, "evaluate", labels=labels) for labels in (False, True))
     contexts, missing = surroundings(suite, config["sentences"], config["distractors"], config["conflict"])
-    return pairs, labels, contexts, synonym["pairs"], missing, ("antonym", "synonym", unrelated(suite, "antonym"))
+    return pairs, labels, contexts, synonym["pairs"], missing, (*suite.studied, unrelated(suite, *suite.studied))
 
 
 def measure_contexts(lm, suite, vectors, tuned, config, seed):
@@ -230,7 +231,7 @@ def measure_contexts(lm, suite, vectors, tuned, config, seed):
     "rank"}. config: sentences, distractors, conflict, n_random."""
     pairs, labels, contexts, others, missing, names = _subjects(suite, config)
     items, texts = queries(suite, pairs, labels, suite.templates, contexts, others, [seed, 2])
-    found, at = [vectors[f"relation/{name}"] for name in names], tuned["relation/antonym"]
+    found, at = [vectors[f"relation/{name}"] for name in names], tuned[f"relation/{names[0]}"]
     rows = arms(np.float32(at["coefficient"]) * found[0], found[1:], at["layer"], config["n_random"], [seed, 3])
     return {"items": items, "missing": missing, **measure(lm, texts, [item["y"] for item in items], [(), *rows])}
 
@@ -243,12 +244,12 @@ def measure_ways(lm, suite, vectors, made, tuned, config, seed):
     own, rest = suite.templates[:1], suite.templates[1:]
     asked = [queries(suite, pairs, labels, templates, some, others, [seed, 2])
              for templates, some in ((own, contexts), (rest, contexts[:1]))]
-    examples = suites.relation_split(suites.relation(suite, "antonym"), "extract")
+    examples = suites.relation_split(suites.relation(suite, names[0]), "extract")
     asked.append(lists(suite, pairs, labels, examples, config["shots"], [seed, 5]))
     items, texts = (sum((part[i] for part in asked), []) for i in (0, 1))
     order, ways = [relation["name"] for relation in suite.relations], config["ways"]
     found = [vectors_of(vectors, made, order, name, ways) for name in names]
-    rows = {way: arms(found[0][way], [one[way] for one in found[1:]], tuned["relation/antonym"]["ways"][way]["layer"],
+    rows = {way: arms(found[0][way], [one[way] for one in found[1:]], tuned[f"relation/{names[0]}"]["ways"][way]["layer"],
                       config["n_random_ways"], [seed, 6, w]) for w, way in enumerate(ways)}
     added = [row for way in ways if way != "patch" for row in rows[way]]
     return {"items": items, **measure(lm, texts, [item["y"] for item in items], [(), *added], rows["patch"])}

@@ -160,6 +160,29 @@ def split_difference(values):
     return values[ones, 0].mean() - values[~ones, 0].mean() if 0 < ones.sum() < len(ones) else np.nan
 
 
+def trait_inputs(told, names, tasks, words, address):
+    """One record per trait over the prompts of all tasks: share that the vector makes worse ("worse": less of the trait
+    than unsteered) and leaves as they are ("unmoved"), est.; Spearman of the gain with the unsteered expression and
+    with the prompt's length, est. or None where one is constant; and on tasks[0] what the vector gains more than those
+    of shuffled labels, est. or None. told: of `by_prompt`; words {item: words of its prompt}."""
+    rows, over = [], estimator("prompts", address)
+    for t, name in enumerate(names):
+        pairs = [(scores["expression"], told[name, task, "unsteered"][item]["expression"], words[item])
+                 for task in tasks for item, scores in told[name, task, "steered"].items()]
+        shown, lean, length = np.array([pair for pair in pairs if np.isfinite(pair[:2]).all()], float).reshape(-1, 3).T
+        gain = shown - lean
+        row = {"trait": name, "n": len(gain), "worse": over((t, 0), gain < 0), "unmoved": over((t, 1), gain == 0)}
+        for tag, (what, x) in enumerate((("by_unsteered", lean), ("by_length", length)), 2):
+            row[what] = metrics.bootstrap_corr(gain, x, unit="prompts", seed_address=[*address, t, tag]) if (
+                len(gain) > 2 and np.ptp(gain) and np.ptp(x)) else None
+        more = [scores["expression"] - told[name, tasks[0], "shuffled"][item]["expression"]
+                for item, scores in told[name, tasks[0], "steered"].items()
+                if item in told.get((name, tasks[0], "shuffled"), {})]
+        more = [value for value in more if np.isfinite(value)]
+        rows.append(row | {"steered_minus_shuffled": over((t, 4), more) if more else None})
+    return rows
+
+
 # --- behaviours --------------------------------------------------------------------------------------------
 def relative_steerability(shifted, own, smallest):
     """s(v_A, D_B) / |s(v_B, D_B)|, the share of its own effect that a vector from elsewhere has; nan where

@@ -28,10 +28,20 @@ def grid(vector, norms, strengths, unit="relative", layers=None):
     stream's; `unit` says whether the strengths are in units ("relative") or coefficients ("raw")."""
     points = []
     for l in range(len(vector)) if layers is None else layers:
+        if not vector[l].any():                        # nothing to add: unsteered, and never chosen
+            points += [(l, 0.0, 0.0, 0.0)] * len(strengths)
+            continue
         each, share = (np.linalg.norm(vector[l]) / np.asarray(norms, np.float64)[:, l]).tolist()   # of coefficient 1
         points += [(l, s, s / each, s * share / each) if unit == "relative" else (l, s * each, s, s * share)
                    for s in strengths]
     return points
+
+
+def live(vector, layers):
+    """Those of the layers at which a vector (layer, d) is not zero; all such layers where that is none of them. One
+    from elsewhere may have a single layer."""
+    there = np.flatnonzero(vector.any(axis=1)).tolist()
+    return [l for l in layers if l in there] or there
 
 
 def place(point):
@@ -87,11 +97,21 @@ def tradeoff(candidates):
     return tuple(found)
 
 
-def settle_traits(candidates, chosen, narrow, address):
+def window(candidates, unsteered, coherent):
+    """{"window": [weakest, strongest] strength, units, of those that gain STEERS over the score `unsteered` with a mean
+    coherence of `coherent` (None: there is none), "breaks": the weakest without that coherence (None: none of them)};
+    candidates of one trait at one layer."""
+    works = [c["strength"] for c in candidates if c["coherence"] >= coherent and c["expression"] - unsteered >= STEERS]
+    broken = [c["strength"] for c in candidates if c["coherence"] < coherent]
+    return {"window": [min(works), max(works)] if works else None, "breaks": min(broken, default=None)}
+
+
+def settle_traits(candidates, chosen, narrow, address, coherent):
     """(tuned, results, {result that is missing: reason}) of the traits.
 
     candidates  of all traits, unsteered ones (coefficient 0) among them
-    chosen      {key: candidate with "coherent"}; narrow likewise, of the paper's search"""
+    chosen      {key: candidate with "coherent"}; narrow likewise, of the paper's search
+    coherent    least mean coherence of a setting"""
     if not chosen:
         return {}, {"n": 0}, {"traits": "no trait could be extracted from this model"}
     plain = {c["key"]: c for c in candidates if not c["coefficient"]}
@@ -102,6 +122,9 @@ def settle_traits(candidates, chosen, narrow, address):
 
     tuned = {key: record(c) | {"narrow": record(narrow[key]), "unsteered": plain[key]["expression"],
                                "unsteered_coherence": plain[key]["coherence"]} for key, c in chosen.items()}
+    for key, t in tuned.items():
+        t |= window([c for c in candidates if c["key"] == key and c["coefficient"] and c["layer"] == t["layer"]],
+                    t["unsteered"], coherent)
     steer = steering(tuned)
     trades = [tradeoff([d for d in candidates if d["key"] == f"trait/{name}" and d["coefficient"]
                         and d["layer"] == tuned[d["key"]]["layer"]]) for name in steer]
@@ -141,8 +164,10 @@ def settle_behaviours(slopes, items, vectors, norms, unit, address):
     def curve(what, scale="matched"):
         return [found[what, scale, l] for l in range(len(norms[0]))]
 
+    there = live(np.stack([np.linalg.norm(v, axis=1) for v in vectors.values()], axis=1), range(len(norms[0])))
+
     def peak(what, scale="matched"):
-        return int(np.argmax([estimate["value"] for estimate in curve(what, scale)]))
+        return max(there, key=lambda l: curve(what, scale)[l]["value"])
 
     layer, tuned = peak("steerability"), {}
     for key, vector in vectors.items():
@@ -181,7 +206,8 @@ def settle_relations(points, gains, address):
     for key, found in gains.items():
         mine = [_candidate(key, *pair) for pair in zip(points[key], found)]
         n_layers = 1 + max(c["layer"] for c in mine)
-        unscaled, matched = (max(part, key=lambda c: c["score"]) for part in (mine[:n_layers], mine[n_layers:]))
+        unscaled, matched = (max((c for c in part if c["coefficient"]), key=lambda c: c["score"])
+                             for part in (mine[:n_layers], mine[n_layers:]))
         tuned[key] = _short(unscaled, "score") | {"matched": _short(matched, "score")}
         candidates += mine
     results = {"n": len(tuned), "layers": _layers(tuned)}
@@ -223,7 +249,8 @@ def settle_values(points, odds, facts, limit):
         mine = [_candidate(key, point, moved - lean) | {
                     "fact_accuracy": right, "fact_accuracy_flipped": wrong, "fact_accuracy_both": (right + wrong) / 2,
                     **dict(zip(("bias_removed", "bias_removed_flipped", "bias_removed_against"), shares))}
-                for point, moved, shares, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])]
+                for point, moved, shares, right, wrong in zip(points[key], plus, removed, accuracy, accuracy[n:])
+                if point[2]]
         signed = [c | {"sign": sign, "bias_removed": c[f"bias_removed{of}"], "fact_accuracy": c[f"fact_accuracy{of}"]}
                   for sign, of in ((1, ""), (-1, "_flipped")) for c in mine]
         first, kept = best(mine, "score", "fact_accuracy", plain - limit)

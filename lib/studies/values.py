@@ -165,6 +165,19 @@ def measure(lm, suite, number, vectors, tuned, norms, config, address):
     return found
 
 
+def broken(lm, suite, rows):
+    """What rows break on raw text: {"known" (fact,), "facts" (fact, row) bool on the evaluation split} and {"plain_text"
+    (text,) nats, "text" (text, row), "tokens" (text,)}, each where the suite has such texts."""
+    found = {}
+    if suite.facts:
+        known = recall(lm, suites.probe_split(suite.facts, "evaluate"), [(), *rows])
+        found |= {"known": known[:, 0], "facts": known[:, 1:]}
+    if suite.neutral:
+        logp, tokens = text_logprob(lm, suite.neutral, [(), *rows])
+        found |= {"plain_text": logp[:, 0], "text": logp[:, 1:], "tokens": tokens}
+    return found
+
+
 def arrays(done):
     """{name: (array, axes)} of what `measure` gave for every value, probes end to end."""
     parts = {"probe_lean": ("lean", "probe"), "probe_steered": ("steered", "probe", "setting", "vector"),
@@ -281,7 +294,7 @@ def joint(unit, address, clusters=None):
     def over(tag, values, stat=None):
         values = np.asarray(values, np.float64)
         return metrics.of_means(values.reshape(len(values), -1), stat or (lambda means: means[:, 0]), unit=unit,
-                                clusters=clusters, seed_address=[*address, tag])
+                                clusters=clusters, seed_address=[*address, *np.atleast_1d(tag).tolist()])
     return over
 
 
@@ -311,6 +324,28 @@ def decisive(m, fact_loss, address):
         "fact_loss_beyond_random": over_facts(5, columns(loss, random_loss, LARGEST), beyond_random),
         "level_slope": over(31, by_level, level_slope) if np.isfinite(level_slope(by_level.mean(axis=0)[None])).all()
         else Missing(f"every probe of each value is of one level ({levels})")}
+
+
+def breaks(found, address):
+    """(rows, results): what each concept's vector breaks, from {key: `broken`} with the vector as the first row and
+    random ones behind it. Facts lost as a share of all, perplexity of neutral text as a ratio; None without them."""
+    rows, facts, texts = [], joint("facts", [*address, 1]), joint("texts", [*address, 2])
+    for k, (key, one) in enumerate(found.items()):
+        row = {"key": key, "facts_known": None, "fact_loss": None, "fact_loss_random": None, "perplexity": None,
+               "perplexity_random": None}
+        if "known" in one:
+            lost = one["known"].astype(float)[:, None] - one["facts"]
+            row |= {"facts_known": float(one["known"].mean()), "fact_loss": facts((k, 0), lost[:, 0]),
+                    "fact_loss_random": facts((k, 1), lost[:, 1:].mean(axis=1))}
+        if "text" in one:
+            lost = one["plain_text"].astype(float)[:, None] - one["text"]
+            row |= {name: texts((k, t), np.stack([each, one["tokens"]], axis=1), perplexity_ratio) for t, (name, each) in
+                    enumerate((("perplexity", lost[:, 0]), ("perplexity_random", lost[:, 1:].mean(axis=1))))}
+        rows.append(row)
+    told, over = [row for row in rows if row["fact_loss"]], estimator("concepts", [*address, 3])
+    return rows, {"n": len(rows), "fact_loss": over(0, [row["fact_loss"]["value"] for row in told]),
+                  "fact_loss_minus_random": over(1, [row["fact_loss"]["value"] - row["fact_loss_random"]["value"]
+                                                     for row in told])} if told else {"n": len(rows)}
 
 
 def conclude(names, items, done, strengths, fact_loss, address):
