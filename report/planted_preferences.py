@@ -139,7 +139,7 @@ PLANTED = {
     "P12": Planted("every vector costs 8 points of coherence", falling),
     "P13": Planted("unit norm spares 20 points of coherence", sparing),
     "P14": Planted("the best setting moves with k, or is the same for all", settled),
-    "B20": Planted("stopping adds 15 points", stopping),
+    "B17": Planted("stopping adds 15 points", stopping),
     "B1": Planted("vectors gain 10 points over random ones",
                   lambda seed, size: traits(seed, size, steered=10.0 * size, asked=60.0)),
 }
