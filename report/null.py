@@ -12,7 +12,7 @@ A claim is decided in each by the code that decides it on the page (report/claim
 reads   data/models, the committed results, report/claims.json
 writes  <out>/ (the chains; what is done is not done again), report/null.json: per claim and kind, how often each
         verdict came; rates with Wilson's 95 % interval
-cost    about an hour on two cores
+cost    about half an hour on two cores
 
     python -m report.null
 """
@@ -63,7 +63,7 @@ def untrained(model, seed, to):
 
 def replaced(kind, seed, name, array, shuffled):
     """An array of vectors of stage 01 (..., layer, d) with others in their place; shuffled (concept, draw, layer, d)."""
-    if kind == "shuffled" and name == "vectors":
+    if kind == "shuffled" and name == "vectors":               # of other arrays no shuffled pairs are kept
         return shuffled[:, seed]
     drawn = np.random.default_rng([seed, *name.encode()]).standard_normal(array.shape)
     norms = np.linalg.norm(array, axis=-1, keepdims=True) / np.linalg.norm(drawn, axis=-1, keepdims=True)
