@@ -74,7 +74,7 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-.PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test soak verify spot compare publish \
+.PHONY: all data checkpoint plan extract tune transfer compose reliability report export smoke test null soak verify spot compare publish \
         testbed testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
@@ -127,6 +127,9 @@ smoke:                          ## the whole chain on a handful of items, under 
 
 test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
+
+null: $(ENV)                    ## how often each rule speaks where there is nothing, and where there is something; report/null.json
+	$(PYTHON) -m report.null
 
 soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks and crowds; writes report/soak.json
 	$(PYTHON) -m tests.soak --seconds $(SECONDS) --write
