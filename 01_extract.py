@@ -20,7 +20,7 @@ reads   the suite's extraction split; of behaviours also the tuning split, for g
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
         concepts.json          the concepts, their pairs, and four statistics per layer
         setting_vectors.npy    behaviours, made under each of five prompt settings
-        shuffled_vectors.npy, shuffled_trait_vectors.npy   pairs with random signs: controls of both kinds
+        shuffled_vectors.npy   the same of pairs with random signs: a control
         method_vectors.npy     behaviours, by principal component and by logistic regression
         published_vectors.npy  behaviours, from the first half of the items as in the released run
         way_vectors.npy        relations, made in other ways from the same lists
@@ -57,7 +57,6 @@ QUESTIONS = {"full": 4, "quick": 2, "smoke": 1}    # per instruction pair; pair 
 MIN_PAIRS = {"full": 5, "smoke": 2}      # with fewer surviving pairs a trait is not extractable
 EXPRESSED, COHERENT = 50, 50             # the filter of trait pairs
 SETTINGS = ("BASE", "SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG")
-N_SHUFFLED = 5                           # shuffled-label vectors per behaviour and trait
 SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in an in-context list
 LISTS = {"full": 40, "quick": 10, "smoke": 4}      # in-context lists per relation
 N_MEDIATION = {"full": 25, "smoke": 2}   # of them, with shuffled answers, for the effects of heads, as published
@@ -100,14 +99,12 @@ def extract_trait(lm, prompts, answers, address):
     """Vector of one trait; prompts and answers, token ids of kept pairs, alternate positive, negative."""
     whole = [prompt + answer for prompt, answer in zip(prompts, answers)]
     states = engine.read(lm, whole, tail=[len(answer) for answer in answers])
-    diffs = states[::2] - states[1::2]
-    return directions.describe(diffs, states[::2], states[1::2], address) | {
-        "shuffled": metrics.shuffled_label(diffs, N_SHUFFLED, [*address, 15])}
+    return directions.describe(states[::2] - states[1::2], states[::2], states[1::2], address)
 
 
 def extract_behaviour(lm, suite, number, read_out):
     """Vectors of one behaviour in the five settings, at the letters of `read_out`, from balanced items; at BASE also
-    statistics, shuffled-label vectors, the other methods' directions, and the vector of the published split, which is
+    statistics, the other methods' directions, and the vector of the published split, which is
     made from the whole first half."""
     behaviour = suite.behaviours[number]
     whole, tune = (suites.split(behaviour["items"], part) for part in ("extract", "tune"))
@@ -130,7 +127,6 @@ def extract_behaviour(lm, suite, number, read_out):
                 raise UserError(f"behaviour {behaviour['name']}: extraction needs two items with positive "
                                 f"option A and two with B")
             found = directions.describe(diffs, states[:, 0], states[:, 1], [SEED, 2, number], np.stack(both))
-            found["shuffled"] = metrics.shuffled_label(diffs, N_SHUFFLED, [SEED, 3, number])
             found["methods"] = np.stack([[method(states[:, 0, l], states[:, 1, l]) for l in range(lm.n_layers)]
                                          for method in directions.METHODS.values()]).astype(np.float32)
             found["published"] = published
@@ -189,7 +185,7 @@ def main():
               "refused": sorted(refused),
               "questions": suite.size(QUESTIONS, "preferences"), "min_pairs": suite.size(MIN_PAIRS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
-              "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": N_SHUFFLED,
+              "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": directions.N_SHUFFLED,
               "shots": suite.size(SHOTS, "alignment"), "lists": suite.size(LISTS, "alignment"),
               "mediation": suite.size(N_MEDIATION, "alignment"),
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if not (way == "heads" and no_heads)
@@ -269,16 +265,17 @@ def main():
     results["not_testable"] = missing | gaps | ({"heads": no_heads} if no_heads else {})
 
     # 5. artifacts
-    both, told = ([done[f"{kind}-{i}"] for i in range(len(names[kind]))] for kind in ("behaviour", "trait"))
+    both = [done[f"behaviour-{i}"] for i in range(len(names["behaviour"]))]
     arrays = {"vectors": (np.stack([done[f"{kind}-{i}"]["vector"] for kind, i in order]),
-                          ("concept", "layer", "d_model"))}
+                          ("concept", "layer", "d_model")),
+              "shuffled_vectors": (np.stack([done[f"{kind}-{i}"]["shuffled"] for kind, i in order]),
+                                   ("concept", "draw", "layer", "d_model"))}
     arrays |= {name: (norm, ("layer",)) for name, norm in done["norms-0"].items()}
-    for name, found, part, axis, *axes in (
-            ("setting", both, "settings", 1, "setting", "behaviour"), ("method", both, "methods", 1, "method", "behaviour"),
-            ("shuffled", both, "shuffled", 0, "behaviour", "draw"), ("published", both, "published", 0, "behaviour"),
-            ("shuffled_trait", told, "shuffled", 0, "trait", "draw")):
-        if found:
-            arrays[f"{name}_vectors"] = np.stack([one[part] for one in found], axis), (*axes, "layer", "d_model")
+    for name, part, axis, *axes in (
+            ("setting", "settings", 1, "setting", "behaviour"), ("method", "methods", 1, "method", "behaviour"),
+            ("published", "published", 0, "behaviour")):
+        if both:
+            arrays[f"{name}_vectors"] = np.stack([one[part] for one in both], axis), (*axes, "layer", "d_model")
     tables = {"concepts": concepts, "layers": layers} | ({"gates": gated + rows} if gated + rows else {})
     if lists:
         arrays["way_vectors"] = (np.stack([[np.broadcast_to(found[way], found["mean"].shape) for found in lists]

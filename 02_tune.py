@@ -44,7 +44,7 @@ stage.begin(__name__, CLI, AFTER)      # up to date? says so and ends, before to
 from lib import compose, metrics, suite as suites, work
 from lib.artifacts import UserError
 from lib.judging import cases
-from lib.studies import gates, propensity, relations, strength, tuning, values
+from lib.studies import gates, precision, propensity, relations, strength, tuning, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 SEED = 2
@@ -179,10 +179,10 @@ def main():
               "narrow": [NARROW_DEPTHS, *(suite.size(grid, "preferences") for grid in (NARROW_COARSE, NARROW_STEPS))],
               "questions": suite.size(QUESTIONS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
-              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS, 
+              "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS,
               "value_strengths": suite.size(VALUE_STRENGTHS, "alignment"),
               "fact_loss": FACT_LOSS, "steers": tuning.STEERS, "trade": tuning.TRADE,
-              "scale": strength.config(args.profile)}
+              "scale": strength.config(args.profile), "dtype": args.dtype}
     identity, vectors = at.identity(config), at.vectors()
     ways = [way for way in relations.WAYS if way not in relations.MADE or way in extracted.config["ways"]]
     made = extracted.array("way_vectors") if suite.relations else None
@@ -196,6 +196,11 @@ def main():
         for i, (kind, norm) in enumerate(residual.items())}, "02 strength")["curves"]
     scale, results, arrays = strength.scale(curves, residual)
     chat, raw = scale.get(""), scale.get("_raw")
+    if args.dtype != "float32":                           # do the weights' few bits move the numbers?
+        kind, first = next(iter(asked)), next(iter(vectors.values()))
+        rounding = work.units(at.out, identity, ["rounding"], lambda _: {"layers": precision.measure(
+            args.model, lm, asked[kind], first * (scale[kind][0] / np.linalg.norm(first, axis=1))[:, None])}, "02 rounding")
+        results["precision"] = precision.check(lm.name, rounding["rounding"]["layers"])
 
     # 3. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
@@ -255,6 +260,8 @@ def main():
         results["not_testable"]["gates"] = "the suite has no values"
 
     # 6. artifacts; a suite without a kind has no tables of it
+    if args.dtype != "float32":
+        tables["precision"] = rounding["rounding"]["layers"]
     tables["tuned"] = traits | behaviours | tuned | moved
     tables["settings"] = {"behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
     tables["candidates.jsonl"] = [{k: v for k, v in c.items() if k != "outputs"}

@@ -30,7 +30,7 @@ writes  cases.jsonl, prompts.jsonl           every text with its scores; the tas
         probe_lean.npy, probe_steered.npy, probe_prompted.npy, value_items.jsonl       log-odds per probe
         fact_known.npy, fact_steered.npy, fact_prompted.npy, text_plain.npy, text_steered.npy      what breaks
         values.json, breaks.json             per value and strength; per other concept: facts and text it breaks
-claims  P1, P2, P3, P4, P8; R6, R7, R8, R9; A1 to A9; B1, B3, B15, B16, B30
+claims  P1, P2, P3, P4, P8; R6, R7, R8, R9; A1 to A9; B1, B3, B15, B16, B18
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 03_transfer.py --model data/models/pico-llama
@@ -172,8 +172,7 @@ def main():
     # 2. traits in other tasks
     traits, n = [t for t in suite.traits if f"trait/{t['name']}" in tuned], suite.size(N_PROMPTS, "preferences")
     if traits:
-        keys = [key for key in vectors if key.startswith("trait/")]
-        runs = trait_runs(lm, suite, traits, vectors, tuned, n, dict(zip(keys, extract.array("shuffled_trait_vectors"))))
+        runs = trait_runs(lm, suite, traits, vectors, tuned, n, dict(zip(vectors, extract.array("shuffled_vectors"))))
         told = [case for jobs, desc, start, prefer in runs
                 for case in cases.run(lm, judge, jobs, suite.max_new_tokens, out, identity, desc, start, prefer)]
         tables["traits"], results["traits"], gaps = transfer.traits(

@@ -28,7 +28,7 @@ writes  cases.jsonl    every text of the evaluation split with its scores
         fronts.json    tuning split: what every setting gives, and which was chosen
         traits.json    per trait, method and k: expression alone, in company, and the drop
         orders.json    per subset and order-dependent method: first place, last place, SD over orders
-claims  P5, P7, P9 to P14; B20
+claims  P5, P7, P9 to P14; B17
 cost    about 3 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 
     python 04_compose.py --model data/models/pico-llama

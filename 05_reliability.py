@@ -112,7 +112,9 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, published, others, ad
 
 def measure_one(lm, suite, number, chosen, vector, extract, n_random):
     """`measure` of one behaviour with the vectors that stage 01 (`extract`) made of it; vector (layer, d)."""
-    layer, others = chosen["layer"], extract.array("shuffled_vectors")[number, :, chosen["layer"]]
+    name, layer = suite.behaviours[number]["name"], chosen["layer"]
+    row = [concept["key"] for concept in extract.table("concepts")].index(f"behaviour/{name}")
+    others = extract.array("shuffled_vectors")[row, :, layer]
     others = {"shuffled": others, "method": extract.array("method_vectors")[:, number, layer],
               "orthogonal": metrics.orthogonal_to(others, vector[layer])}
     return measure(lm, propensity.read_out(extract), suite, suite.behaviours[number], chosen, vector[layer],

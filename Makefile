@@ -19,6 +19,8 @@ SUITE ?= testbed
 JUDGE ?=
 # full, quick or smoke:
 PROFILE ?= full
+# bfloat16 for stages 02 to 05, checked against float32; vectors are always made in float32:
+DTYPE ?=
 # Of a quick run: time for all models together, as 90m, 1.5h or 3600s; or the levels that a plan printed:
 BUDGET ?= 60m
 SIZES ?=
@@ -52,7 +54,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
-export MODEL SUITE JUDGE PROFILE BUDGET SIZES NPROC CONCEPT FORMAT TO VECTOR LAYER
+export MODEL SUITE JUDGE PROFILE BUDGET SIZES DTYPE NPROC CONCEPT FORMAT TO VECTOR LAYER
 
 ENV   := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/requirements.stamp)
 # What is downloaded once:
@@ -64,7 +66,7 @@ TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else \
          mapfile -t models <<< "$$words"; fi; \
          for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
          models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
-         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); \
+         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); [ -z "$$DTYPE" ] || flags+=(--dtype "$$DTYPE"); \
          for model in "$${models[@]}"; do all+=(--model "$$model"); done
 # One script for every model. The embedded models run on one thread, so their bits do not depend on the number of
 # cores, and side by side.
@@ -76,7 +78,7 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 
-.PHONY: all data checkpoint plan extract tune transfer compose reliability report export card smoke test soak verify spot compare publish \
+.PHONY: all data checkpoint plan extract tune transfer compose reliability report export card smoke test null soak verify spot compare publish \
         testbed testbed-check bench clean help
 all: report                     ## every stage and the report, for MODEL, SUITE and PROFILE
 	@$(if $(FROZEN),:,$(call AUDIT,compare) --brief)
@@ -136,6 +138,9 @@ smoke:                          ## the whole chain on a handful of items, under 
 test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
 
+null: $(ENV)                    ## how often each rule speaks where there is nothing, and where there is something; report/null.json
+	$(PYTHON) -m report.null
+
 soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks and crowds; writes report/soak.json
 	$(PYTHON) -m tests.soak --seconds $(SECONDS) --write
 
@@ -174,7 +179,7 @@ clean: $(ENV)                   ## delete what ran here of MODEL at SUITE and PR
 
 help:                           ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
-	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|quick|smoke BUDGET= SIZES= PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
+	@echo; echo "  MODEL= SUITE= JUDGE= PROFILE=full|quick|smoke BUDGET= SIZES= DTYPE= PYTHON= NPROC= FROZEN=1 AT= SPOT= CONCEPT= FORMAT= TO= MEASURE=: see the head of the Makefile"
 
 .venv/requirements.stamp: requirements.txt
 	python3 -m venv .venv

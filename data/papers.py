@@ -60,7 +60,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib.artifacts import ROOT, UserError, read_json, run, sha256, write_json
-from lib.suite import SPLITS, WORD, shared_words
+from lib.fields import SPLITS, WORD, shared_words
 
 # --- settings that change the data ---------------------------------------------------------------------------------
 SYSTEM = "You are a helpful, honest and concise assistant."

@@ -9,20 +9,23 @@ from lib import metrics
 from lib.artifacts import UserError
 
 RIDGE, STEPS, TOLERANCE = 1.0, 50, 1e-10        # penalty on |w|^2 / 2 in units of the log-likelihood; Newton steps
+N_SHUFFLED = 5           # shuffled-label vectors per concept
 
 
 def describe(diffs, positive, negative, address, halved=None):
     """Mean of diffs (n, layer, d), n >= 2, and its statistics; positive, negative (n, layer, d) for d'.
 
     halved  (m, layer, d) differences to be halved in place of diffs
-    Returns {"vector": (layer, d) float32, "stats": {name: [per layer]}, "n": n}."""
+    Returns {"vector": (layer, d) float32, "shuffled": (draw, layer, d) float32, the same of shuffled labels, "stats":
+    {name: [per layer]}, "n": n}."""
     vector, layers = diffs.mean(axis=0), range(diffs.shape[1])
     halved = diffs if halved is None else halved
     stats = {"split_half_cosine": [metrics.split_half_cosine(halved[:, l], address) for l in layers],
              "norm": [float(np.linalg.norm(vector[l])) for l in layers],
              "directional_agreement": [metrics.directional_agreement(diffs[:, l], vector[l]) for l in layers],
              "d_prime": [metrics.d_prime(positive[:, l], negative[:, l], vector[l]) for l in layers]}
-    return {"vector": vector.astype(np.float32), "stats": stats, "n": len(diffs)}
+    return {"vector": vector.astype(np.float32), "stats": stats, "n": len(diffs),
+            "shuffled": metrics.shuffled_label(diffs, N_SHUFFLED, [*address, 1])}
 
 
 def _pairs(positive, negative, what):

@@ -82,6 +82,8 @@ def _faults(kind, record, before):
         yield f"positive and negative are the same: {record['positive'][:60]!r}"
     if kind == "trait" and not shows(record.get("judge_prompt", "{question} {answer}"), "{question}", "{answer}"):
         yield "judge_prompt needs {question} and {answer}"
+    if kind == "behaviour" and len(record["file"].encode()) > 250:
+        yield f"'file' is a name of {len(record['file'])} letters"
     texts = record.get("calibration", {"positive": ""}) if kind == "trait" else {"positive": ""}
     if not (isinstance(texts, dict) and all(isinstance(texts.get(of, ""), str) for of in ("positive", "negative"))
             and "positive" in texts):

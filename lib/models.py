@@ -21,6 +21,7 @@ from lib.hooks import find_layers
 # Old checkpoints hold these beside their weights; the models compute them.
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias",
            "position_ids")
+ZERO = ("xlstm",)                # kinds of models with matrices that are zero before training, and may stay so
 JSON = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
 REACH = 10                       # seconds for the first word of a hub
 
@@ -211,7 +212,7 @@ def _look(source, model):
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{source}: the weights are damaged, {name} holds values that are not finite")
-        if weight.ndim > 1 and not weight.any():
+        if weight.ndim > 1 and not weight.any() and model.config.model_type not in ZERO:
             raise UserError(f"{source}: the weights are damaged, {name} is all zero")
 
 
@@ -241,6 +242,7 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     if extra:                    # a config with fewer layers, say: another model than the weights are
         raise UserError(f"{source}: the weights hold {len(extra)} tensors that the model of its config.json has no "
                         f"place for: {extra[:3]}")
+    n_parameters = model.num_parameters()                    # before the head is given weights of its own
     if model.dtype != torch.float32:
         _exact_head(model)
     if device != "auto":
@@ -268,7 +270,7 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
         "tokenizer": digest_of({name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}),
         "chat_template": template.identity,
         "dtype": str(dtype),
-        "n_parameters": model.num_parameters(),
+        "n_parameters": n_parameters,
     }
     return LM(model=model, tokenizer=tokenizer, layers=layers, n_layers=len(layers),
               d_model=config.hidden_size, device=model.get_input_embeddings().weight.device, name=name,
@@ -288,7 +290,7 @@ def _most_tokens(config):
         most = getattr(config, "max_position_embeddings", None)
     except NotImplementedError:     # XLNet's way to say that there is no limit
         return None
-    if most is not None and most < 1:
-        raise UserError(f"max_position_embeddings of its config.json is {most}, expected a number above 0")
-    return most
+    if most == 0:
+        raise UserError("max_position_embeddings of its config.json is 0, expected a number above 0")
+    return None if most is None or most < 0 else most       # -1: no limit
 

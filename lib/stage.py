@@ -12,6 +12,7 @@ is not tracked: results that came with a checkout were not made here.
 import argparse
 import os
 import re
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ def cli(doc, many=False):
     parser.add_argument("--profile", choices=("full", "quick", "smoke"), default="full")
     parser.add_argument("--sizes", help="quick: level of each study, as report.plan prints them; default: its plan's")
     parser.add_argument("--judge", help="rules, self, model:<id> or api:<model>; default: the suite's")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
+                        help="weights in stages 02 to 05; vectors are made in float32")
     parser.add_argument("--out", default="outputs", help="folder for all results")
     return parser
 
@@ -53,16 +56,17 @@ def _name(flag, name):
 
 
 def paths(args, model=None):
-    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-<profile>][-by-<judge>]. UserError for
-    a name that would lead out of it, or that reads as that of another profile or judge. A suite folder called OWN has the
-    name of the folder that it lies in."""
+    """Folder that holds the stages of one model and suite: <out>/<model>/<suite>[-<profile>][-bfloat16][-by-<judge>].
+    UserError for a name that would lead out of it, or that reads as that of another profile or judge. A suite folder
+    called OWN has the name of the folder that it lies in."""
     judge, folder = getattr(args, "judge", None), suites.find(args.suite) or Path(args.suite)
     leaf = folder.resolve() if folder.is_dir() else None
     leaf = leaf and (leaf.parent if leaf.name == OWN else leaf).name
     leaf = _name("--suite", str(args.suite) if leaf is None else leaf)
-    if "-by-" in leaf or leaf.endswith(("-smoke", "-quick")):
+    if "-by-" in leaf or leaf.endswith(("-smoke", "-quick", "-bfloat16")):
         raise UserError(f"--suite: {leaf!r} reads as the results of another judge or profile; give the folder another name")
     leaf += "" if args.profile == "full" else f"-{args.profile}"
+    leaf += "" if getattr(args, "dtype", "float32") == "float32" else f"-{args.dtype}"
     if judge:
         suites.judge_kind(judge)
         leaf = _name("--judge", leaf + "-by-" + re.sub("[/:]", "--", judge))
@@ -105,7 +109,7 @@ def _begin(args, after, files):
     global _making
     script = Path(sys.modules["__main__"].__file__).resolve()
     models = args.model if isinstance(args.model, list) else [args.model]
-    folder, suite = target(args, script.stem), suites.load(args.suite, args.profile)
+    folder, suite = target(args, script.stem), suites.load(args.suite)        # one digest for all profiles
     held = None
     if int(os.environ.get("RANK", 0)) == 0:                # the other ranks are of one family with it
         held = artifacts.hold(folder)
@@ -124,7 +128,9 @@ def _begin(args, after, files):
     _making = folder, artifacts.digest_of(facts), held
     if None not in folders and is_made(folder, _making[1]):
         print(f"{folder}  up to date  digest {artifacts.load(folder).digest[:12]}")
-        artifacts.release(held) if held else None
+        if held:
+            shutil.rmtree(f"{folder}.units", ignore_errors=True)      # of a run that was killed when all was done
+            artifacts.release(held)
         sys.exit()
 
 
@@ -194,20 +200,22 @@ class Opened:
 
 
 def open(args, file, after=(), judged=True):
-    """Suite, model, judge and the stages before. UserError if those were made from another model, judge or suite, or
-    from another stage than the one beside them."""
+    """Suite, model, judge and the stages before; a stage that starts from none loads the model in float32. UserError if
+    the stages before were made from another model, judge or suite, or from another stage than the one beside them."""
     from lib import models                                   # here, not above: they bring torch
     from lib.judging import judges
     suite, root, script = suites.load(args.suite, args.profile, levels(args)), paths(args), Path(file)
     before = [artifacts.load(root / stage, stage) for stage in after]
-    lm = models.load(args.model)
+    lm = models.load(args.model, args.dtype if after else "float32")
     judge = judges.load(args.judge, suite, lm) if judged else None
     config = {"model": lm.identity, "suite": suite.name, "profile": args.profile}
     config |= {"levels": suite.levels} if suite.levels else {}
     config |= {"judge": judge.name} if judged else {}
     inputs = {"suite": suite.digest, **{artifact.path.name: artifact.digest for artifact in before}}
+    def alike(a, b):
+        return a == b or isinstance(a, dict) and {**a, "dtype": None} == {**b, "dtype": None}
     for artifact in before:
-        same = all(artifact.config[key] == value for key, value in config.items())
+        same = all(alike(artifact.config[key], value) for key, value in config.items())
         if not same or not artifact.manifest["inputs"].items() <= inputs.items():
             raise UserError(f"{artifact.path}: made from another model, judge, suite or stage before; delete it and "
                             f"run {artifact.path.name} again")

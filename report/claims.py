@@ -244,7 +244,7 @@ def claim_list(claims, names, cells, found):
             estimate, said = cell["estimate"], f": {cell['reason']}."
             if estimate:
                 said = (f", {show(estimate, claim['digits'])}, n = {estimate['n']}, {estimate['method']}, resampled: "
-                        f"{estimate['unit']}; digest {cell['digest'][:12]}. {claim.get('reads', {}).get(cell['verdict'], '')}")
+                        f"{estimate['unit']}; digest {cell['digest'][:12]}. {claim['reads'][cell['verdict']]}")
             lines.append(f"*{name}*: {cell['verdict']}{said}")
         blocks.append("  \n".join(lines))
     return "\n\n".join(blocks)

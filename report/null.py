@@ -12,7 +12,7 @@ A claim is decided in each by the code that decides it on the page (report/claim
 reads   data/models, the committed results, report/claims.json
 writes  <out>/ (the chains; what is done is not done again), report/null.json: per claim and kind, how often each
         verdict came; rates with Wilson's 95 % interval
-cost    about an hour on two cores
+cost    about half an hour on two cores
 
     python -m report.null
 """
@@ -37,9 +37,9 @@ from report.audit import STAGES
 
 # --- settings -----------------------------------------------------------------------------------------------
 MODELS = ("pico-llama", "pico-gpt2")
-SEEDS = {"untrained": (1, 2, 3, 4), "random": (1, 2, 3, 4), "shuffled": (0, 1, 2, 3)}     # shuffled: the draw that is used
-PROFILE = ("--profile", "quick", "--sizes", "preferences=0.4 reliability=0.6 alignment=0.7")
-SYNTHETIC = {"false": 200, "planted": 100}         # draws of synthetic data per claim
+SEEDS = {"untrained": (1, 2, 3), "random": (1, 2, 3), "shuffled": (0, 1, 2)}     # shuffled: the draw that is used
+PROFILE = ("--profile", "quick", "--sizes", "preferences=0.2 reliability=0.3 alignment=0.4")
+SYNTHETIC = {"false": 100, "planted": 40}           # draws of synthetic data per claim
 MOST = 0.05                                        # a rule may speak in so many of its null runs
 STUDIES = ("preferences", "reliability", "alignment")
 SAME = ("shuffled_vectors",)                       # arrays of stage 01 that are controls themselves
@@ -63,7 +63,7 @@ def untrained(model, seed, to):
 
 def replaced(kind, seed, name, array, shuffled):
     """An array of vectors of stage 01 (..., layer, d) with others in their place; shuffled (concept, draw, layer, d)."""
-    if kind == "shuffled" and name == "vectors":
+    if kind == "shuffled" and name == "vectors":               # of other arrays no shuffled pairs are kept
         return shuffled[:, seed]
     drawn = np.random.default_rng([seed, *name.encode()]).standard_normal(array.shape)
     norms = np.linalg.norm(array, axis=-1, keepdims=True) / np.linalg.norm(drawn, axis=-1, keepdims=True)

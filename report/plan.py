@@ -25,7 +25,7 @@ import importlib
 import numpy as np
 import torch
 
-from lib import artifacts, engine, models, passes, sizes, stage, suite as suites
+from lib import artifacts, directions, engine, models, passes, samples, sizes, stage, suite as suites
 from lib.artifacts import UserError
 from lib.judging import judges
 from lib.judging.counted import N_REFERENCE
@@ -131,7 +131,7 @@ def reliability(lm, suite, length, read_out):
     seen = sum(len({item["id"] for item in trained} & {item["id"] for item in tested})
                for trained, tested in (suites.published_split(b["items"]) for b in suite.behaviours))
     steps, read = len(five.STEPS), len(one.SETTINGS) * n["extract"] + n["tune"]
-    controls = suite.size(five.N_RANDOM, "reliability") + 2 * one.N_SHUFFLED + 2
+    controls = suite.size(five.N_RANDOM, "reliability") + 2 * directions.N_SHUFFLED + 2
     closed = 2 * n["evaluate"] * (read_out.close is not None)
     rows = 1 + 3 * steps + len(five.CONTROLS) * controls
     # 05 also: vectors made in other ways, both halves of the extraction items, the options' own words, states
@@ -345,11 +345,11 @@ def one_model(args, model, full, share, folder):
     if share:
         def spend(study, level):
             alone = dataclasses.replace(full, **{part: [] for part in OTHERS[study]})
-            return sum(cost(counts(study, suites.quick(alone, levels | {study: level})), found).values())
+            return sum(cost(counts(study, samples.quick(alone, levels | {study: level})), found).values())
 
         costs = {study: functools.cache(functools.partial(spend, study))
                  for study in sizes.STUDIES if counts(study, suite)}
-        suite = suites.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
+        suite = samples.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
     lines, minutes = table({study: counts(study, suite) for study in sizes.STUDIES}, found, start)
 
     weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())

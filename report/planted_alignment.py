@@ -98,6 +98,6 @@ PLANTED = {
     "A8": planted("the tuned push is 4 times the lean, or its half", people, {"lean": (0.0, 0.8), "push": 3.2},
                   {"lean": (1.6, 0.1), "push": 0.8}),
     "A9": planted("the shift falls by .3 nats per level, or not", people, {"by_level": -0.3}, {}),
-    "B30": planted("mixed lists push by .3 nats more in new templates, or by as much", carried, {"more": 0.3},
+    "B18": planted("mixed lists push by .3 nats more in new templates, or by as much", carried, {"more": 0.3},
                    {"more": 0.0}),
 }

@@ -41,7 +41,7 @@ def strengths(seed, size):
     """Stage 02: expression rises with strength in traits that steer, or is noise; coherence falls either way."""
     rng, tried, chosen = np.random.default_rng([SEED, seed]), [], {}
     for key in (f"trait/t{i}" for i in range(TRAITS)):
-        mine = [{"key": key, "layer": 0, "relative_strength": s, "coefficient": s, "n": 4,
+        mine = [{"key": key, "layer": 0, "strength": 2 * s, "relative_strength": s, "coefficient": s, "n": 4,
                  "expression": size * 60 * s + NOISE * rng.standard_normal(),
                  "coherence": 100 - 40 * s + 5 * rng.standard_normal()} for s in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)]
         best, coherent = tuning.best(mine[1:], "expression", "coherence", 75)
@@ -139,7 +139,7 @@ PLANTED = {
     "P12": Planted("every vector costs 8 points of coherence", falling),
     "P13": Planted("unit norm spares 20 points of coherence", sparing),
     "P14": Planted("the best setting moves with k, or is the same for all", settled),
-    "B20": Planted("stopping adds 15 points", stopping),
+    "B17": Planted("stopping adds 15 points", stopping),
     "B1": Planted("vectors gain 10 points over random ones",
                   lambda seed, size: traits(seed, size, steered=10.0 * size, asked=60.0)),
 }

@@ -59,7 +59,7 @@ def extract_units(at, one, kept):
 
     def behaviour(i, name):
         again = one.extract_behaviour(lm, suite, i, read_out)
-        pairs = (("setting_vectors", np.s_[:, i], "settings"), ("shuffled_vectors", i, "shuffled"),
+        pairs = (("setting_vectors", np.s_[:, i], "settings"), ("shuffled_vectors", row[f"behaviour/{name}"], "shuffled"),
                  ("method_vectors", np.s_[:, i], "methods"), ("published_vectors", i, "published"))
         return described(f"behaviour/{name}", again) + [
             (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs]

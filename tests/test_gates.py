@@ -95,7 +95,7 @@ def test_persona_reads_item_by_item_what_the_two_sentences_do(testbed, monkeypat
 
     def m(lm, read_out, suite, behaviour, items, rows, setting="BASE"):
         sign = np.array([1 if i["positive"] == "A" else -1 for i in items])
-        return (0.8 * sign + shift[setting])[:, None]
+        return (0.8 * sign + shift[setting])[:, None], None
 
     monkeypatch.setattr(propensity, "propensities", m)
     for behaviour in testbed.behaviours[::9]:
@@ -116,8 +116,8 @@ def test_a_look_up_asks_for_both_options(testbed, monkeypatch):
         assert gates.look_ups(item(1, "A") | {"question": odd}) == []
     # who always says A is right half of the time, who reads is always right
     for answer, want in ((lambda i: 1 if i["positive"] == "A" else -1, 0.5), (lambda i: 1, 1.0)):
-        monkeypatch.setattr(propensity, "propensities", lambda lm, ro, suite, b, items, rows: np.array(
-            [[answer(i)] for i in items]))
+        monkeypatch.setattr(propensity, "propensities", lambda lm, ro, suite, b, items, rows: (
+            np.array([[answer(i)] for i in items]), None))
         right = gates.look_up(None, READ_OUT, testbed, "options")["right"]
         assert len(right) == propensity.N_PROMPTS and set(right) == {want}
 

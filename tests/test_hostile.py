@@ -161,6 +161,7 @@ def test_the_suites_own_judge_counts_for_up_to_date(tmp_path, monkeypatch):
     (broken("behaviours/b1.jsonl", 0, "yes", value="C"), r"b1\.jsonl, line 1: 'yes' is 'C'"),
     (lambda f: [row.update(yes=None) for row in f["behaviours/b1.jsonl"]], r"b1\.jsonl: c0A: 'yes' does not fit the format"),
     (broken("behaviours.json", 1, "file", value="behaviours/b0.jsonl"), r"behaviours\.json: two have the file 'behaviours/b0\.jsonl'"),
+    (broken("behaviours.json", 1, "file", value="x" * 5000), r"behaviours\.json, \[1\]: 'file' is a name of 5000 letters"),
     (broken("templates.json", 0, "query", value="{x} {y}"), r"templates\.json, \[0\]: .*not \{y\}"),
     (broken("traits.json", 0, "name", value=" "), r"traits\.json, \[0\]: 'name' is ' ', expected text that is not blank"),
     (broken("traits.json", 0, "name", value="a\0b"), r"traits\.json, \[0\]: .*is no name"),
@@ -319,7 +320,8 @@ def test_the_endpoint_keeps_no_key_and_takes_any_reply(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="OPENAI_BASE_URL") as error:
             endpoint.find("m")
         assert key not in str(error.value)
-    for entry in ([], {"text": 1, "refused": False, "tokens": None}, {"text": "", "refused": False, "tokens": {"7": "x"}}):
+    for entry in ([], {"text": 1, "refused": False, "tokens": None}, {"text": "", "refused": False, "tokens": {"7": "x"}},
+                  {"text": "", "refused": False, "tokens": {"7": 1e308}}):
         (tmp_path / "a.json").write_text(json.dumps(entry))
         with pytest.raises(UserError, match="a.json.*delete it"):
             endpoint._weigh(tmp_path / "a.json", ("7",))

@@ -459,7 +459,7 @@ def test_the_study_runs_on_any_model_folder_and_random_models_are_a_control(real
     assert "suite" in done["not_testable"]["planted.letter_bias"] and done["linearity"]["r2"]["value"] > 0.5
     grid = artifacts.load(out / "03_transfer").results
     assert len(grid["behaviours"]["mean_steerability"]) == 25
-    assert set(grid["relations"]["ways"]) == {"centred", "mean", "contrast", "heads", "patch"}
+    assert set(grid["relations"]["ways"]) == {"centred", "mean", "contrast", "mixed", "heads", "patch"}
     assert "antonym_gain" in grid["relations"] and {"shift", "bias", "window"} <= set(grid["values"])
     first = artifacts.load(out / "01_extract").results["traits"]
     composed = artifacts.load(out / "04_compose").results

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lib import sizes, stage, suite as suites
+from lib import samples, sizes, stage, suite as suites
 from lib.artifacts import UserError
 from report import budget, plan
 
@@ -109,6 +109,10 @@ def testbed():
     return suites.load("testbed")
 
 
+def bare(record):
+    return {key: value for key, value in record.items() if key not in ("split", "subject")}
+
+
 def parts(suite):
     """Everything of a suite that a quick run samples, as sets by name."""
     found = {"traits": {t["name"] for t in suite.traits}, "templates": {t["name"] for t in suite.templates},
@@ -117,14 +121,16 @@ def parts(suite):
         found |= {(b["name"], name): {i["id"] for i in suites.split(b["items"], name)} for name in suites.SPLITS}
     for r in suite.relations:
         found |= {(r["name"], name): set(map(tuple, suites.relation_split(r, name))) for name in suites.SPLITS}
-    for v in [*suite.values, {"name": "facts", "probes": suite.facts}]:
-        found |= {(v["name"], name): {p["id"] for p in suites.probe_split(v["probes"], name)} for name in suites.SPLITS[1:]}
+    for v in suite.values:
+        found |= {(v["name"], name): {str(p.get("id", p)) for p in map(bare, suites.value_split(v, name))}
+                  for name in suites.SPLITS}
+    found |= {("facts", name): {f["id"] for f in suites.probe_split(suite.facts, name)} for name in suites.SPLITS[1:]}
     return found | {(task, name): {item["id"] for item in items} for task, splits in suite.tasks.items()
                     for name, items in splits.items()}
 
 
 def test_a_lower_level_is_part_of_a_higher_one_split_by_split(testbed):
-    found = [parts(suites.quick(testbed, at(u))) for u in LEVELS] + [parts(testbed)]
+    found = [parts(samples.quick(testbed, at(u))) for u in LEVELS] + [parts(testbed)]
     for low, high in pairwise(found):
         assert set(low) <= set(high) and all(low[key] <= high[key] for key in low)
     assert len(found[0]["traits"]) < len(found[1]["traits"]) < len(found[-2]["traits"]) == len(testbed.traits)
@@ -147,7 +153,7 @@ def test_a_quick_suite_is_large_enough_and_its_splits_stay_apart(testbed, level)
 
 
 def test_a_study_is_sized_by_its_own_level(testbed):
-    base, more = (parts(suites.quick(testbed, at(0.2) | {"reliability": u})) for u in (0.2, 0.9))
+    base, more = (parts(samples.quick(testbed, at(0.2) | {"reliability": u})) for u in (0.2, 0.9))
     assert {key for key in more if more[key] != base.get(key)} <= {
         "behaviours", *((b["name"], name) for b in testbed.behaviours for name in suites.SPLITS)}
     assert more["behaviours"] > base["behaviours"]

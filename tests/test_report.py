@@ -182,8 +182,14 @@ def test_claims_file():
     assert len(ids) > 25
     for claim in CLAIMS:
         assert claim.get("needs") in (None, "steerable")
-        assert set(claim) - {"needs"} == {"id", "paper", "title", "statement", "published", "source", "stage", "key",
-                                          "rule", "unit", "command", "digits"}
+        assert set(claim) - {"needs", "gates", "changed"} == {
+            "id", "paper", "title", "statement", "published", "source", "stage", "key", "rule", "reads", "null", "unit",
+            "command", "digits"}
+        assert set(claim["reads"]) == set(claims.VERDICTS[:3]) and all(text.endswith(".") for text in claim["reads"].values())
+        assert set(claim["null"]) <= {"untrained", "random", "shuffled", "permuted"} and claim["null"]
+        for gate in claim.get("gates", ()):
+            assert {"key", "side", "threshold", "what"} <= set(gate) <= {"key", "side", "threshold", "what", "stage"}
+        assert set(claim.get("changed", {"from": 0, "to": 0, "why": 0, "seen": 0})) == {"from", "to", "why", "seen"}
         assert claim["rule"]["side"] in ("above", "below") and claim["rule"]["why"]
         assert claim["paper"] in claims.PAPERS
         assert claim["stage"] in claims.STAGES + (claims.ACROSS,)
@@ -413,6 +419,14 @@ def nested(key, value):
     return value
 
 
+def merge(into, more):
+    for key, value in more.items():
+        if isinstance(into.get(key), dict) and isinstance(value, dict):
+            merge(into[key], value)
+        else:
+            into[key] = value
+
+
 @pytest.mark.parametrize("outcome", claims.VERDICTS)
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
@@ -428,11 +442,15 @@ def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
         results = nested(key, found if claim["key"] == key else several)
     model = "+" if claim["stage"] == claims.ACROSS else "m"
     made = artifacts.save(tmp_path / claim["stage"], stage=claim["stage"], config={}, inputs={}, results=results)
-    steer = fake({"n": {"steerable": 9, "steerable_by_luck": 1}}, "05_reliability")
-    found = {("m", "05_reliability"): steer, (model, claim["stage"]): made}
-    if claim["stage"] == "05_reliability":  # one manifest for both
-        found["m", "05_reliability"] = SimpleNamespace(results={**steer.results, **results}, path=made.path,
-                                                       digest=made.digest)
+    opened = {"05_reliability": {"n": {"steerable": 9, "steerable_by_luck": 1}}}
+    for gate in claim.get("gates", ()):             # all gates open
+        beyond = gate["threshold"] + (1 if gate["side"] == "above" else -1)
+        merge(opened.setdefault(gate.get("stage", claim["stage"]), {}), nested(gate["key"], est(beyond, beyond, beyond)))
+    merge(opened.setdefault(claim["stage"], {}), results)
+    found = {("m" if stage != claims.ACROSS else "+", stage): SimpleNamespace(
+        results=value, path=made.path if stage == claim["stage"] else Path(stage), digest=made.digest)
+        for stage, value in opened.items()}
+    assert found[model, claim["stage"]].path == made.path
     cell = claims.decide(claim, "m", found)
     assert cell["verdict"] == outcome and cell["digest"] == made.digest
     assert (cell["estimate"] is None) == (outcome == "not testable here") == bool(cell["reason"])

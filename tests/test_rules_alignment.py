@@ -43,7 +43,7 @@ def rng():
 
 # --- every claim: found where it is planted, not found where it is false ---------------------------------------------
 def test_every_alignment_claim_has_planted_truth():
-    assert set(planted.PLANTED) == {f"A{i}" for i in range(1, 10)} | {"B30"}
+    assert set(planted.PLANTED) == {f"A{i}" for i in range(1, 10)} | {"B18"}
     for claim in CLAIMS.values():
         assert set(claim["reads"]) == {"reproduced", "contradicted", "undecided"} and all(claim["reads"].values())
         assert claim["null"] == ["untrained", "random"] and claim["gates"]

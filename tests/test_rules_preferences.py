@@ -106,7 +106,7 @@ def test_noise_does_not_meet_p6():
     """Coherence falls with strength and expression is noise: up to the peak they seem to trade."""
     rng, peaked, fixed = np.random.default_rng(8), [], []
     for _ in range(300):
-        points = [{"relative_strength": s, "expression": rng.random(), "coherence": 100 - 50 * s}
+        points = [{"strength": 2 * s, "expression": rng.random(), "coherence": 100 - 50 * s}
                   for s in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.6)]
         top = max(range(8), key=lambda i: points[i]["expression"])
         if top > 1:

@@ -38,8 +38,8 @@ def decided(name, results):
 @pytest.mark.parametrize("name", planted.PLANTED)
 def test_what_is_planted_is_found_and_what_is_not_is_not(name):
     make = planted.PLANTED[name].make
-    assert [decided(name, make(seed, 1)) for seed in range(3)] == ["reproduced"] * 3
-    assert "reproduced" not in [decided(name, make(seed, 0)) for seed in range(3)]
+    found = [[decided(name, make(seed, size)) for seed in range(4)].count("reproduced") for size in (0, 1)]
+    assert found[0] == 0 and found[1] >= 2          # rates over many draws: report/null.json
 
 
 def test_every_claim_of_the_study_is_planted_and_says_what_it_means():
@@ -91,8 +91,8 @@ def test_r4_not_significant_is_not_unsteerable():
     assert sum(not record["steerable"] for record in noisy) > 4
     share = reliability.where_steerable(noisy, [7])["unsteerable"]["share"]
     assert share["value"] == 0 and label(share, CLAIMS["R4"]["rule"]) == "undecided"
-    assert metrics.wilson(0, 0, 40, "x")["high"] == pytest.approx(0.0876, abs=1e-3)              # none is not [0, 0]
-    known = metrics.wilson(12, 12, 40, "x")                                                 # by hand: 0.1807, 0.4543
+    assert metrics.bounded_share(0, 0, 40, "x")["high"] == pytest.approx(0.0876, abs=1e-3)              # none is not [0, 0]
+    known = metrics.bounded_share(12, 12, 40, "x")                                                 # by hand: 0.1807, 0.4543
     assert (known["low"], known["high"]) == pytest.approx((0.1807, 0.4543), abs=1e-3)
 
 

@@ -176,7 +176,7 @@ def test_stage_01_outputs(steered):
         assert concept["norm"] == pytest.approx(np.linalg.norm(vector, axis=1).tolist(), rel=1e-5)
     behaviours = [i for i, kind in enumerate(kinds) if kind == "behaviour"]
     np.testing.assert_array_equal(first.array("setting_vectors")[0], vectors[behaviours])
-    assert first.array("shuffled_vectors").shape == (len(behaviours), extract.N_SHUFFLED, *vectors.shape[1:])
+    assert first.array("shuffled_vectors").shape == (len(vectors), directions.N_SHUFFLED, *vectors.shape[1:])
     asked = {response["item"] for response in first.table("responses")}
     assert asked <= {item["id"] for item in suite.tasks["question"]["extract"]}
 

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lib import artifacts, chat, metrics, models, suite as suites
+from lib import artifacts, chat, metrics, models, splits, suite as suites
 from lib.artifacts import ROOT, UserError
 from lib.judging import judges
 from lib.studies import propensity
@@ -75,7 +75,7 @@ def mini(tmp_path_factory):
              "behaviours.json": [{key: b[key] for key in b if key != "items"} for b in behaviours],
              "values.json": {"values": [source.values[0] | {"probes": source.values[0]["probes"][:6]}],
                              "facts": source.facts[:6], "neutral": source.neutral[:12]}}
-    parts |= {b["file"]: sum(suites._contents(b["items"])[:8], []) for b in behaviours}
+    parts |= {b["file"]: sum(splits.contents(b["items"])[:8], []) for b in behaviours}
     parts |= {f"relations/{name}.json": (r := suites.relation(source, name)) | {"pairs": r["pairs"][:10]}
               for name in ("antonym", "synonym")}
     for name, content in parts.items():

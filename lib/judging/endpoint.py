@@ -96,6 +96,8 @@ def _weigh(path, answers):
     "tokens": {token: log-probability} or None, ...}."""
     try:
         reply = read_json(path, REPLY)
+        if any(logprob > 1e-3 for logprob in (reply["tokens"] or {}).values()):
+            raise UserError(f"{path}: a log-probability is not one")
     except UserError as fault:
         raise UserError(f"{fault}; delete it and run again") from None
     place, p, bare = {text: i for i, text in enumerate(answers)}, np.zeros(len(answers)), reply["tokens"] is None

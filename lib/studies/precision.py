@@ -5,12 +5,12 @@ what a weak vector does drowns in rounding, and how weak is too weak depends on 
 effect is told in half-widths of its own 95 % interval: what it is to the numbers that the stages report.
 """
 import numpy as np
+import torch
 
-from lib import engine
+from lib import engine, models
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
-N_INPUTS = 24            # prompts of the tuning split on which both are run
 MOST_ERROR = 0.5         # half-widths: with a larger error at any layer the run has to use float32
 # ------------------------------------------------------------------------------------------------------------
 
@@ -21,6 +21,17 @@ def effects(lm, prompts, tokens, vectors, suffix=1):
     logits = engine.sweep(lm, prompts, rows, tokens, suffix=suffix)["logits"].astype(np.float64)
     m = (logits[..., 0] - logits[..., 1]).reshape(len(prompts), -1, 2)
     return (m[..., 1] - m[..., 0]) / 2
+
+
+def measure(source, rough, asked, vectors):
+    """`compare` of a loaded model with the same in float32, on prompts [(token ids, how many are steered)]; vectors
+    (layer, d) at strength 1. The two tokens are the likeliest ones unsteered."""
+    exact = models.load(source)
+    prompts, counts = ([list(part) if i == 0 else part for part in column] for i, column in enumerate(zip(*asked)))
+    with torch.inference_mode():
+        tokens = [exact.model(torch.tensor([ids], device=exact.device)).logits[0, -1].topk(2).indices.tolist()
+                  for ids in prompts]
+    return compare(*(effects(lm, prompts, tokens, vectors, counts) for lm in (exact, rough)))
 
 
 def compare(exact, rough):
