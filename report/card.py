@@ -181,7 +181,8 @@ def command_of(args, suite):
     """The line that makes this card again."""
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
     vector = f" VECTOR={args.vector}" + ("" if args.layer is None else f" LAYER={args.layer}") if args.vector else ""
-    return f"make card {told} MODEL={args.model}{vector}" + ("" if args.profile == "full" else f" PROFILE={args.profile}")
+    model = Path(args.model).name if Path(args.model).is_absolute() else args.model        # a name of data/checkpoints.json
+    return f"make card {told} MODEL={model}{vector}" + ("" if args.profile == "full" else f" PROFILE={args.profile}")
 
 
 def build(folder, suite, command):

@@ -255,7 +255,8 @@ def test_settle_traits_counts_what_has_no_curve():
     assert tuned["trait/a"].pop("narrow") == {"layer": 0, "strength": 1.0, "coefficient": 2.0, "relative_strength": 0.25,
                                               "n": 4, "score": 10, "coherence": 80, "coherent": True}
     assert tuned["trait/a"] == {"layer": 0, "strength": 0.8, "coefficient": 1.6, "relative_strength": 0.2, "n": 4, "score": 80,
-                                "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100}
+                                "coherence": 76, "coherent": True, "unsteered": 0, "unsteered_coherence": 100,
+                                "window": [0.1, 0.8], "breaks": 1.6}
     assert results["tradeoff"]["value"] == -1 and results["tradeoff"]["n"] == results["steering"] == 1
     assert results["tradeoff_undefined"] == 0 and not missing          # the other trait gains nothing
     _, results, missing = tuning.settle_traits(tried, {"trait/b": chosen["trait/b"]}, narrow, [1], 75)

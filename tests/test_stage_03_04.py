@@ -331,6 +331,7 @@ def plant_upstream(world):
         results={"read_out": {"mass": found.mass, "masses": found.masses}, "not_testable": {}},
         tables={"concepts": [{"key": key} for key in keys]},
         arrays={"vectors": arrays(len(keys), *size, axes=("concept", "layer", "d_model")),
+                "shuffled_vectors": arrays(len(keys), 5, *size, axes=("concept", "draw", "layer", "d_model")),
                 "setting_vectors": arrays(5, len(suite.behaviours), *size,
                                           axes=("setting", "behaviour", "layer", "d_model")),
                 "way_vectors": arrays(4, len(suite.relations), *size, axes=("way", "relation", "layer", "d_model")),
@@ -409,7 +410,7 @@ def test_a_row_of_zero_changes_nothing(done):
     mine = [case for case in cases if case["trait"] == ZERO[0]]
     prompted = {case["item"]: case["output"] for case in mine if case["arm"] == "prompted"}
     assert {case["arm"] for case in mine} == {"prompted", "steered", "steered_prompted", "random", "narrow",
-                                              "steered_other_start"}
+                                              "shuffled", "steered_other_start"}
     for case in mine:
         same = prompted if "prompted" in case["arm"] else plain
         assert case["output"] == same[case["item"]], case["arm"]
