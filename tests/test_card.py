@@ -15,7 +15,7 @@ from lib import artifacts, suite as suites, vectors
 from lib.artifacts import UserError
 from lib.judging import judges
 from lib.studies import transfer, tuning, values
-from report import card, card_parts
+from report import card, card_draw, card_parts
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,6 +256,14 @@ def test_the_first_line_follows_the_interval(low, high, word):
     part = {"effect": {"value": (low + high) / 2, "low": low, "high": high}, "least": 10, "told": "x", "but": ["y"]}
     found, line = card.verdict(part, "trait/t", "here")
     assert found == word and ("but y" in line) == (word == "works") and ("moves nothing" in line) == (word == "nothing")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("report/cards/*/card.json")), ids=lambda path: path.parent.name)
+def test_committed_cards_are_what_their_numbers_say(path):
+    """Page and picture from the card's own numbers, byte by byte; the stages behind them are not part of the project."""
+    found = artifacts.read_json(path)
+    assert card.markdown(found) == path.with_name("card.md").read_text(encoding="utf-8")
+    assert found["word"] == "no vector" or card_draw.draw_card(found).axes[0].get_title(loc="left") == "Effect and controls"
 
 
 def test_no_vector_is_said_in_one_line(tmp_path):

@@ -91,6 +91,15 @@ def test_a_failing_stage_stops_make(project):
         assert done.returncode == 2 and "03_transfer" not in (project / "calls").read_text()
 
 
+def test_a_card_is_a_suite_and_a_page(project):
+    concept = "formal: Write; `touch bad` $$(touch bad), or not: casually."
+    found = calls(project, "card", f"CONCEPT={concept}", "MODEL=org/one", "VECTOR=my file.gguf", "LAYER=3", "JUDGE=self")
+    first, second = (words for _, words in found)
+    assert first[:4] == ["-m", "data.concept", "--model", "org/one"] and first[5] == concept.replace("$$", "$")
+    assert first[-2:] == ["--judge", "self"] and second[:4] == ["-m", "report.card", "--model", "org/one"]
+    assert second[-4:] == ["--vector", "my file.gguf", "--layer", "3"] and not (project / "bad").exists()
+
+
 def test_frozen_runs_no_stage(project):
     found = calls(project, "report", "FROZEN=1")
     assert [words[:2] for _, words in found] == [["-m", "report.build"]] and found[0][1][-1] == "--frozen"

@@ -50,6 +50,12 @@ RUN_BY = {
     "make export CONCEPT=trait/allcaps FORMAT=gguf MODEL=data/models/pico-llama": (
         "test_export_of_the_example, tests/test_makefile.py::test_export_follows_tune_or_takes_what_is_committed"
     ),
+    'make card CONCEPT="formal: Write in a formal tone. | Write in a casual tone." MODEL=Qwen/Qwen2.5-0.5B-Instruct PYTHON=python3': (
+        "tests/test_makefile.py::test_a_card_is_a_suite_and_a_page, tests/test_card.py"
+    ),
+    'make card VECTOR=report/cards/elsewhere.safetensors LAYER=20 CONCEPT="capital: report/cards/capital.csv" MODEL=smollm2-135m-instruct-q4_1 PYTHON=python3': (
+        "tests/test_makefile.py::test_a_card_is_a_suite_and_a_page, tests/test_card.py"
+    ),
     "python -m lib.vectors outputs/pico-llama/testbed/export/trait/allcaps.gguf": "test_export_of_the_example",
     "python -m json.tool outputs/committed/pico-llama/testbed/05_reliability/manifest.json": "test_manifest_is_json",
 }
