@@ -166,7 +166,7 @@ def markdown(card):
     if "answers" not in card:
         return "\n".join(lines + [*card["sure"], ""])
     lines += ["![the effect and its controls, strength, single inputs](card.png)", "", "| | |", "|---|---|"]
-    lines += [f"| **{question}** | {' '.join(told)} |" for question, told in card["answers"].items()]
+    lines += [f"| **{question}** | {' '.join(card['answers'][question])} |" for question in QUESTIONS]
     lines += [f"| **How sure is this?** | {' '.join(card['sure'])} |", "",
               f"<details><summary>The {len(card['worst'])} inputs on which it does least, in full</summary>", ""]
     for i, case in enumerate(card["worst"], 1):

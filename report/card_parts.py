@@ -261,7 +261,7 @@ def relation(read, key, suite):
     worst = [{"input": f"{items[i]['x']} -> {items[i]['y']}", "found": f"log-probability {est(float(logp[i, 0]), 2)} "
               f"unsteered, {est(float(logp[i, 1]), 2)} steered"} for _, i in gains[:WORST]]
     line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and "way" not
-                   in row and row["layer"] == matched["layer"]), key=lambda row: row["strength"])
+                   in row and row["layer"] == layer), key=lambda row: row["strength"])
     return {"effect": effect, "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
             "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
                 does, prompt, how, [f"Its inputs are {gain['n']} groups of words; the picture has each pair's change, the list "
@@ -273,9 +273,9 @@ def relation(read, key, suite):
                                    ("another relation's", other), ("turned round", flipped),
                                    *((f"behind {k}", v) for k, v in where.items() if k != "bare")],
                         "unit": "nats", "x": [row["strength"] for row in line],
-                        "xlabel": f"strength, units (layer {matched['layer']})",
+                        "xlabel": f"strength, units (layer {layer})",
                         "lines": [("gain on tuning pairs", [row["score"] for row in line], False)], "ylabel": "nats",
-                        "window": None, "chosen": matched["strength"], "inputs": [gain for gain, _ in gains]}}
+                        "window": None, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
 
 
 def value(read, key, suite):
