@@ -21,7 +21,7 @@ outputs/README.md.
 reads   01_extract: vectors, setting_vectors, way_vectors, concepts; 02_tune: tuned, unit_norm_raw;
         the suite's split evaluate; extract and tune for the task SEEN and for examples in a prompt
 writes  cases.jsonl, prompts.jsonl           every text with its scores; the task items they answer
-        traits.json, trait_inputs.json       per trait and task: arms, paired differences; per trait: its prompts
+        traits.json, trait_inputs.json       per trait and task: arms, paired differences; per trait: prompts
         propensity.npy, propensity_unsteered.npy, slopes.npy, behaviour_items.jsonl     per input and A, B
         behaviours.json, shifts.json         per behaviour; per behaviour and pair A, B
         relation_logp.npy, relation_rank.npy, relation_items.jsonl     the antonym vector, per prompt and row
