@@ -480,7 +480,7 @@ def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
             text = (tmp_path / "report" / target).read_text().splitlines()[int(line) - 1]
             assert text.strip().startswith(f'"{key.split(".")[-1]}": ')
             assert f"{key.split('.')[0]}" in (tmp_path / "report" / target).read_text()
-    share = made["pico-llama", "05_reliability"].results["steerable_only"]["anti_steerable"]
+    share = made["pico-llama", "05_reliability"].results["steerable_only"]["regular_anti_steerable"]
     assert f"{claims.show(share, 3)}, n = {share['n']}<br>" in page
 
 
