@@ -85,12 +85,12 @@ def preferences(lm, suite, length, words, judge):
             + len(set(two.NARROW_DEPTHS)) * len(size(two.NARROW_COARSE)) + len(size(two.NARROW_STEPS)))
     texts = len(traits) * grid * size(two.QUESTIONS)
     out["02_tune"] = [0, 0, texts, texts]
-    # 03: an unsteered text serves all traits; steered, prompted, both, random; in the first task two more
+    # 03: an unsteered text serves all traits; steered, prompted, both, random; in the first task three more
     n, total = size(three.N_PROMPTS), np.zeros(4)
     for task, part in [*((task, "evaluate") for task in three.TASKS), ("question", "extract")]:
         mine = [suites.tasks(suite, task, part, trait["name"])[:n] for trait in traits]
         plain = len({item["id"] for items in mine for item in items})
-        arms = 1 if part == "extract" else 6 if task == three.TASKS[0] else 4
+        arms = 1 if part == "extract" else 7 if task == three.TASKS[0] else 4
         each = sum(map(len, mine))
         total += [(plain + each) * max(0, ask(task) - ask("question")), 0, plain + arms * each, (1 + arms) * each]
     out["03_transfer"] = total
