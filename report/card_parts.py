@@ -258,14 +258,16 @@ def relation(read, key, suite):
     items, logp = draw.table(read.found["03_transfer"], "relation_items"), read.found["03_transfer"].array("relation_logp")
     own = [i for i, item in enumerate(items) if item["context"] == "bare" and item["own"]]
     gains = sorted((float(logp[i, 1] - logp[i, 0]), i) for i in own)
+    lower = sum(gain < 0 for gain, _ in gains)
+    but += [f"it lowers {lower} of {len(gains)} answers"] if lower >= OTHER_WAY * len(gains) else []
     worst = [{"input": f"{items[i]['x']} -> {items[i]['y']}", "found": f"log-probability {est(float(logp[i, 0]), 2)} "
               f"unsteered, {est(float(logp[i, 1]), 2)} steered"} for _, i in gains[:WORST]]
     line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and "way" not
                    in row and row["layer"] == layer), key=lambda row: row["strength"])
     return {"effect": effect, "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
             "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
-                does, prompt, how, [f"Its inputs are {gain['n']} groups of words; the picture has each pair's change, the list "
-                                    "below the least."],
+                does, prompt, how, [f"Bare, in the template of the lists, {lower} of {len(gains)} answers lose log-probability: "
+                                    "the picture has all, random vectors not taken off, the list below the least."],
                 ["By context: " + "; ".join(f"{k} {est(v, 2)}" for k, v in where.items()) + ".",
                  "By template: " + "; ".join(f"{k} {est(v, 2)}" for k, v in styles.items()) + "."],
                 broken(read, key, [], but)))),

@@ -1,7 +1,7 @@
 """A vector as others make it, with transformers alone: what "The capital of X is" has more than "The X is", at the output
 of block 20, over countries that capital.csv lacks. Writes steering_vector, a tensor that does not say its layer.
 
-    python report/cards/elsewhere.py path/to/smollm2-135m-instruct-q4_1
+    python report/cards/elsewhere/make.py path/to/smollm2-135m-instruct-q4_1
 """
 import sys
 from pathlib import Path
@@ -20,4 +20,4 @@ def state(text):
 
 
 vector = torch.stack([state(f"The capital of {name} is") - state(f"The {name} is") for name in NAMES]).mean(0)
-save_file({"steering_vector": vector}, Path(__file__).with_name("elsewhere.safetensors"))
+save_file({"steering_vector": vector}, Path(__file__).parents[1] / "elsewhere.safetensors")
