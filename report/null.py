@@ -29,6 +29,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lib import artifacts, identity, metrics
 from lib.artifacts import ROOT, UserError
@@ -49,8 +51,6 @@ SAME = ("shuffled_vectors",)                       # arrays of stage 01 that are
 # --- chains -------------------------------------------------------------------------------------------------
 def untrained(model, seed, to):
     """A folder like the model's, with fresh weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     source, folder = ROOT / "data/models" / model, to / model
     if not (folder / "model.safetensors").is_file():
         torch.manual_seed(seed)
