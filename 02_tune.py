@@ -28,6 +28,7 @@ writes  kl_curve.npy, kl_curve_raw.npy       KL under random vectors, per layer 
         slopes.jsonl      slope per layer and tuning item of the behaviours that vote on the layer
         layers.json       their mean slopes per layer, with intervals over behaviours
         gates.json        facts known and lean of the values, unsteered
+        precision.json    with weights in bfloat16 only: what that does to a vector's effect, per layer
 claims  P6
 cost    about 2 min on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
 

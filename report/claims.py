@@ -131,12 +131,10 @@ def decide(claim, name, found):
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
         return untested("no more behaviours steer than luck explains", artifact.digest, key)
-    reason = shut(claim, name, found)
+    value, parts = lookup(artifact, key), {}
+    reason = value.get("reason") or shut(claim, name, found)
     if reason:
         return untested(reason, artifact.digest, key)
-    value, parts = lookup(artifact, key), {}
-    if "reason" in value:
-        return untested(value["reason"], artifact.digest, key)
     if claim["key"].endswith(".*"):
         parts = widened(value)
         part, value = weakest(parts, claim["rule"])

@@ -29,6 +29,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lib import artifacts, identity, metrics
 from lib.artifacts import ROOT, UserError
@@ -49,8 +51,6 @@ SAME = ("shuffled_vectors",)                       # arrays of stage 01 that are
 # --- chains -------------------------------------------------------------------------------------------------
 def untrained(model, seed, to):
     """A folder like the model's, with fresh weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
     source, folder = ROOT / "data/models" / model, to / model
     if not (folder / "model.safetensors").is_file():
         torch.manual_seed(seed)
@@ -104,7 +104,6 @@ def chain(kind, seed, model, out):
     leaf = folder / model / "testbed-quick"
     for name in STAGES:
         if name == STAGES[0] and kind != "untrained":
-            stage_of(f"{name}.py", ("--model", str(source)), out / "trained")
             derive(kind, seed, artifacts.load(out / "trained" / model / leaf.name / name), leaf / name)
         else:
             stage_of(f"{name}.py", ("--model", str(source)), folder)
@@ -156,6 +155,8 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("outputs/null"), help="folder for the chains")
     args, start = parser.parse_args(), time.time()
     cases = [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds]
+    for model in MODELS:                               # what the chains share, before they run side by side
+        stage_of("01_extract.py", ("--model", str(ROOT / "data/models" / model)), args.out.resolve() / "trained")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         chains = list(pool.map(lambda one: (one[0], case(*one, args.out.resolve())), cases))
     told = {claim["id"]: {"chains": {}} for claim in claims.listed()}

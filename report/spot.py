@@ -156,7 +156,8 @@ def transfer_units(at, three, kept):
     traits = [t for t in suite.traits if f"trait/{t['name']}" in tuned]
     if traits:
         told, start, n = kept.table("cases.jsonl"), 0, suite.size(three.N_PROMPTS, "preferences")
-        for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, n):
+        shuffled = dict(zip(vectors, extract.array("shuffled_vectors")))
+        for jobs, desc, first, prefer in three.trait_runs(lm, suite, traits, vectors, tuned, n, shuffled):
             both = list(zip(jobs, told[start:start + len(jobs)]))
             start += len(jobs)
             found |= {name: partial(written, at, mine, first, prefer)

@@ -30,7 +30,9 @@ def wanted(stage):
     keys = {entry.split("=")[0].strip() for rows in re.findall(r"\{\{rows:" + stage + r":(.*?)(?:\|\d+)?\}\}", template)
             for entry in rows.split(",")}
     claims = json.loads((artifacts.ROOT / "report" / "claims.json").read_text())
-    return sorted(keys | {c["key"].replace(".*", ".one") for c in claims if c["stage"] == stage})
+    gates = [{"stage": c["stage"], **gate} for c in claims for gate in c.get("gates", ())]
+    return sorted(keys | {c["key"].replace(".*", ".ANY") for c in claims if c["stage"] == stage}
+                  | {gate["key"] for gate in gates if gate["stage"] == stage})
 
 
 def complete(stage, results, rng):
@@ -41,7 +43,7 @@ def complete(stage, results, rng):
             continue
         for part in path:
             place = place.setdefault(part, {})
-        if last != "one" or not place:
+        if last != "ANY" or not place:
             place.setdefault(last, est(rng.uniform(0, 1), 0.3))
     return results
 
@@ -87,10 +89,7 @@ def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
                 "suite": suite_digest,
                 **{f"{n}/05_reliability": made[n, "05_reliability"].digest for n in names},
             },
-            results={
-                key: {"spearman": est(0.7, 0.2)}
-                for key in ("steerability", "steerability_sd", "anti_steerable")
-            },
+            results=complete("05_across", {}, np.random.default_rng(77)),
         )
     return made
 

@@ -188,10 +188,10 @@ def fill(name, value):
 
 @pytest.mark.parametrize("how, says", [
     (fill("model.layers.1.mlp.up_proj.weight", float("nan")),
-     "values that are not finite: model.layers.1.mlp.up_proj.weight of its weights is not finite"),
-    (fill("model.layers.2.self_attn.o_proj.weight", float("inf")), "o_proj.weight of its weights is not finite"),
+     "the weights are damaged, model.layers.1.mlp.up_proj.weight holds values that are not finite"),
+    (fill("model.layers.2.self_attn.o_proj.weight", float("inf")), "o_proj.weight holds values that are not finite"),
     (fill("lm_head.weight", 0),
-     "all tokens are equally likely after every prompt: lm_head.weight of its weights is all zero"),
+     "the weights are damaged, lm_head.weight is all zero"),
     (fill("model.norm.weight", 3e38), "values that are not finite: its weights are finite, so float32 is too narrow"),
     (lambda weights: weights.update({"model.layers.3.mlp.up_proj.weight": torch.ones(48, 32)}),
      "the weights hold 1 tensors that the model of its config.json has no place for: .*layers.3.mlp"),
@@ -217,7 +217,7 @@ def test_fewer_layers_in_the_config_than_in_the_weights(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     assert "the weights lack" in refusal(folder)
     (folder / "model.safetensors").write_bytes(b"not weights")
-    assert "cannot be loaded" in refusal(folder)
+    assert "no whole safetensors file" in refusal(folder)
 
 
 # --- the probe sees what is wrong ---------------------------------------------------------------------------

@@ -251,7 +251,9 @@ def test_out_of_memory_of_every_kind_halves_the_batch(error):
 
 
 def ended(code, *before, stop=None):
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A shell's background job ignores Ctrl-C, and so would its children.
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     if stop:
         process.stdout.readline()
         process.send_signal(stop)

@@ -32,6 +32,7 @@ RUN_BY = {
     "make report FROZEN=1": "test_report_from_committed_artifacts and .ci/run",
     "make compare": "tests/test_makefile.py::test_one_chain_per_model, tests/test_audit.py::test_publish_and_compare",
     "make smoke": ".ci/run",
+    "make null": "tests/test_null.py",
     "python -m report.audit trace R2": "test_trace_fits_a_screen",
     "make checkpoint": "tests/test_makefile.py::test_checkpoints_are_listed_or_brought",
     "make checkpoint NAME=smollm2-135m-instruct-q4_1": "tests/test_makefile.py::test_checkpoints_are_listed_or_brought, tests/test_checkpoint.py",
@@ -257,7 +258,7 @@ def test_report_from_committed_artifacts(tmp_path, monkeypatch, capsys):
     carry_out(monkeypatch, "report.build", *models, "--frozen", "--to", str(tmp_path / "report"), "--readme",
               str(tmp_path / "README.md"))
     said = capsys.readouterr().out.splitlines()[-1]
-    counts = said.split("report.md  ")[1]
+    counts = said.split("report.md  full  ")[1]
     assert f"`make all` ends with: `{counts}`" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "report/report.tex").read_text().startswith(r"\documentclass")
 

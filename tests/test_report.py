@@ -480,8 +480,9 @@ def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
             text = (tmp_path / "report" / target).read_text().splitlines()[int(line) - 1]
             assert text.strip().startswith(f'"{key.split(".")[-1]}": ')
             assert f"{key.split('.')[0]}" in (tmp_path / "report" / target).read_text()
-    share = made["pico-llama", "05_reliability"].results["steerable_only"]["anti_steerable"]
-    assert f"{claims.show(share, 3)}, n = {share['n']}<br>" in page
+    share, digits = made["pico-llama", "05_reliability"].results["steerability"]["minus_random"], next(
+        claim["digits"] for claim in CLAIMS if claim["key"] == "steerability.minus_random")
+    assert f"{claims.show(share, digits)}, n = {share['n']}<br>" in page
 
 
 def test_index_holds_what_was_read(tmp_path, monkeypatch):

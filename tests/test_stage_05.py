@@ -158,7 +158,7 @@ def finished(world):
                 model=str(world / model),
                 suite=str(world / "mini"),
                 profile="full",
-                out=str(world / "outputs"),
+                out=str(world / "outputs"), sizes=None, judge=None, dtype="float32",
             )
         )
     return world / "outputs"
