@@ -22,7 +22,7 @@ def forest(axis, rows, unit):
 def strength(axis, shown):
     """What is measured against strength; the window in which it works, and the strength that was picked."""
     if shown["window"]:
-        axis.axvspan(*shown["window"], color=SKY, alpha=0.25, linewidth=0, label="works here")
+        axis.axvspan(*shown["window"], color=SKY, alpha=0.25, linewidth=0, label="works on tuning inputs")
     right = axis.twinx() if any(other for *_, other in shown["lines"]) else None
     for (label, y, other), color, marker in zip(shown["lines"], (BLUE, ORANGE), ("o", "s")):
         (right if other else axis).plot(shown["x"], y, "-", marker=marker, color=color, label=label)

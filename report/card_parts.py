@@ -125,7 +125,7 @@ def trait(read, key, suite):
         but.append(f"no strength kept coherence at {floor}")
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}), coherence there "
            f"{est(coherence, 0)}: picked as best on {n} tuning questions.",
-           f"It works from {window[0]:.2g} to {window[1]:.2g} units." if window else
+           f"On these it gains a tenth of the scale, coherent, from {window[0]:.2g} to {window[1]:.2g} units." if window else
            "At no strength tried does it gain a tenth of the scale and stay coherent.",
            f"Text breaks from {breaks:.2g} units on." if breaks else "Text broke at no strength tried."]
     worse, still, lean, length = (of_inputs(field) for field in ("worse", "unmoved", "by_unsteered", "by_length"))
@@ -134,7 +134,7 @@ def trait(read, key, suite):
     fails += [f"Rank correlation of the gain {what}: {est(found, 2)}." for what, found in (
         ("with what the answer showed unsteered", lean), ("with the prompt's length", length)) if found]
     there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in tasks[1:]}
-    where = [f"Made on questions; in {PLURAL[task]} it gains {est(found)} points more than random vectors."
+    where = [f"In {PLURAL[task]} it gains {est(found)} points more than random vectors."
              for task, found in there.items() if found] + [
         "Under a prompt that asks for it: see above. In longer contexts: not tested."]
     lost = [task for task, found in there.items() if clear(found) <= 0]
