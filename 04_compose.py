@@ -154,14 +154,16 @@ def adapt(lm, judge, jobs, length):
     shown = [case["expression"] for case in cases.score(judge, jobs, text(answers))]
     on = [i for i, answer in enumerate(answers) if len(answer) == length // 2]
     rest = engine.generate_ids(lm, [[*jobs[i]["prompt"], *answers[i]] for i in on], [jobs[i]["after"](
-        [name for name, score in shown[i].items() if (score or 0) < SHOWN]) for i in on], length - length // 2)
+        [name for name, score in shown[i].items() if (score or 0) < SHOWN]) for i in on], length - length // 2) if on else []
     for i, more in zip(on, rest):
         answers[i] = [*answers[i], *more]
     return cases.score(judge, jobs, text(answers))
 
 
 def adaptive_cases(lm, judge, jobs, length, out, identity, desc):
-    """The same in work units, in job order."""
+    """The same in work units, in job order; none where no subset has two traits."""
+    if not jobs:
+        return []
     parts = {f"{desc} {start}": jobs[start:start + cases.SHARD] for start in range(0, len(jobs), cases.SHARD)}
     done = work.units(out, identity, list(parts), lambda key: {"cases": adapt(lm, judge, parts[key], length)}, desc)
     return [job["record"] | case for key, mine in parts.items() for job, case in zip(mine, done[key]["cases"])]
