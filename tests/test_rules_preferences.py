@@ -172,3 +172,7 @@ def test_adaptive_goes_on_without_what_shows(monkeypatch):
     found = four.adapt(lm, None, jobs, 5)
     assert calls == [([[1, 0], [1, 1]], ["all 0", "all 1"], 2), ([[1, 1, 7, 7]], ["1 b+c"], 3)]
     assert [case["output"] for case in found] == [[5], [7] * 5]
+    # all have ended by half-way, or there is no pair of traits: nothing goes on, and nothing fails
+    calls.clear()
+    assert [case["output"] for case in four.adapt(lm, None, jobs[:1], 5)] == [[5]] and len(calls) == 1
+    assert four.adaptive_cases(lm, None, [], 5, "out", {}, "x") == []
