@@ -338,7 +338,8 @@ def main():
     if args.resolve:
         if not (args.name or "").strip():
             raise UserError("MODEL is empty: expected a folder, a hub id, a .gguf file or a name that make checkpoint lists")
-        print(resolve(args.name, args.to)[0])
+        found = Path(resolve(args.name, args.to)[0])         # relative, if it lies here: run.json keeps the command line
+        print(found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found)
     elif args.list or not args.name:
         print(table(args.to))
     elif args.name.lower().endswith(".gguf"):
