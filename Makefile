@@ -77,6 +77,12 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
 # A budget to plan: of a quick run whose levels are not given.
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
+# The project's own results: those of the embedded models and, behind them, of real ones, which were made by
+#   make publish MODEL="smollm2-135m-instruct-q4_1 ..." SUITE=papers PROFILE=quick DTYPE=bfloat16 JUDGE=rules
+# Neither their weights nor their data are part of the project, so they have names here and no folders.
+REAL  := $(patsubst %,--model %,smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m \
+         qwen2.5-coder-1.5b-instruct-q4_k_m) --suite papers --profile quick --dtype bfloat16 --judge rules
+OWN   := $(filter data/models/pico-llama+data/models/pico-gpt2+testbed+full+,$(subst $() ,+,$(MODEL))+$(SUITE)+$(PROFILE)+$(JUDGE))
 
 .PHONY: all data checkpoint plan extract tune transfer compose reliability report export card smoke test null soak verify spot compare publish \
         testbed testbed-check bench clean help
@@ -121,6 +127,7 @@ endif
 
 report: $(DATA) compose reliability   ## the page and its figures, every number read from a manifest
 	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
+	@$(if $(and $(FROZEN),$(OWN)),$(PYTHON) -m report.build $(REAL) --frozen --to report/real; $(PYTHON) -m report.front,:)
 
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
 	@$(TAKE); $(PYTHON) -m report.export "$${all[@]}" "$${flags[@]}" --concept "$$CONCEPT" --format "$$FORMAT" \
@@ -147,6 +154,7 @@ soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks a
 # --- the audit: of what is committed, unless AT=outputs says what ran here ---------------------------------------
 verify: $(ENV)                  ## re-hash results, and the data and weights they came from; sources by meaning
 	@$(call AUDIT,verify) --out $(AT)
+	@$(if $(and $(OWN),$(filter outputs/committed,$(AT))),$(PYTHON) -m report.audit verify $(REAL) --out $(AT),:)
 
 spot: $(ENV)                    ## SPOT work units per stage, drawn at random, computed again and compared
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}; export OMP_NUM_THREADS; $(call AUDIT,spot) --out $(AT) --n $(SPOT)

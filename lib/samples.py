@@ -12,10 +12,10 @@ SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents
 # What quick keeps: study, least, most (None: all). A vector converges slowly where its statements are diverse: of
 # myopic-reward on SmolLM2-135M those of 32, 64 and 128 items have cosines of .67, .82 and .93 with that of 200.
 QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
-         "max_new_tokens": ("preferences", 96, 96), "behaviours": ("reliability", 16, None),
-         "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "evaluate": ("reliability", 32, None),
-         "words": ("alignment", 24, None), "templates": ("alignment", 3, None), "values": ("alignment", 3, None),
-         "pairs": ("alignment", 24, None), "probes": ("alignment", 16, None)}
+         "max_new_tokens": ("preferences", 96, 96), "behaviours": ("reliability", 8, None),
+         "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "evaluate": ("reliability", 16, None),
+         "words": ("alignment", 12, None), "templates": ("alignment", 2, None), "values": ("alignment", 3, None),
+         "pairs": ("alignment", 24, None), "probes": ("alignment", 8, None)}
 SEED = 8                                                      # of the quick samples
 # ------------------------------------------------------------------------------------------------------------
 
@@ -51,9 +51,11 @@ def smoke(suite):
 def quick(suite, levels):
     """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. What has splits
     is drawn inside those of the full suite and keeps them; of traits, tasks, templates and values it is the first."""
+    suite = replace(suite, **{part: [] for study, level in levels.items() if level is None for part in sizes.PARTS[study]})
+
     def n(part, there):
         study, least, most = QUICK[part]
-        return sizes.between(least, min(most or there, there), levels[study])
+        return sizes.between(least, min(most or there, there), levels[study] or 0.0)
 
     def items(records):
         seen, mine = Counter(), [[name for name in item.get("traits", names) if name in names] for item in records]

@@ -1,5 +1,5 @@
 """Sizes: how much a run measures. Full and smoke are what the constants say; quick lies between them, at one level
-per study, which a time budget sets (report/plan.py) or --sizes.
+per study, which a time budget sets (report/plan.py) or --sizes. A study of level None is left out.
 
     a number at level u    round(L ** (1 - u) * F ** u)     F the full size, L the least: "quick" of the constant, or
                                                             smoke's where it has none
@@ -15,6 +15,8 @@ import numpy as np
 from lib.artifacts import UserError
 
 STUDIES = ("preferences", "reliability", "alignment")     # traits; behaviours; relations and values
+PARTS = {"preferences": ("traits",), "reliability": ("behaviours",), "alignment": ("relations", "values")}   # of a suite
+LEFT_OUT = "none"                                         # how a command line says None
 
 
 def between(least, full, level):
@@ -23,9 +25,10 @@ def between(least, full, level):
 
 
 def at(constant, profile, level=None):
-    """A constant {"full", "smoke"[, "quick"]} at a profile; level: of quick."""
+    """A constant {"full", "smoke"[, "quick"]} at a profile; level: of quick, None as 0."""
     if profile != "quick":
         return constant[profile]
+    level = level or 0.0
     full, least = constant["full"], constant.get("quick", constant["smoke"])
     if not isinstance(full, tuple):
         return between(least, full, level)
@@ -38,20 +41,23 @@ def at(constant, profile, level=None):
 
 # --- levels on a command line ---------------------------------------------------------------------------------
 def parse(text):
-    """{study: level} of "preferences=0.41 reliability=0.55 alignment=0.62". UserError for anything else."""
+    """{study: level or None} of "preferences=0.41 reliability=0.55 alignment=none". UserError for anything else, and if
+    no study is left."""
     pairs = [word.partition("=") for word in str(text).replace(",", " ").split()]
     try:
-        levels = {study: float(level) for study, _, level in pairs}
+        levels = {study: None if level == LEFT_OUT else float(level) for study, _, level in pairs}
     except ValueError:
         levels = {}
-    if sorted(levels) != sorted(STUDIES) or len(pairs) > len(levels) or not all(0 <= u <= 1 for u in levels.values()):
-        raise UserError(f"sizes {text!r}: expected {'=LEVEL '.join(STUDIES)}=LEVEL, levels from 0 to 1")
+    kept = [level for level in levels.values() if level is not None]
+    if sorted(levels) != sorted(STUDIES) or len(pairs) > len(levels) or not kept or not all(0 <= u <= 1 for u in kept):
+        raise UserError(f"sizes {text!r}: expected {'=LEVEL '.join(STUDIES)}=LEVEL, levels from 0 to 1, or "
+                        f"{LEFT_OUT} for a study that is left out")
     return {study: levels[study] for study in STUDIES}
 
 
 def told(levels):
     """The text that `parse` reads."""
-    return " ".join(f"{study}={levels[study]:g}" for study in STUDIES)
+    return " ".join(f"{study}={LEFT_OUT if levels[study] is None else format(levels[study], 'g')}" for study in STUDIES)
 
 
 # --- nested samples -------------------------------------------------------------------------------------------

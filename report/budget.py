@@ -23,7 +23,11 @@ def levels(costs, budget):
     """{study: level} that spend a budget, seconds; costs {study: function of a level, seconds, that never falls}.
 
     Every study gets an equal part. What one cannot use, at level 1, goes to the others; what one needs beyond its
-    part at level 0 is taken from them. So the sum exceeds the budget only if that is less than all take at level 0."""
+    part at level 0 is taken from them. While all together take longer at level 0, the study that takes longest is left
+    out (level None), but for the last. So the sum exceeds the budget only if that is less than the cheapest takes."""
+    dearest = max(costs, key=lambda study: costs[study](0.0), default=None)
+    if len(costs) > 1 and sum(cost(0.0) for cost in costs.values()) > budget:
+        return levels({study: cost for study, cost in costs.items() if study != dearest}, budget) | {dearest: None}
     found, left = {}, budget
     while len(found) < len(costs):
         part = left / (len(costs) - len(found))
@@ -57,7 +61,7 @@ def spent(folder):
             pair = plan["minutes"][name], artifacts.read_json(folder / name / "run.json")["wall_s"] / 60
             total = [a + b for a, b in zip(total, pair)]
             lines.append(f"{name:16s}{pair[0]:9.1f}{pair[1]:9.1f}")
-    rest = f"and {plan['minutes']['start']:.1f} planned for starts and the page"
+    rest = f"and {plan['minutes']['start']:.1f} planned for the plan, starts and the page"
     return [*lines, f"{'all':16s}{total[0]:9.1f}{total[1]:9.1f}  {rest}"]
 
 

@@ -19,7 +19,7 @@ writes  <to>/report.md, <to>/report.tex, <to>/figures/<name>.png, <to>/figures/<
         <to>/index.json     claims and figures with the artifacts they read, for `python -m report.audit trace`
         <to>/cases/<model>.md   prompts, answers and scores of three texts per trait
         <to>/report.pdf     where a TeX engine is installed; left alone if it is of this page already
-        the block of --readme between its two marks: verdicts by model; and that of report/methods.md: changed rules
+        of the project's own page: the block of report/methods.md between its two marks, changed rules
 cost    seconds; no model is loaded
 
     python -m report.build --model data/models/pico-llama --model data/models/pico-gpt2 --frozen
@@ -39,14 +39,13 @@ from pathlib import Path
 from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
 from report import audit, draw, examples, figures, latex, trace
-from report.claims import (ACROSS, changed_table, claim_list, counted, decide, listed, lookup, show, source, summary,
+from report.claims import (ACROSS, changed_table, claim_list, counted, decide, listed, lookup, show, source,
                            verdict_table)
 
 EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 # Digits that prose may carry: identifiers, words that begin with a letter (R2, GPT-2, Llama-2-7b), code, tables of
 # papers, and the level of every interval (lib.metrics). All else is measured or set, and comes from a token.
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
-MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 RULES = ("<!-- rules: written by make report -->", "<!-- end of rules -->")
 HEADS = {"full": "",
          "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
@@ -64,7 +63,7 @@ class Reads(dict):
 
 # --- what is read, and where the page goes ------------------------------------------------------------------
 def place(args):
-    """(folder of results, folder of the page, file whose block of verdicts is written or None) by the flags.
+    """(folder of results, folder of the page, whether it is the project's own) by the flags.
 
     --frozen reads the committed results; of the embedded models' own it makes the project's page. The page of any
     other set of models lies beside its results."""
@@ -73,8 +72,7 @@ def place(args):
     same = [Path(model).resolve() for model in args.model] == [Path(model).resolve() for model in EMBEDDED]
     own = args.frozen and same and folder.name == "testbed"          # with this name: full, and the suite's judge
     to = Path(args.to) if args.to else Path("report") if own else out / folder / "report"
-    readme = args.readme or ("README.md" if own and not args.to else None)
-    return out, to, readme and Path(readme)
+    return out, to, own and not args.to
 
 
 def load(args):
@@ -332,7 +330,7 @@ def _move_in(new, to):
         new.rmdir()
 
 
-def with_block(path, block, marks=MARKS):
+def with_block(path, block, marks):
     """Text of a Markdown file with `block` between two marks. UserError if these are not there, once each."""
     text, (first, last) = path.read_text(encoding="utf-8"), marks
     if [text.count(mark) for mark in marks] != [1, 1]:
@@ -344,7 +342,8 @@ def index(claims, names, cells, told, found):
     """What `trace` reads: stages with place and digest, figures, and each claim's outcome and key."""
     def outcome(claim, name):
         key = source(claim, name)
-        return {**draw.pick(cells[claim["id"], name], "verdict", "reason", "key"),
+        cell = cells[claim["id"], name]
+        return {**draw.pick(cell, "verdict", "reason", "key"), "value": cell["estimate"] and cell["estimate"]["value"],
                 "stage": "/".join(key) if key in found else None}
     return {"claims": {claim["id"]: {name: outcome(claim, name) for name in names} for claim in claims},
             "figures": {name: entry for name, (rows, _, entry) in told.items() if rows},
@@ -356,11 +355,10 @@ def main():
     parser = stages.cli(__doc__, many=True)
     parser.add_argument("--frozen", action="store_true", help=f"read {stages.COMMITTED} instead of --out")
     parser.add_argument("--to", help="folder for the page; default: report, beside the results or the project's own")
-    parser.add_argument("--readme", help="file whose marked block gets the verdicts by model")
     args = parser.parse_args()
 
     # 1. artifacts, every hash and every link of the chain checked
-    args.out, to, readme = place(args)
+    args.out, to, own = place(args)
     names, found = load(args)
     claims, published = listed(), artifacts.read_json(ROOT / "data/published.json")
 
@@ -387,16 +385,15 @@ def main():
         if unused:
             raise UserError(f"{', '.join(unused)}: read by no claim, token or figure; every artifact has to be used")
 
-        # 4. what stands beside the page: its index, TeX and PDF, the verdicts in README
+        # 4. what stands beside the page: its index, TeX and PDF, the changed rules in methods.md
         page = HEADS[args.profile].format(sizes=quick_sizes(args, names, found)) + page
         write(new / "report.md", page)
         artifacts.write_json(new / "index.json", index(claims, names, cells, told, found))
         pdf = latex.write(page, new, to)
         methods = ROOT / "report/methods.md"
-        blocks = {} if not readme else {readme: with_block(readme, summary(claims, names, cells)),
-                                        methods: with_block(methods, changed_table(claims), RULES)}
-    for file, text in blocks.items():
-        write(file, text)
+        rules = own and with_block(methods, changed_table(claims), RULES)
+    if own:
+        write(methods, rules)
     print(f"{pdf}\nreport  {to / 'report.md'}  {args.profile}  {counted(cells)}")
 
 

@@ -213,18 +213,12 @@ def verdict_table(claims, names, cells, found, to):
     return "\n".join(lines)
 
 
-def summary(claims, names, cells):
-    """Markdown: which claims each model reproduces and which not, and the line that `make all` ends with."""
-    lines = ["| | " + " | ".join(VERDICTS) + " |", "|---" * (len(VERDICTS) + 1) + "|"]
-    for name in names:
-        ids = [[c["id"] for c in claims if cells[c["id"], name]["verdict"] == word] for word in VERDICTS]
-        told = [f"{len(some)}: {' '.join(some)}" if some else "none" for some in ids]
-        lines.append(f"| {name} | {' | '.join(told)} |")
-    return "\n".join([*lines, "", f"`make all` ends with: `{counted(cells)}`"])
-
-
 def counted(cells):
-    verdicts = [cell["verdict"] for cell in cells.values()]
+    return tally([cell["verdict"] for cell in cells.values()])
+
+
+def tally(verdicts):
+    """`44 reproduced, 41 undecided, ...`"""
     return ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS)
 
 

@@ -18,7 +18,6 @@ import time
 
 START = time.perf_counter()
 
-import dataclasses
 import functools
 import importlib
 
@@ -40,8 +39,6 @@ WORDS = 6                                # tokens of an option's own words
 # Seconds beside the model's work, on one core: intervals and tables of a stage; the page and its figures.
 CONCLUDE = {"01_extract": 2, "02_tune": 2, "03_transfer": 12, "04_compose": 6, "05_reliability": 5}
 PAGE = 12
-OTHERS = {"preferences": ("behaviours", "relations", "values"), "reliability": ("traits", "relations", "values"),
-          "alignment": ("traits", "behaviours")}           # parts of a suite that a study does not need
 SORTS = ("prompt tokens", "steered tokens", "texts", "readings")
 
 
@@ -251,8 +248,11 @@ def probe(lm, suite, length, read_out, judge):
 
 
 def cost(counts, found):
-    """{stage: seconds of the model's work} of {stage: counts of SORTS} at what `probe` found."""
-    return {name: float(np.dot(units, [found["seconds"][sort] for sort in SORTS])) for name, units in counts.items()}
+    """{stage: seconds of the model's work} of {stage: counts of SORTS} at what `probe` found. Stage 01 is slower in as
+    far as float32 is."""
+    rates = [found["seconds"][sort] for sort in SORTS]
+    return {name: float(np.dot(units, rates)) * (found["float32"] if name == STAGES[0] else 1)
+            for name, units in counts.items()}
 
 
 # --- what is said ---------------------------------------------------------------------------------------------
@@ -325,9 +325,21 @@ def main():
         one_model(args, model, full, share, folder)
 
 
+def reading(lm):
+    """Processor seconds of reading a few prompts."""
+    prompts = np.random.default_rng(0).integers(3, lm.model.get_input_embeddings().weight.shape[0] // 2,
+                                                (PROBE["prompts"], 64)).tolist()
+    engine.read(lm, prompts[:1])                            # the first run pays for what is made once
+    start = time.process_time()
+    engine.read(lm, prompts)
+    return time.process_time() - start
+
+
 def one_model(args, model, full, share, folder):
+    asked = time.perf_counter()
+    wide = None if args.dtype == "float32" else reading(models.load(model))      # stage 01 is in float32 always
     began = time.perf_counter()
-    lm = models.load(model)
+    lm = models.load(model, args.dtype)
     start = time.perf_counter() - began + LOADED
     kind = suites.judge_kind(args.judge or full.judge)[0]
     judge = judges.load(args.judge, full, lm) if full.traits and kind != "api" else None
@@ -335,7 +347,7 @@ def one_model(args, model, full, share, folder):
 
     levels = dict.fromkeys(sizes.STUDIES, 0.0) if share else stage.levels(args, model)
     suite = suites.load(args.suite, args.profile, levels)
-    found = probe(lm, suite, length, read_out, judge)
+    found = probe(lm, suite, length, read_out, judge) | {"float32": 1.0 if wide is None else wide / reading(lm)}
 
     def counts(study, suite):
         return {"preferences": lambda: preferences(lm, suite, length, found["words"], judge),
@@ -344,13 +356,17 @@ def one_model(args, model, full, share, folder):
 
     if share:
         def spend(study, level):
-            alone = dataclasses.replace(full, **{part: [] for part in OTHERS[study]})
-            return sum(cost(counts(study, samples.quick(alone, levels | {study: level})), found).values())
+            alone = samples.quick(full, {other: level if other == study else None for other in levels})
+            return sum(cost(counts(study, alone), found).values())
 
         costs = {study: functools.cache(functools.partial(spend, study))
                  for study in sizes.STUDIES if counts(study, suite)}
-        suite = samples.quick(full, levels | budget.levels(costs, share - fixed(found, start)))
+        spent = time.perf_counter() - asked + LOADED
+        suite = samples.quick(full, levels | budget.levels(costs, share - fixed(found, start) - spent))
+        left_out = [study for study, level in suite.levels.items() if level is None]
     lines, minutes = table({study: counts(study, suite) for study in sizes.STUDIES}, found, start)
+    if share:
+        minutes["start"] += spent / 60
 
     weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
     work = passes.CPU_BUDGET if lm.device.type == "cpu" else torch.cuda.mem_get_info(lm.device)[0] / 2
@@ -367,6 +383,8 @@ def one_model(args, model, full, share, folder):
     if suite.levels:
         print("\n".join(measured(suite, judge)))
     if share:
+        if left_out:
+            print(f"left out, for the least of it takes too long: {', '.join(left_out)}")
         if sum(minutes.values()) * 60 > 1.05 * share:
             print(f"the least that a quick run measures takes longer than {share / 60:g} min")
         folder.mkdir(parents=True, exist_ok=True)

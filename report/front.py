@@ -1,0 +1,118 @@
+"""Front: README's first screen, from what the pages of the real and of the embedded models found.
+
+reads   report/real/index.json, report/index.json (report/build.py), report/claims.json
+writes  report/front.png: a claim of the papers per row, a model per column, real models first
+        README.md: the block between its two marks: one sentence per paper, and every verdict by model
+
+    python -m report.front
+"""
+import textwrap
+from collections import Counter
+
+from matplotlib.patches import Patch, Rectangle
+
+from lib import artifacts
+from lib.artifacts import ROOT
+from report import claims, draw
+from report.build import with_block, write
+from report.draw import VERDICT, plt
+from report.figures import style
+
+PAGES = {"real models": "report/real", "instrument check": "report"}
+MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
+PAPERS = {"P": "preferences", "R": "reliability", "A": "alignment", "B": "beyond the papers"}
+LETTERS = "PRA"                                    # rows of the picture
+
+
+def read():
+    """[(page, {model: {claim: outcome}}), ...] of the pages that there are."""
+    found = []
+    for what, folder in PAGES.items():
+        file = ROOT / folder / "index.json"
+        if file.is_file():
+            index = artifacts.read_json(file)["claims"]
+            models = next(iter(index.values()))
+            found.append((what, {model: {claim: told[model] for claim, told in index.items()} for model in models}))
+    return found
+
+
+# --- the picture --------------------------------------------------------------------------------------------
+def picture(pages, listed, to):
+    """Draws the claims of the papers, in the order of the list."""
+    mine = [claim for claim in listed if claim["id"][0] in LETTERS]
+    columns = [(what, model, told) for what, models in pages for model, told in models.items()]
+    figure, axis = plt.subplots(figsize=(4.6 + 0.95 * len(columns), 1.3 + 0.22 * len(mine)))
+    for y, claim in enumerate(mine):
+        axis.text(-0.06, y, f"{claim['id']}  {claim['title']}", ha="right", va="center")
+        for x, (_, _, told) in enumerate(columns):
+            cell = told[claim["id"]]
+            sign, value = VERDICT[cell["verdict"]][1], cell["value"]
+            axis.add_patch(Rectangle((x + 0.03, y - 0.43), 0.94, 0.86, **style(cell["verdict"])))
+            axis.text(x + 0.5, y, sign if value is None else f"{sign} {draw.number(value, claim['digits'])}",
+                      ha="center", va="center")
+        if y and claim["id"][0] != mine[y - 1]["id"][0]:
+            axis.axhline(y - 0.5, color="#444444", linewidth=0.8)
+    start = 0
+    for what, models in pages:
+        axis.text(start + len(models) / 2, -3.6, what, ha="center", weight="bold")
+        if start:
+            axis.axvline(start, color="#444444", linewidth=0.8)
+        start += len(models)
+    axis.set(xlim=(0, len(columns)), ylim=(len(mine) - 0.5, -0.5), yticks=[],
+             xticks=[x + 0.5 for x in range(len(columns))])
+    axis.set_xticklabels(["\n".join(textwrap.wrap(model, 14)) for _, model, _ in columns], fontsize=7.5)
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    marks = [Patch(**style(word), label=f"{sign} {word}") for word, (_, sign) in VERDICT.items()]
+    axis.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.1, -0.01), ncols=4, handlelength=1)
+    draw.save(figure, to, smoke=False)
+
+
+# --- the words ----------------------------------------------------------------------------------------------
+def ids(told, verdict, letter=""):
+    return [claim for claim, cell in told.items() if cell["verdict"] == verdict and claim.startswith(letter)]
+
+
+def sentence(letter, models):
+    """What a paper's claims came to on these models; why most of what could not be tested could not."""
+    last, said = claims.VERDICTS[-1], []
+    silent = [model for model, told in models.items() if not any(ids(told, word, letter) for word in claims.VERDICTS[:-1])]
+    for model, told in models.items():
+        parts = [f"{word} {' '.join(found)}" for word in claims.VERDICTS[:-1] if (found := ids(told, word, letter))]
+        if parts:
+            shut = len(ids(told, last, letter))
+            said.append(f"{model}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
+    why = Counter(told[claim]["reason"].split(":")[0] for told in models.values() for claim in ids(told, last, letter))
+    if silent:
+        said.append(f"nothing could be tested on {', '.join(silent)}")
+    reasons = " and ".join(f"\u201c{reason}\u201d" for reason, _ in why.most_common(2))
+    return f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}." + (f" Not testable mostly for: {reasons}." if why else "")
+
+
+def block(pages):
+    """Markdown of README's block."""
+    lines = []
+    for what, models in pages:
+        if what != "instrument check":
+            lines += [f"- {sentence(letter, models)}" for letter in PAPERS] + [""]
+    lines += ["| | " + " | ".join(claims.VERDICTS) + " |", "|---" * (len(claims.VERDICTS) + 1) + "|"]
+    for what, models in pages:
+        for model, told in models.items():
+            cells = [ids(told, word) for word in claims.VERDICTS]
+            told = [f"{len(some)}: {' '.join(some)}" if some else "none" for some in cells]
+            lines.append(f"| {model}{' (instrument check)' if what == 'instrument check' else ''} | {' | '.join(told)} |")
+    outcomes = [cell["verdict"] for told in pages[-1][1].values() for cell in told.values()]
+    return "\n".join([*lines, "", f"`make all` ends with: `{claims.tally(outcomes)}`"])
+
+
+def main():
+    pages, readme = read(), ROOT / "README.md"
+    picture(pages, claims.listed(), ROOT / "report" / "front.png")
+    write(readme, with_block(readme, block(pages), MARKS))
+    print(f"front   {readme.name}, report/front.png: {', '.join(model for _, models in pages for model in models)}")
+
+
+if __name__ == "__main__":
+    artifacts.run(main)
