@@ -77,12 +77,16 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
 # A budget to plan: of a quick run whose levels are not given.
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
-# The project's own results: those of the embedded models and, behind them, of real ones, which were made by
+# The project's own results: those of the embedded models and, behind them, of the real ones that it has. These were made by
 #   make publish MODEL="smollm2-135m-instruct-q4_1 ..." SUITE=papers PROFILE=quick DTYPE=bfloat16 JUDGE=rules
 # Neither their weights nor their data are part of the project, so they have names here and no folders.
-REAL  := $(patsubst %,--model %,smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m \
-         qwen2.5-coder-1.5b-instruct-q4_k_m) --suite papers --profile quick --dtype bfloat16 --judge rules
-OWN   := $(filter data/models/pico-llama+data/models/pico-gpt2+testbed+full+,$(subst $() ,+,$(MODEL))+$(SUITE)+$(PROFILE)+$(JUDGE))
+LEAF  := papers-quick-bfloat16-by-rules
+REAL  := $(foreach name,smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m \
+         qwen2.5-coder-1.5b-instruct-q4_k_m,$(if $(wildcard outputs/committed/$(name)/$(LEAF)),--model $(name)))
+REAL  := $(if $(strip $(REAL)),$(REAL) --suite papers --profile quick --dtype bfloat16 --judge rules)
+OWN   := $(and $(filter 2,$(words $(MODEL))),$(filter data/models/pico-llama,$(firstword $(MODEL))),\
+         $(filter data/models/pico-gpt2,$(lastword $(MODEL))),$(filter testbed,$(SUITE)),$(filter full,$(PROFILE)),\
+         $(if $(JUDGE)$(DTYPE),,yes))
 
 .PHONY: all data checkpoint plan extract tune transfer compose reliability report export card smoke test null soak verify spot compare publish \
         testbed testbed-check bench clean help
@@ -127,7 +131,8 @@ endif
 
 report: $(DATA) compose reliability   ## the page and its figures, every number read from a manifest
 	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
-	@$(if $(and $(FROZEN),$(OWN)),$(PYTHON) -m report.build $(REAL) --frozen --to report/real; $(PYTHON) -m report.front,:)
+	@$(if $(and $(FROZEN),$(OWN),$(REAL)),$(PYTHON) -m report.build $(REAL) --frozen --to report/real,:)
+	@$(if $(and $(FROZEN),$(OWN)),$(PYTHON) -m report.front,:)
 
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
 	@$(TAKE); $(PYTHON) -m report.export "$${all[@]}" "$${flags[@]}" --concept "$$CONCEPT" --format "$$FORMAT" \
@@ -154,7 +159,7 @@ soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks a
 # --- the audit: of what is committed, unless AT=outputs says what ran here ---------------------------------------
 verify: $(ENV)                  ## re-hash results, and the data and weights they came from; sources by meaning
 	@$(call AUDIT,verify) --out $(AT)
-	@$(if $(and $(OWN),$(filter outputs/committed,$(AT))),$(PYTHON) -m report.audit verify $(REAL) --out $(AT),:)
+	@$(if $(and $(OWN),$(REAL),$(filter outputs/committed,$(AT))),$(PYTHON) -m report.audit verify $(REAL) --out $(AT),:)
 
 spot: $(ENV)                    ## SPOT work units per stage, drawn at random, computed again and compared
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}; export OMP_NUM_THREADS; $(call AUDIT,spot) --out $(AT) --n $(SPOT)
@@ -162,9 +167,10 @@ spot: $(ENV)                    ## SPOT work units per stage, drawn at random, c
 compare: all                    ## run what is not up to date, and hold every result to the committed ones, at length
 	@$(call AUDIT,compare)
 
-publish: all                    ## what ran here becomes what is committed, and the committed page is built again
+publish: all                    ## what ran here becomes what is committed, and the project's pages are built again
 	@$(call AUDIT,publish)
-	@$(MAKE) --no-print-directory report FROZEN=1
+	@$(MAKE) --no-print-directory report FROZEN=1 MODEL="data/models/pico-llama data/models/pico-gpt2" SUITE=testbed \
+		PROFILE=full JUDGE= DTYPE= SIZES=
 
 testbed: $(ENV)                 ## write the testbed suite again and train both embedded models (an hour)
 	$(PYTHON) -m data.testbed

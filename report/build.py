@@ -345,7 +345,7 @@ def index(claims, names, cells, told, found):
         cell = cells[claim["id"], name]
         return {**draw.pick(cell, "verdict", "reason", "key"), "value": cell["estimate"] and cell["estimate"]["value"],
                 "stage": "/".join(key) if key in found else None}
-    return {"claims": {claim["id"]: {name: outcome(claim, name) for name in names} for claim in claims},
+    return {"models": names, "claims": {claim["id"]: {name: outcome(claim, name) for name in names} for claim in claims},
             "figures": {name: entry for name, (rows, _, entry) in told.items() if rows},
             "stages": {"/".join(key): {"path": os.path.relpath(artifact.path, ROOT), "digest": artifact.digest}
                        for key, artifact in found.items()}}

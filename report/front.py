@@ -24,15 +24,15 @@ PAPERS = {"P": "preferences", "R": "reliability", "A": "alignment", "B": "beyond
 LETTERS = "PRA"                                    # rows of the picture
 
 
-def read():
-    """[(page, {model: {claim: outcome}}), ...] of the pages that there are."""
+def read(listed):
+    """[(page, {model: {claim: outcome}}), ...] of the pages that there are, claims in the order of the list."""
     found = []
     for what, folder in PAGES.items():
         file = ROOT / folder / "index.json"
         if file.is_file():
-            index = artifacts.read_json(file)["claims"]
-            models = next(iter(index.values()))
-            found.append((what, {model: {claim: told[model] for claim, told in index.items()} for model in models}))
+            index = artifacts.read_json(file)
+            found.append((what, {model: {claim["id"]: index["claims"][claim["id"]][model] for claim in listed}
+                                 for model in index["models"]}))
     return found
 
 
@@ -52,15 +52,16 @@ def picture(pages, listed, to):
                       ha="center", va="center")
         if y and claim["id"][0] != mine[y - 1]["id"][0]:
             axis.axhline(y - 0.5, color="#444444", linewidth=0.8)
-    start = 0
+    start, labels = 0, ["\n".join(textwrap.wrap(model, 14)) for _, model, _ in columns]
+    top = -1.2 - 0.55 * max(1 + label.count("\n") for label in labels)
     for what, models in pages:
-        axis.text(start + len(models) / 2, -3.6, what, ha="center", weight="bold")
+        axis.text(start + len(models) / 2, top, what, ha="center", weight="bold")
         if start:
             axis.axvline(start, color="#444444", linewidth=0.8)
         start += len(models)
     axis.set(xlim=(0, len(columns)), ylim=(len(mine) - 0.5, -0.5), yticks=[],
              xticks=[x + 0.5 for x in range(len(columns))])
-    axis.set_xticklabels(["\n".join(textwrap.wrap(model, 14)) for _, model, _ in columns], fontsize=7.5)
+    axis.set_xticklabels(labels, fontsize=7.5)
     axis.tick_params(length=0, labeltop=True, labelbottom=False)
     axis.grid(False)
     for spine in axis.spines.values():
@@ -108,8 +109,9 @@ def block(pages):
 
 
 def main():
-    pages, readme = read(), ROOT / "README.md"
-    picture(pages, claims.listed(), ROOT / "report" / "front.png")
+    listed, readme = claims.listed(), ROOT / "README.md"
+    pages = read(listed)
+    picture(pages, listed, ROOT / "report" / "front.png")
     write(readme, with_block(readme, block(pages), MARKS))
     print(f"front   {readme.name}, report/front.png: {', '.join(model for _, models in pages for model in models)}")
 

@@ -187,9 +187,9 @@ def alignment(lm, suite, length):
     text = len(suite.values) * sum(len(lm.tokens(sentence)) for sentence in suite.neutral)
     prompted = probes["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES)
     out["03_transfer"] = [(prompts + per_way) * front + prompted,
-                          prompts * (1 + arms + three.N_RANDOM) + per_way * (1 + ways * (arms + three.N_RANDOM_WAYS))
-                          + probes["evaluate"] * per_probe * (1 + settings * (2 + three.N_RANDOM))
-                          + text * (1 + settings * (2 + three.N_RANDOM_TEXT)), 0, 0]
+                          prompts * (1 + arms + size(three.N_RANDOM)) + per_way * (1 + ways * (arms + three.N_RANDOM_WAYS))
+                          + probes["evaluate"] * per_probe * (1 + settings * (2 + size(three.N_RANDOM)))
+                          + text * (1 + settings * (2 + size(three.N_RANDOM_TEXT))), 0, 0]
     return out
 
 

@@ -102,7 +102,20 @@ def test_a_card_is_a_suite_and_a_page(project):
 
 def test_frozen_runs_no_stage(project):
     found = calls(project, "report", "FROZEN=1")
-    assert [words[:2] for _, words in found] == [["-m", "report.build"]] and found[0][1][-1] == "--frozen"
+    assert [words[:2] for _, words in found] == [["-m", "report.build"], ["-m", "report.front"]]
+    assert found[0][1][-1] == "--frozen"
+    assert len(calls(project, "report", "FROZEN=1", "MODEL=org/one")) == 1           # the front is the project's own
+
+
+def test_real_models_that_are_committed_are_verified_and_have_a_page(project):
+    name, leaf = "gemma-3-270m-q4_k_m", "papers-quick-bfloat16-by-rules"
+    (project / "outputs/committed" / name / leaf).mkdir(parents=True)
+    verified, built = calls(project, "verify"), calls(project, "report", "FROZEN=1")
+    assert [words[1] for _, words in built] == ["report.build", "report.build", "report.front"] and len(verified) == 2
+    for words in verified[1][1], built[1][1]:
+        assert words[words.index("--model") + 1] == name and words.count("--model") == 1 and "bfloat16" in words
+    assert built[1][1][-2:] == ["--to", "report/real"]
+    assert len(calls(project, "verify", "AT=elsewhere")) == 1
 
 
 def test_audit_looks_at_the_committed_results_unless_told(project):

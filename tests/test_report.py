@@ -1,5 +1,6 @@
 """The report: verdicts follow their rules, every number is a key of a manifest, and a build that stops, at stale,
 foreign or damaged artifacts, leaves the page there is."""
+import itertools
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from matplotlib.colors import to_rgb
 
 from lib import artifacts, suite
 from lib.artifacts import ROOT, UserError
-from report import build, claims
+from report import build, claims, front
 from tests import planted
 
 
@@ -275,16 +276,15 @@ def test_failing_build_leaves_the_page_there_is(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs", NAMES[:1])
     made = again(artifacts.load(tmp_path / "outputs/pico-llama/planted/05_reliability"),
                  arrays={"propensity": (np.ones((40, 7)), ("item", "multiplier"))})
-    readme, array = tmp_path / "README.md", made.path / "propensity.npy"
-    marks, whole = "\n".join(build.MARKS), array.read_bytes()
-    readme.write_text(marks)
-    run_build(monkeypatch, tmp_path, NAMES[:1], "--readme", str(readme))
+    array = made.path / "propensity.npy"
+    whole = array.read_bytes()
+    run_build(monkeypatch, tmp_path, NAMES[:1])
     (tmp_path / "report/report.pdf").write_bytes(b"of an earlier page")
-    before, beside, block = files_of(tmp_path / "report"), sorted(tmp_path.iterdir()), readme.read_text()
+    before, beside = files_of(tmp_path / "report"), sorted(tmp_path.iterdir())
 
     def stops(message):
         with pytest.raises(UserError, match=message):
-            run_build(monkeypatch, tmp_path, NAMES[:1], "--readme", str(readme))
+            run_build(monkeypatch, tmp_path, NAMES[:1])
         assert files_of(tmp_path / "report") == before and sorted(tmp_path.iterdir()) == beside
 
     array.write_bytes(whole[:-8])
@@ -295,8 +295,8 @@ def test_failing_build_leaves_the_page_there_is(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(build.latex, "convert", lambda page: (_ for _ in ()).throw(UserError("pdflatex stopped")))
         stops("pdflatex stopped")
-    assert readme.read_text() == block
-    readme.write_text("no marks")
+    monkeypatch.setattr(build, "place", lambda args: (tmp_path / "outputs", tmp_path / "report", True))
+    monkeypatch.setattr(build, "RULES", ("<!-- no such mark -->",) * 2)
     stops("once each")
 
 
@@ -316,42 +316,39 @@ EMBEDDED = [f"data/models/{name}" for name in NAMES]
 
 
 @pytest.mark.parametrize("flags, place", [
-    ({"frozen": True}, ("outputs/committed", "report", "README.md")),
-    ({}, ("outputs", "outputs/pico-llama+pico-gpt2/testbed/report", None)),
-    ({"out": "else"}, ("else", "else/pico-llama+pico-gpt2/testbed/report", None)),
-    ({"frozen": True, "to": "x"}, ("outputs/committed", "x", None)),
-    ({"frozen": True, "to": "x", "readme": "y.md"}, ("outputs/committed", "x", "y.md")),
-    ({"readme": "y.md"}, ("outputs", "outputs/pico-llama+pico-gpt2/testbed/report", "y.md")),
+    ({"frozen": True}, ("outputs/committed", "report", True)),
+    ({}, ("outputs", "outputs/pico-llama+pico-gpt2/testbed/report", False)),
+    ({"out": "else"}, ("else", "else/pico-llama+pico-gpt2/testbed/report", False)),
+    ({"frozen": True, "to": "x"}, ("outputs/committed", "x", False)),
     ({"frozen": True, "model": EMBEDDED[:1]},
-     ("outputs/committed", "outputs/committed/pico-llama/testbed/report", None)),
+     ("outputs/committed", "outputs/committed/pico-llama/testbed/report", False)),
     ({"frozen": True, "model": EMBEDDED[::-1]},
-     ("outputs/committed", "outputs/committed/pico-gpt2+pico-llama/testbed/report", None)),
+     ("outputs/committed", "outputs/committed/pico-gpt2+pico-llama/testbed/report", False)),
     ({"frozen": True, "profile": "smoke"},
-     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/testbed-smoke/report", None)),
+     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/testbed-smoke/report", False)),
     ({"frozen": True, "judge": "rules"},
-     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/testbed-by-rules/report", None)),
+     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/testbed-by-rules/report", False)),
     ({"frozen": True, "suite": "papers"},
-     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/papers/report", None)),
-    ({"model": ["org/one"]}, ("outputs", "outputs/org--one/testbed/report", None))])
+     ("outputs/committed", "outputs/committed/pico-llama+pico-gpt2/papers/report", False)),
+    ({"model": ["org/one"]}, ("outputs", "outputs/org--one/testbed/report", False))])
 def test_place(flags, place, monkeypatch):
     monkeypatch.chdir(ROOT)
     default = {"model": EMBEDDED, "suite": "testbed", "profile": "full", "judge": None, "out": "outputs",
-               "frozen": False, "to": None, "readme": None}
-    assert build.place(Namespace(**default | flags)) == tuple(path and Path(path) for path in place)
+               "frozen": False, "to": None}
+    out, to, own = place
+    assert build.place(Namespace(**default | flags)) == (Path(out), Path(to), own)
 
 
 def test_frozen_page_of_the_embedded_models(tmp_path, monkeypatch):
     planted.plant(tmp_path / "outputs/committed", NAMES, suite="testbed", suite_digest=suite.load("testbed").digest)
     for model in EMBEDDED:
         (tmp_path / model).mkdir(parents=True)
-    (tmp_path / "README.md").write_text("\n".join(build.MARKS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(build.latex, "ENGINES", ())
     monkeypatch.setattr(sys, "argv", ["build.py", "--frozen", "--model", EMBEDDED[0], "--model", EMBEDDED[1]])
     build.main()
     page = Path("report/report.md").read_text()
     assert "](../outputs/committed/pico-gpt2/testbed/05_reliability/manifest.json#L" in page
-    assert Path("README.md").read_text().count("| pico-gpt2 |") == 1
 
 
 def test_stale_upstream_stops_the_build(tmp_path, monkeypatch):
@@ -557,22 +554,36 @@ def test_edited_result_stops_the_build(tmp_path, monkeypatch):
         run_build(monkeypatch, tmp_path, NAMES[:1])
 
 
-def test_block_of_readme(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text(f"a\n{build.MARKS[0]}\nold\n{build.MARKS[1]}\nb\n")
+def test_block_of_a_page(tmp_path):
+    page, marks = tmp_path / "README.md", front.MARKS
+    page.write_text(f"a\n{marks[0]}\nold\n{marks[1]}\nb\n")
     for _ in range(2):  # writing it again changes nothing
-        page.write_text(build.with_block(page, "new"))
-        assert page.read_text() == f"a\n{build.MARKS[0]}\nnew\n{build.MARKS[1]}\nb\n"
+        page.write_text(build.with_block(page, "new", marks))
+        assert page.read_text() == f"a\n{marks[0]}\nnew\n{marks[1]}\nb\n"
     page.write_text("no marks")
     with pytest.raises(UserError, match="once each"):
-        build.with_block(page, "new")
+        build.with_block(page, "new", marks)
 
 
-def test_summary_lists_every_claim_once_per_model():
-    cells = {(c["id"], n): {"verdict": claims.VERDICTS[i % 4]} for i, c in enumerate(CLAIMS) for n in "mk"}
-    rows = claims.summary(CLAIMS, list("mk"), cells).splitlines()[2:4]
+def outcomes(shift):
+    """A verdict per claim, each of the four in turn, as index.json has them."""
+    return {c["id"]: {"verdict": word, "value": None if word == claims.VERDICTS[-1] else 0.5,
+                      "reason": "the gate is shut: 0.1" if word == claims.VERDICTS[-1] else ""}
+            for c, word in zip(CLAIMS, itertools.cycle(claims.VERDICTS[shift:] + claims.VERDICTS[:shift]))}
+
+
+def test_front_lists_every_claim_once_per_model_real_ones_first(tmp_path):
+    silent = {claim: {"verdict": claims.VERDICTS[-1], "value": None, "reason": "it cannot: 2"} for claim in outcomes(0)}
+    pages = [("real models", {"m": outcomes(0), "s": silent}), ("instrument check", {"k": outcomes(1)})]
+    text = front.block(pages)
+    rows = [line for line in text.splitlines() if line.startswith(("| m", "| s", "| k"))]
+    assert [row.split()[1] for row in rows] == ["m", "s", "k"] and "k (instrument check)" in rows[-1]
     for row in rows:
         assert sorted(re.findall(r"[PRAB]\d+", row)) == sorted(c["id"] for c in CLAIMS)
+    assert text.count("nothing could be tested on s") == 4 and "\u201cit cannot\u201d" in text
+    assert text.endswith(f"`make all` ends with: `{claims.tally([c['verdict'] for c in outcomes(1).values()])}`")
+    front.picture(pages, CLAIMS, tmp_path / "front.png")
+    assert (tmp_path / "front.png").stat().st_size > 10_000
 
 
 def test_verdicts_are_told_apart_in_grey():
