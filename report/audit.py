@@ -4,7 +4,7 @@
                against the hash that was kept; sources by meaning; the last spot check. Nothing may be missing
     spot       work units drawn at random, computed again from the committed inputs (report/spot.py)
     compare    what ran here, held to what is committed (report/compare.py)
-    publish    what ran here becomes what is committed
+    publish    what ran here becomes what is committed, without large arrays that stage 01 makes again
     clean      deletes what ran here
     trace      from a claim, a figure or model:stage:key back to line, inputs and hashes (report/trace.py)
 
@@ -20,11 +20,13 @@ import textwrap
 from pathlib import Path
 
 from lib import artifacts, identity, stage, suite as suites
-from lib.artifacts import ROOT, UserError, digest_of, load, read_json
+from lib.artifacts import ROOT, UserError, digest_of, load, read_json, write_json
 from report import compare, trace
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 OWN = ("manifest.json", "run.json")
+LARGE = 4_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
+LEFT_OUT = "left_out.json"       # beside the manifest, which has their hashes: {file: bytes}
 SPOTS = "spot.json"              # beside the stage folders of a model: what was checked when (report/spot.py)
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
 
@@ -35,6 +37,11 @@ def due(args):
     if len(args.model) > 1:
         folders.append(stage.paths(args, "+".join(map(stage.model_name, args.model))) / "05_across")
     return folders
+
+
+def left_out(path):
+    """{file: bytes} that publish left out of a stage folder."""
+    return read_json(path / LEFT_OUT) if (path / LEFT_OUT).is_file() else {}
 
 
 # --- verify -------------------------------------------------------------------------------------------------
@@ -63,14 +70,15 @@ def inspect(path):
     something else now are no fault (see `state`). UserError if the manifest itself was edited or is missing."""
     artifact, faults = load(path), []
     again = f"delete {artifact.path} and run {artifact.manifest['stage']} again"
-    names = {file.name for file in artifact.path.iterdir() if file.name != stage.MARK} - set(OWN)
-    names = sorted(names | set(artifact.manifest["outputs"]))
+    absent = {name for name in left_out(path) if not (artifact.path / name).exists()}
+    names = {file.name for file in artifact.path.iterdir() if file.name not in (stage.MARK, LEFT_OUT)} - set(OWN)
+    names = sorted((names | set(artifact.manifest["outputs"])) - absent)
     for name in names:
         try:
             artifact.file(name)
         except UserError as fault:
             faults.append(str(fault))
-    counts = {"files": len(names), "inputs": 0}
+    counts = {"files": len(names), **({"left out": len(absent)} if absent else {}), "inputs": 0}
     for label, digest in artifact.manifest["inputs"].items():
         if label in STAGES or "/" in label:
             counts["inputs"] += 1
@@ -197,6 +205,8 @@ def publish(args):
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(
                 stage.MARK, "report", "export", "*.units", "*.tmp-*", "*.old-*", "*.lock"))
+            for manifest in copy.glob("*/manifest.json"):
+                lighten(manifest.parent)
             if to.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 to.rename(old)
@@ -205,6 +215,18 @@ def publish(args):
         finally:
             artifacts.release(held)
         print(f"{to}  is what ran here")
+
+
+def lighten(path):
+    """Deletes large arrays of a stage folder that is to be committed, and writes down which."""
+    outputs = read_json(path / "manifest.json")["outputs"]
+    large = {name: (path / name).stat().st_size for name, entry in outputs.items()
+             if entry.get("axes", [""])[-1:] == ["d_model"] and name != "vectors.npy"}
+    large = {name: size for name, size in large.items() if size > LARGE}
+    if large:
+        write_json(path / LEFT_OUT, large)
+    for name in large:
+        (path / name).unlink()
 
 
 def clean(args):

@@ -84,7 +84,7 @@ def load(args):
     names, found, suites = list(map(stages.model_name, args.model)), {}, {}
     for path in audit.due(args):
         artifact = found["+" if path.name == ACROSS else path.parts[-3], path.name] = artifacts.load(path, path.name)
-        for file in artifact.manifest["outputs"]:
+        for file in set(artifact.manifest["outputs"]) - set(audit.left_out(path)):
             artifact.file(file)
     for (name, stage), artifact in found.items():
         inputs = artifact.manifest["inputs"]

@@ -70,9 +70,10 @@ def compare(committed, again):
         return "same", [f"made from another {', '.join(made)}"] if made else [f"digest {first.digest[:12]}"]
     settings = [f"{key} differs" for key in made if key.startswith("config.") and key != "config.model"]
     files = [name for name in sorted({*outputs[0], *outputs[1]}) if outputs[0].get(name) != outputs[1].get(name)]
-    found = [(f"{name} {where}".strip(), size) for name in files if name in outputs[0] and name in outputs[1]
+    both = [name for name in files if name in outputs[0] and name in outputs[1] and (first.path / name).is_file()]
+    found = [(f"{name} {where}".strip(), size) for name in both
              for where, size in gaps(content(first, name), content(second, name))]
-    found += [(name, float("inf")) for name in files if (name in outputs[0]) != (name in outputs[1])]
+    found += [(name, float("inf")) for name in files if name not in both]      # on one side only, or left out here
     found += [(f"results.{where}", size) for where, size in gaps(first.results, second.results)]
     where, worst = max(found, key=lambda item: item[1])
     old, new = estimates(first.results), estimates(second.results)

@@ -176,6 +176,31 @@ def test_publish_and_compare(committed, monkeypatch, capsys):
     assert not (committed / "outputs/m/testbed").exists() and kept.is_dir()
 
 
+def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
+    """What stage 01 makes again is not committed; a file that goes missing otherwise is still a fault."""
+    monkeypatch.setattr(audit, "LARGE", 100)
+    many, axes = np.ones((8, 64), np.float32), ("draw", "d_model")
+    first = save(committed / "outputs/m/testbed/01_extract", tables={"t": [1]},
+                 arrays={"shuffled_vectors": (many, axes), "vectors": (many, axes), "scores": (many, ("item", "draw"))})
+    save(committed / "outputs/m/testbed/02_tune", inputs={"01_extract": first.digest})
+    command(monkeypatch, "publish", "--model", "m")
+    kept = committed / "outputs/committed/m/testbed/01_extract"
+    assert sorted(path.name for path in kept.glob("*.npy")) == ["scores.npy", "vectors.npy"]
+    assert artifacts.read_json(kept / audit.LEFT_OUT) == {"shuffled_vectors.npy": 2176}
+    capsys.readouterr()
+    command(monkeypatch, "verify", "--model", "m")
+    assert "files 3, left out 1, inputs 0" in capsys.readouterr().out
+    command(monkeypatch, "compare", "--model", "m", "--brief")
+    assert capsys.readouterr().out == "2 of 2 stages equal the committed ones\n"
+    save(first.path, tables={"t": [1]}, arrays={"shuffled_vectors": (2 * many, axes), "vectors": (many, axes),
+                                                 "scores": (many, ("item", "draw"))})
+    assert audit.compare.compare(kept, first.path)[0] == "moved"
+    (kept / "scores.npy").unlink()
+    with pytest.raises(UserError, match="1 of 2 stage folders"):
+        command(monkeypatch, "verify", "--model", "m")
+    assert "scores.npy" in capsys.readouterr().out
+
+
 # --- trace --------------------------------------------------------------------------------------------------
 def test_line_of_a_key(tmp_path):
     saved = save(tmp_path / "x", config={"a": {"b": 1}}, results={"a": {"ab": 0, "b": {"c": 1}}, "b": 3})
