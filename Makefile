@@ -131,7 +131,7 @@ endif
 
 report: $(DATA) compose reliability   ## the page and its figures, every number read from a manifest
 	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
-	@$(if $(and $(FROZEN),$(OWN),$(REAL)),$(PYTHON) -m report.build $(REAL) --frozen --to report/real,:)
+	@$(if $(and $(FROZEN),$(OWN),$(REAL)),$(PYTHON) -m report.build $(REAL) --frozen --to report/real --notes report/real.md,:)
 	@$(if $(and $(FROZEN),$(OWN)),$(PYTHON) -m report.front,:)
 
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need

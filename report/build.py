@@ -11,6 +11,7 @@ Tokens of the template:
                                           interval and n, `len` a count; keys under `config.` are settings
     {{published:dotted.key|format}}       a fact of a paper, from data/published.json
     {{rows:stage:key, key, ...|digits}}   a table: one line per estimate, one column per model
+    {{notes}}                             the text of --notes, tokens and all
     {{verdicts}} {{claims}} {{provenance}} {{figure:name}} {{models}} {{suite}} {{methods}}
 
 reads   <out>/<model>/<suite>/<stage>/, <out>/<model>+<model>/<suite>/05_across/ (two models or more),
@@ -355,6 +356,7 @@ def main():
     parser = stages.cli(__doc__, many=True)
     parser.add_argument("--frozen", action="store_true", help=f"read {stages.COMMITTED} instead of --out")
     parser.add_argument("--to", help="folder for the page; default: report, beside the results or the project's own")
+    parser.add_argument("--notes", type=Path, help="what a person saw in it, with tokens, above the verdicts")
     args = parser.parse_args()
 
     # 1. artifacts, every hash and every link of the chain checked
@@ -380,7 +382,9 @@ def main():
                   "cases": ", ".join(f"[{name}](cases/{name}.md)" for name in names),
                   "methods": f"[methods.md]({os.path.relpath(ROOT / 'report/methods.md', to).replace(os.sep, '/')})",
                   **pictures(told, names, new / "figures", args.profile == "smoke")}
-        page = fill((ROOT / "report/template.md").read_text(encoding="utf-8"), names, found, blocks, published)
+        text = (ROOT / "report/template.md").read_text(encoding="utf-8")
+        notes = args.notes.read_text(encoding="utf-8") + "\n" if args.notes else ""
+        page = fill(text.replace("{{notes}}", notes), names, found, blocks, published)
         unused = [str(found.get(key).path) for key in sorted(set(found) - found.seen)]
         if unused:
             raise UserError(f"{', '.join(unused)}: read by no claim, token or figure; every artifact has to be used")

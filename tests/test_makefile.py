@@ -114,7 +114,7 @@ def test_real_models_that_are_committed_are_verified_and_have_a_page(project):
     assert [words[1] for _, words in built] == ["report.build", "report.build", "report.front"] and len(verified) == 2
     for words in verified[1][1], built[1][1]:
         assert words[words.index("--model") + 1] == name and words.count("--model") == 1 and "bfloat16" in words
-    assert built[1][1][-2:] == ["--to", "report/real"]
+    assert built[1][1][-4:] == ["--to", "report/real", "--notes", "report/real.md"]
     assert len(calls(project, "verify", "AT=elsewhere")) == 1
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from lib import artifacts, vectors
 from lib.artifacts import UserError
-from report import audit, build, claims, latex, trace
+from report import audit, build, claims, front, latex, trace
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,32 +251,34 @@ def test_prose_is_free(clone, monkeypatch):
 
 # --- the other commands -------------------------------------------------------------------------------------
 def test_report_from_committed_artifacts(tmp_path, monkeypatch, capsys):
-    """The committed artifacts make a page, its README block and its index, without a model."""
-    shutil.copy(ROOT / "README.md", tmp_path)
+    """The committed artifacts make a page and its index, without a model; README has their counts."""
     monkeypatch.setattr(latex, "ENGINES", ())
     models = ("--model", "data/models/pico-llama", "--model", "data/models/pico-gpt2")
-    carry_out(monkeypatch, "report.build", *models, "--frozen", "--to", str(tmp_path / "report"), "--readme",
-              str(tmp_path / "README.md"))
+    carry_out(monkeypatch, "report.build", *models, "--frozen", "--to", str(tmp_path / "report"))
     said = capsys.readouterr().out.splitlines()[-1]
     counts = said.split("report.md  full  ")[1]
-    assert f"`make all` ends with: `{counts}`" in (tmp_path / "README.md").read_text()
+    assert f"`make all` ends with: `{counts}`" in README
     assert (tmp_path / "report/report.tex").read_text().startswith(r"\documentclass")
 
 
 def test_readme_shows_the_committed_verdicts():
-    index = json.loads((ROOT / "report/index.json").read_text())
+    index = [json.loads((ROOT / page / "index.json").read_text())["claims"] for page in front.PAGES.values()]
     block = README.split("<!-- verdicts: written by make report -->")[1].split("<!-- end of verdicts -->")[0]
-    for claim, cells in index["claims"].items():
+    for claim, cells in (item for page in index for item in page.items()):
         for model, cell in cells.items():
-            row = next(line for line in block.splitlines() if line.startswith(f"| {model} |"))
+            row = next(line for line in block.splitlines() if line.startswith((f"| {model} |", f"| {model} (")))
             column = claims.VERDICTS.index(cell["verdict"])
             assert claim in re.split(r"[ :|]+", row.split("|")[2 + column])
 
 
 def test_first_screen_answers_what_on_what_and_what_not():
-    screen = "\n".join(README.splitlines()[:30])
+    screen = "\n".join(README.splitlines()[:40])
     for said in (
-        "verdicts.png",
+        "make all ",
+        "make test ",
+        "report/front.png",
+        "report/real/report.md",
+        "1.5b",
         "contradicted",
         "pico-llama",
         "pico-gpt2",

@@ -300,6 +300,18 @@ def test_failing_build_leaves_the_page_there_is(tmp_path, monkeypatch):
     stops("once each")
 
 
+def test_notes_stand_above_the_verdicts_and_type_no_number(tmp_path, monkeypatch):
+    planted.plant(tmp_path / "outputs", NAMES[:1])
+    notes = tmp_path / "notes.md"
+    notes.write_text("A run of the {{pico-llama:01_extract:config.profile|s}} size surprised.")
+    run_build(monkeypatch, tmp_path, NAMES[:1], "--notes", str(notes))
+    page = (tmp_path / "report/report.md").read_text()
+    assert 0 < page.index("A run of the full size surprised.") < page.index("| | claim |")
+    notes.write_text("A run of 12 surprised.")
+    with pytest.raises(UserError, match="typed into the prose"):
+        run_build(monkeypatch, tmp_path, NAMES[:1], "--notes", str(notes))
+
+
 def test_new_page_replaces_all_of_the_old(tmp_path, monkeypatch):
     """What an earlier page had and this one has not is gone; what is not the page's stays."""
     planted.plant(tmp_path / "outputs", NAMES[:1])
