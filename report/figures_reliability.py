@@ -6,6 +6,7 @@ from report.draw import (BLACK, BLUE, COLORS, Figure, GREEN, GREY, ORANGE, PALE,
                          sources, table)
 
 REST = "#F0F0F0"                      # what neither bias explains
+PAPERS = "papers"                     # the suite of the published statements
 
 
 # --- single inputs ------------------------------------------------------------------------------------------
@@ -117,6 +118,36 @@ def published_draw(rows, names):
     return figure
 
 
+def matched_rows(names, found):
+    """Every behaviour of the papers' own statements, here and published, by name; nothing on the testbed, whose
+    statements are its own."""
+    known = published("reliability")["steerability"]
+    mine = [name for name in names if found[name, "05_reliability"].config.get("suite") == PAPERS]
+    rows = [{"model": name, "behaviour": record["name"], "n": record["n"], "here": record["sum_raw"]["mean"],
+             "published_model": model, "published": values[record["name"]]}
+            for name, record in records(mine, found, "05_reliability", "behaviours")
+            for model, values in known.items() if record["name"] in values]
+    n = rows and each([row for row in rows if row["published_model"] == rows[0]["published_model"]],
+                      list(dict.fromkeys(col(rows, "model"))), "behaviours", "inputs")
+    return rows, rows and caption(mine, found, "05_reliability", n)
+
+
+def matched_draw(rows, names):
+    names = [name for name in names if name in col(rows, "model")]
+    figure, axes = panels(names, 4.2, width=4.6)
+    for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
+        for model, color, marker in zip(dict.fromkeys(col(rows, "published_model")), (BLACK, ORANGE, PINK), "os^"):
+            dots = series(mine, published_model=model)
+            axis.plot(col(dots, "published"), col(dots, "here"), linestyle="", marker=marker, color=color, label=model)
+        for row in {row["behaviour"]: row for row in sorted(mine, key=lambda row: row["published"])}.values():
+            axis.annotate(shorten(row["behaviour"], 24), (row["published"], row["here"]), fontsize=6, xytext=(4, 2),
+                          textcoords="offset points")
+        axis.axhline(0, color=PALE, linewidth=0.8, zorder=0)
+        axis.set(title=name, xlabel="published mean slope (nats per raw multiplier)", ylabel="mean slope here")
+    below(figure, axes[0][0], 3)
+    return figure
+
+
 # --- prompt shifts ------------------------------------------------------------------------------------------
 def id_ood_rows(names, found):
     rows = [{"model": name, "behaviour": record["behaviour"], "shift": record["shift"].replace("->", " to "),
@@ -207,6 +238,9 @@ FIGURES = (
            "2407.12404. Both are of the released definition and raw multipliers (the variance shares here: matched "
            "strength). Other models and, on the testbed, other statements: only the shapes can be compared.",
            published_rows, published_draw),
+    Figure("published_by_name", "The same statements, here and published",
+           "Mean slope of each behaviour here against what was digitised from the figures of arXiv 2407.12404, of the same "
+           "statements; released definition and raw multipliers on both axes.", matched_rows, matched_draw),
     Figure("id_ood", "Steerability under shifted prompts",
            "Mean steerability per behaviour under the prompt the vector was made on, and under a shifted prompt.",
            id_ood_rows, id_ood_draw),
