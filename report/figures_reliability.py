@@ -3,7 +3,7 @@ from matplotlib.patches import Patch
 
 from report.draw import (BLACK, BLUE, COLORS, Figure, GREEN, GREY, ORANGE, PALE, PINK, RED, below, by_model, caption,
                          col, counted, each, listing, mark, number, panels, pick, plt, published, records, series,
-                         sources, table)
+                         shorten, sources, table)
 
 REST = "#F0F0F0"                      # what neither bias explains
 PAPERS = "papers"                     # the suite of the published statements

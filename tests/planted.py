@@ -9,7 +9,7 @@ import numpy as np
 from lib import artifacts
 
 TRAITS = [f"trait{i}" for i in range(8)]
-BEHAVIOURS = [f"behaviour-{i}" for i in range(6)]
+BEHAVIOURS = ["myopic-reward", *(f"behaviour-{i}" for i in range(1, 6))]          # the first has a published value
 TASKS = ("question", "summary", "email")
 
 

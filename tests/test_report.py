@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 
 from lib import artifacts, suite
 from lib.artifacts import ROOT, UserError
-from report import build, claims, front
+from report import build, claims, figures_reliability, front
 from tests import planted
 
 
@@ -224,6 +224,7 @@ def files_of(folder):
 
 
 def test_page_figures_and_csv(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures_reliability, "PAPERS", "planted")
     made = planted.plant(tmp_path / "outputs", NAMES)
     page = run_build(monkeypatch, tmp_path)
     assert "{{" not in page and "SMOKE" not in page
@@ -495,6 +496,7 @@ def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
 
 
 def test_index_holds_what_was_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures_reliability, "PAPERS", "planted")
     made = planted.plant(tmp_path / "outputs", NAMES)
     run_build(monkeypatch, tmp_path)
     index = json.loads((tmp_path / "report/index.json").read_text())
