@@ -15,7 +15,7 @@ QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 2
          "max_new_tokens": ("preferences", 96, 96), "behaviours": ("reliability", 8, None),
          "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "evaluate": ("reliability", 16, None),
          "words": ("alignment", 12, None), "templates": ("alignment", 2, None), "values": ("alignment", 3, None),
-         "pairs": ("alignment", 24, None), "probes": ("alignment", 8, None)}
+         "pairs": ("alignment", 24, None), "probes": ("alignment", 8, None), "facts": ("alignment", 32, None)}
 SEED = 8                                                      # of the quick samples
 # ------------------------------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ def quick(suite, levels):
     def facts(records):
         parts = {name: splits.probe_split(records, name) for name in SPLITS[1:]} if records else {}
         return [fact | {"split": name} for s, (name, mine) in enumerate(parts.items())
-                for fact in pick("probes", mine, 3, 1000, s)]
+                for fact in pick("facts", mine, 3, 1000, s)]
 
     def sides(value, number):
         found = {name: [record | {"split": name, "subject": label} for record, label in zip(
