@@ -27,6 +27,9 @@ ACROSS = "05_across"
 VERDICTS = ("reproduced", "undecided", "contradicted", "not testable here")
 PAPERS = {"preferences": "arXiv 2607.01802", "reliability": "arXiv 2407.12404", "alignment": "arXiv 2505.01162",
           "beyond": "beyond the papers"}
+# The study that a claim's stage, or the first word of its key, belongs to.
+STUDY = {"04_compose": "preferences", "05_reliability": "reliability", ACROSS: "reliability", "traits": "preferences",
+         "behaviours": "reliability", "relations": "alignment", "values": "alignment"}
 # What each command runs, for its cost.
 COMMANDS = {"make tune": STAGES[:2], "make transfer": STAGES[:3], "make compose": (*STAGES[:2], "04_compose"),
             "make reliability": (*STAGES[:3], "05_reliability", ACROSS)}
@@ -120,6 +123,12 @@ def untested(reason, digest, key):
             "key": key}
 
 
+def left_out(claim, artifact):
+    """Whether a quick run had no time for the study of a claim (lib.sizes)."""
+    study = STUDY.get(claim["stage"]) or STUDY[claim["key"].split(".")[0]]
+    return (artifact.config.get("levels") or {}).get(study, 0) is None
+
+
 def decide(claim, name, found):
     """{"verdict", "estimate" or None, "reason", "digest", "key", "part", "parts"} of a claim on one model.
 
@@ -128,6 +137,8 @@ def decide(claim, name, found):
     if source(claim, name) not in found:
         return untested("needs two models", "", key)
     artifact = found[source(claim, name)]
+    if left_out(claim, artifact):
+        return untested("left out of this quick run for its time", artifact.digest, key)
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
         return untested("no more behaviours steer than luck explains", artifact.digest, key)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from lib import artifacts, suite
+from lib import artifacts, sizes, suite
 from lib.artifacts import ROOT, UserError
 from report import build, claims, figures_reliability, front
 from tests import planted
@@ -466,6 +466,19 @@ def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
     assert (cell["estimate"] is None) == (outcome == "not testable here") == bool(cell["reason"])
     if claim["key"] != key and ends:
         assert cell["part"] == "one" and cell["key"] == f"{key}.one"  # the one that is least far
+
+
+def test_a_study_without_time_says_so():
+    """Of a quick run that left out a study, its claims say that, and no other's."""
+    for claim, other in itertools.product(CLAIMS, sizes.STUDIES):
+        levels = dict.fromkeys(sizes.STUDIES, 0.0) | {other: None}
+        key = claims.source(claim, "m")
+        bare = SimpleNamespace(config={"levels": levels}, results={"not_testable": {claim["key"].removesuffix(".*"): "no number"}},
+                               digest="")
+        found = dict.fromkeys([key, *(("m", stage) for stage in claims.STAGES)], bare)
+        mine = claims.STUDY.get(claim["stage"]) or claims.STUDY[claim["key"].split(".")[0]]
+        said = claims.decide({**claim, "needs": ""}, "m", found)["reason"]
+        assert said == ("left out of this quick run for its time" if mine == other else "no number")
 
 
 def test_commands_run_what_their_cost_counts():
