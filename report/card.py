@@ -37,7 +37,8 @@ UNTESTED = ("other concepts: the suite holds this one alone", "other models", "c
 # --- running ------------------------------------------------------------------------------------------------
 def run_stage(name, args, suite):
     """One stage on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
-    command = [sys.executable, str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite), "--profile", args.profile,
+    command = [sys.executable, *(["-m", "lib.work", args.nproc] if args.nproc != "1" else []), str(ROOT / f"{name}.py"),
+               "--model", args.model, "--suite", str(suite), "--profile", args.profile, "--dtype", args.dtype,
                "--out", args.out]
     last, pico = "", Path(args.model).resolve().parent == ROOT / "data" / "models"         # one thread, as in the Makefile
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={
@@ -140,6 +141,10 @@ def sure(read, key, suite, command):
                 + (f"; failed: {', '.join(failed)}." if failed else "."))
     if config["judge"] != "none":
         told.append(f"Judge: {config['judge']}" + ("" if config["judge"] == "rules" else ", tried on known texts first") + ".")
+    error = read("error of bfloat16", STAGES[1], "results", "precision", "worst")
+    if error is not None:
+        told.append("Stages 02 to 05 ran in bfloat16, which moves the effect of a vector by at most "
+                    f"{error:.2g} half-widths of its interval.")
     model = config["model"]
     told += ["Intervals are 95 % bootstrap intervals over the inputs of this one concept; one model, one suite.",
              f"Not tested: {'; '.join(UNTESTED)}.",
@@ -182,7 +187,8 @@ def command_of(args, suite):
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
     vector = f" VECTOR={args.vector}" + ("" if args.layer is None else f" LAYER={args.layer}") if args.vector else ""
     model = Path(args.model).name if Path(args.model).is_absolute() else args.model        # a name of data/checkpoints.json
-    return f"make card {told} MODEL={model}{vector}" + ("" if args.profile == "full" else f" PROFILE={args.profile}")
+    return (f"make card {told} MODEL={model}{vector}" + ("" if args.profile == "full" else f" PROFILE={args.profile}")
+            + ("" if args.dtype == "float32" else f" DTYPE={args.dtype}"))
 
 
 def build(folder, suite, command):
@@ -219,6 +225,7 @@ def main():
     parser = stage.cli(__doc__)
     parser.add_argument("--vector", help="file of a vector from elsewhere")
     parser.add_argument("--layer", type=int, help="its layer, for a file that does not say it")
+    parser.add_argument("--nproc", default="1", help="processes that share a stage's work (lib/work.py)")
     args = parser.parse_args()
     args.judge = None                                      # the suite names it
     first = suites.load(args.suite, args.profile)

@@ -1,4 +1,5 @@
 """Cards: a concept becomes a suite, the stages run on it, and the page says what they measured."""
+import argparse
 import csv
 import importlib
 import json
@@ -21,6 +22,7 @@ from tests import tiny
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^```([\w.]+)\n(.*?)^```", DOCUMENT, re.M | re.S))
+RUN_STAGE = card.run_stage               # the fixture below replaces it
 FORMAL = "formal: Write in a formal tone. | Write in a casual tone."
 
 
@@ -241,6 +243,36 @@ def test_a_single_layer_from_elsewhere_is_the_one_that_is_used(cards):
     found = cards["other.gguf"][1]
     assert found["numbers"]["layer"]["found"] == 1 and abs(found["numbers"]["foreign vector, own"]["found"][0]["cosine"]) < 0.9
     assert found["word"] in ("nothing", "undecided", "backwards") and "Cosine with the concept's own" in str(found["answers"])
+
+
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_stage_gets_what_make_got(nproc, tmp_path, monkeypatch):
+    """DTYPE and NPROC reach the stage as `make tune` would hand them on; the page names what changes a number."""
+    (tmp_path / "01_s.py").write_text(
+        "import os, sys\nwith open('said-' + os.environ.get('RANK', '-'), 'w') as file:\n"
+        "    file.write(os.environ['OMP_NUM_THREADS'] + '\\n'.join(sys.argv[1:]))\n"
+        "sys.exit('error: no such thing' if '--fail' in sys.argv[2] else 0)")
+    monkeypatch.setattr(card, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.chdir(tmp_path)
+    args = argparse.Namespace(model="data/models/m", profile="smoke", dtype="bfloat16", nproc=nproc, out="o")
+    RUN_STAGE("01_s", args, "a suite")
+    ranks = {"1": ["said--"], "2": ["said-0", "said-1"]}[nproc]
+    assert sorted(path.name for path in tmp_path.glob("said-*")) == ranks
+    words = "--model|data/models/m|--suite|a suite|--profile|smoke|--dtype|bfloat16|--out|o".split("|")
+    one_thread = "1"                                       # of an embedded model
+    assert all((tmp_path / rank).read_text() == one_thread + "\n".join(words) for rank in ranks)
+    with pytest.raises(UserError, match="^no such thing$"):
+        RUN_STAGE("01_s", argparse.Namespace(**{**vars(args), "model": "--fail"}), "a suite")
+
+
+def test_the_command_names_what_changes_a_number(tmp_path):
+    suite = concept.write(tmp_path / "suite", concept.build("trait/allcaps")[1])
+    args = argparse.Namespace(model="org/m", profile="full", dtype="float32", nproc="4", vector=None, layer=None)
+    assert card.command_of(args, suite) == 'make card CONCEPT="trait/allcaps" SUITE=testbed MODEL=org/m'
+    args.dtype = "bfloat16"
+    assert card.command_of(args, suite).endswith(" MODEL=org/m DTYPE=bfloat16")
 
 
 def test_a_stale_stage_is_noticed(cards, tmp_path):
