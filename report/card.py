@@ -8,7 +8,8 @@ page reads what they left. A vector from elsewhere takes the place of the concep
 beside it, card-<name>-of-<file>/; at a layer that the file lacks it is zero, which stage 02 never picks. Controls
 (shuffled labels, other methods, heads) stay those of the concept's own pairs.
 
-reads   the stages' manifests, tables and arrays; nothing is computed here
+reads   the stages' manifests, tables and arrays; nothing is computed but how far other traits move along, counted in
+        the texts of stage 03 (report/card_along.py)
 writes  card.md, card.png, card.json beside them: "numbers" says of every number which table it is from
 
     python -m report.card --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
@@ -30,8 +31,7 @@ from report.card_parts import KINDS, QUESTIONS, Read, clear
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked
 MOST_TEXT = 600                                    # characters of an answer that are shown
-UNTESTED = ("other concepts: the suite holds this one alone", "other models", "contexts of thousands of tokens",
-            "answers longer than the suite's limit")
+UNTESTED = ("other models", "contexts of thousands of tokens", "answers longer than the suite's limit")
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -122,6 +122,8 @@ def verdict(part, key, where):
                         f"{part['told']}",
              "undecided": f"Undecided {where}: the vector for {name} {part['told']}; the interval holds both nothing "
                           "and more than that"}[word]
+    if word == "nothing" and part.get("along"):
+        first = f"This vector moves {', '.join(part['along'])} {where}, but not {name}: it {part['told']}"
     return word, first + ("; but " + "; ".join(part["but"]) if part["but"] and word == "works" else "") + "."
 
 
@@ -150,8 +152,9 @@ def sure(read, key, suite, command):
         told.append("Stages 02 to 05 ran in bfloat16, which moves the effect of a vector by at most "
                     f"{error:.2g} half-widths of its interval.")
     model, digests = config["model"], ", ".join(f"{s[:2]} {read.found[s].digest[:12]}" for s in STAGES)
+    others = ", but for the traits counted above" if key.startswith("trait/") else ": the suite holds this one alone"
     told += ["Intervals are 95 % bootstrap intervals over the inputs of this one concept; one model, one suite.",
-             f"Not tested: {'; '.join(UNTESTED)}.",
+             f"Not tested: other concepts{others}; {'; '.join(UNTESTED)}.",
              f"Model {model['id']}, revision {model['revision'] or 'a local folder'}, weights "
              f"{', '.join(digest[:12] for digest in model['weights'].values())}; "
              f"suite {extract.manifest['inputs']['suite'][:12]}; profile {config['profile']}; digests {digests}.",

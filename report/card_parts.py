@@ -1,30 +1,34 @@
 """Card parts: what a card says about each kind of concept. Every number is read from a result or table of a stage,
-and the card keeps where from. Nothing is computed here but which rows are shown.
+and the card keeps where from. Nothing is computed here but which rows are shown, and for a trait what moves along
+(report/card_along.py).
 
 `Read` finds numbers and remembers their places. A function per kind returns
     effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than
              it comes to nothing
     answers  {one of QUESTIONS: [sentence, ...]}
-    but      what else to say in the first line
+    but      what else to say in the first line; along: what else moves (traits)
     worst    the inputs on which it does least, [{"input", "found"}]
     picture  {"forest": [(label, estimate)], "unit", "x", "xlabel", "lines": [(label, [y], right axis?)], "window",
               "chosen", "inputs": [effect per input]}
 """
-from report import draw
+from report import card_along, draw
 
 # --- what is said -------------------------------------------------------------------------------------------
 WORST = 5                    # inputs in full
 OTHER_WAY = 0.1              # share of inputs that go the other way, from which the first line says so
 COSTS = 0.05                 # of the facts, whole interval; and of the perplexity of neutral text
 # ------------------------------------------------------------------------------------------------------------
-PLURAL = {"summary": "summaries", "email": "emails"}
+TASKS, PLURAL = ("question", "summary", "email"), {"summary": "summaries", "email": "emails"}
 QUESTIONS = ("Does it do anything?", "Better than asking?", "How strong?", "For whom does it fail?",
              "Does it hold elsewhere?", "What does it break?")
+UNCOUNTED = "Traits that nothing counts, other kinds of concepts, and cosines with their vectors: not measured."
+UNSEEN = ["Other concepts that move along, and cosines with their vectors: not measured."]
 
 
 class Read:
     """found {stage: Artifact}. numbers {name: {"at": [stage, table, step, ...], "found": value}} of all that was
-    read; a step is a key, an index, or the equal fields of a row."""
+    read; a step is a key, an index, or the equal fields of a row. "counted" names the trait, where the value is what
+    report/card_along.py counts in the texts of that table."""
 
     def __init__(self, found):
         self.found, self.numbers = found, {}
@@ -78,8 +82,10 @@ def surprising(text):
     return [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if text["low"] > 1 + COSTS else []
 
 
-def broken(read, key, answers, but):
+def broken(read, key, but):
     """What stage 03 says of facts and neutral text under a vector that is no value's."""
+    answers = []
+
     def of(what, field):
         return read(what, "03_transfer", "breaks", {"key": key}, field)
 
@@ -94,7 +100,22 @@ def broken(read, key, answers, but):
         answers.append(f"Perplexity of neutral text becomes {est(text, 2)} times what it was "
                        f"(random: {est(plain, 2)}).")
         but += surprising(text)
-    return answers if answers else ["Not measured: the suite has neither facts nor neutral text."]
+    return answers or ["Facts and neutral text: not measured, the suite has neither."]
+
+
+def moves_along(read, name, cases):
+    """(traits, sentences): what else a trait's vector moves, of what can be counted in its cases [{arm: case}]."""
+    found = card_along.along([{arm: case["output"] for arm, case in arms.items()} for arms in cases], name)
+    if not found:
+        return [], UNSEEN
+    for other, one in found.items():
+        read.numbers[f"moves along: {other}"] = {"at": ["03_transfer", "cases"], "counted": other, "found": one}
+    moved, n = card_along.moved(found), max(one["steered"]["n"] for one in found.values())
+    told = ", ".join(f"{other} {est(one['steered'])} (random vectors: {est(one['random']['value'])})"
+                     for other, one in ((other, found[other]) for other in moved))
+    return moved, [f"Of {len(found)} other traits that can be counted in any English text, {len(moved) or 'none'} "
+                   f"{'move' if len(moved) > 1 else 'moves'} along over {n} prompts, intervals widened for their "
+                   f"number{'; points of 100: ' * bool(told)}{told}.", UNCOUNTED]
 
 
 def tuned(read, key):
@@ -103,7 +124,7 @@ def tuned(read, key):
 
 # --- kinds --------------------------------------------------------------------------------------------------
 def trait(read, key, suite):
-    name, but, tasks = key.partition("/")[2], [], ("question", "summary", "email")
+    name, but = key.partition("/")[2], []
 
     def at(what, field, task="question"):
         return read(what, "03_transfer", "traits", {"trait": name, "task": task}, field)
@@ -142,7 +163,7 @@ def trait(read, key, suite):
              "unmoved."]
     fails += [f"Rank correlation of the gain {what}: {est(found, 2)}." for what, found in (
         ("with what the answer showed unsteered", lean), ("with the prompt's length", length)) if found]
-    there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in tasks[1:]}
+    there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in TASKS[1:]}
     where = [f"In {PLURAL[task]} it gains {est(found)} points more than random vectors."
              for task, found in there.items() if found] + [
         "Under a prompt that asks for it: see above. In longer contexts: not tested."]
@@ -151,8 +172,9 @@ def trait(read, key, suite):
 
     arms = {}
     for case in draw.table(read.found["03_transfer"], "cases"):
-        if case["task"] in tasks and name in case["expression"]:
+        if case["task"] in TASKS and name in case["expression"]:
             arms.setdefault((case["task"], case["item"]), {})[case["arm"]] = case
+    along, others = moves_along(read, name, arms.values())
     pairs = [(arm["steered"], arm["unsteered"]) for arm in arms.values() if {"steered", "unsteered"} <= set(arm)]
     gains = sorted(((new["expression"][name] - old["expression"][name], i) for i, (new, old) in enumerate(pairs)
                     if None not in (new["expression"][name], old["expression"][name])))
@@ -167,9 +189,9 @@ def trait(read, key, suite):
               ("both minus prompt", both),
               *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
     lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
-    return {"effect": effect, "least": least, "but": but, "worst": worst,
+    return {"effect": effect, "least": least, "but": but, "along": along, "worst": worst,
             "told": f"raises it by {est(effect)} points of 100 more than random vectors do",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, [], but)))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
                         "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
@@ -237,7 +259,7 @@ def behaviour(read, key, suite):
     return {"effect": decided, "reach": reach, "but": but, "worst": worst,
             "told": f"moves the odds of its answer by {est(effect, 2)} nats per unit, where random vectors reach "
                     f"{est(limit, 2)}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, [], but)))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + UNSEEN))),
             "picture": {"forest": forest, "unit": "nats per unit", "x": multipliers,
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats", "window": None, "chosen": 1.0,
                         "lines": [("odds of its answer, nats", curve, False),
@@ -287,7 +309,7 @@ def relation(read, key, suite):
               ("turned round", flipped), *((f"behind {k}", v) for k, v in where.items() if k != "bare")]
     return {"effect": effect, "but": but, "worst": worst,
             "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, there, broken(read, key, [], but)))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, there, broken(read, key, but) + UNSEEN))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("gain on tuning pairs", [row["score"] for row in line], False)],
@@ -348,7 +370,7 @@ def value(read, key, suite):
               *((f"context level {k}", v) for k, v in levels.items())]
     return {"effect": effect, "but": but, "worst": worst,
             "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs + UNSEEN))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in grid],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("shift, nats", [row["shift"]["value"] for row in grid], False),

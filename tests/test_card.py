@@ -14,9 +14,9 @@ import pytest
 from data import concept
 from lib import artifacts, suite as suites, vectors
 from lib.artifacts import UserError
-from lib.judging import judges
+from lib.judging import judges, natural
 from lib.studies import transfer, tuning, values
-from report import card, card_draw, card_parts
+from report import card, card_along, card_draw, card_parts
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,6 +141,47 @@ def test_what_breaks_against_a_plain_count():
     assert results["fact_loss_minus_random"]["value"] == 0.5
 
 
+# --- what moves along ---------------------------------------------------------------------------------------
+def texts_of(cases, own):
+    """[{arm: text}] of a trait's prompts, from the rows of cases.jsonl."""
+    told = {}
+    for case in cases:
+        if own in case["expression"] and case["task"] in card_parts.TASKS:
+            told.setdefault((case["task"], case["item"]), {})[case["arm"]] = case["output"]
+    return list(told.values())
+
+
+def along(cases, own):
+    return artifacts.plain(card_along.along(texts_of(cases, own), own))
+
+
+def test_what_moves_along_is_what_was_planted():
+    """Every steered text has its second sentence in capitals; every other random one is a list."""
+    plain = [f"The tea of day {i} was warm. We talked for hours about the garden." for i in range(20)]
+    listed = [f"- The tea of day {i} was warm.\n- We talked for hours about the garden." for i in range(20)]
+    texts = [{"unsteered": a, "steered": a.replace("hours", "HOURS AND YOU DID NOT STOP"), "random": listed[i] if i % 2 else a}
+             for i, a in enumerate(plain)]
+    found = card_along.along([*texts, {"unsteered": "We DID.", "steered": "We did."}], "steps")
+    assert set(found) == set(natural.SCORERS) - {"steps"} and found["bullets"]["random"]["value"] == 50
+    assert card_along.moved(found)[0] == "allcaps" and "bullets" not in card_along.moved(found)
+    assert found["allcaps"]["steered"]["value"] == 100 and found["allcaps"]["steered"]["n"] == 20
+    assert "widened for 16 parts" in found["allcaps"]["steered"]["method"]
+    assert "allcaps" not in card_along.along(texts, "allcaps") and card_along.along([{"steered": "We did."}], "x") == {}
+
+
+def test_where_nothing_moves_nothing_is_told():
+    """Steered and unsteered exchanged by lot, of a vector that moves three other traits: told in few cards of a hundred."""
+    cases = artifacts.load(ROOT / "outputs/committed/pico-llama/testbed/03_transfer").table("cases")
+    texts, rng = texts_of(cases, "conditionals"), np.random.default_rng(0)
+    assert card_along.moved(card_along.along(texts, "conditionals")) == ["longflowing", "shortpunchy", "secondperson"]
+
+    def by_lot(arms):
+        return arms | ({"steered": arms["unsteered"], "unsteered": arms["steered"]} if rng.random() < 0.5 else {})
+
+    told = [card_along.moved(card_along.along(list(map(by_lot, texts)), "conditionals")) for _ in range(40)]
+    assert sum(map(bool, told)) <= 2
+
+
 # --- the whole way, on a tiny model -------------------------------------------------------------------------
 def write(path, columns, rows):
     with open(path, "w", newline="") as file:
@@ -214,11 +255,17 @@ def cards(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", "mine.npy", "other.gguf"])
 def test_a_card_says_what_the_stages_measured(kind, cards):
     at, found = cards[kind]
+    key = found["concept"].partition("/")[2]
     stages = {name: artifacts.load(at / name, name) for name in card.STAGES}
     assert len(found["numbers"]) > 8 and found["digests"] == {name: one.digest for name, one in stages.items()}
     for name, number in found["numbers"].items():
         stage, table, *steps = number["at"]
-        assert card_parts.look(stages[stage], table, steps) == number["found"], name
+        if "counted" in number:
+            assert along(stages[stage].table(table), key)[number["counted"]] == number["found"], name
+        else:
+            assert card_parts.look(stages[stage], table, steps) == number["found"], name
+    counted = [number["counted"] for number in found["numbers"].values() if "counted" in number]
+    assert sorted(counted) == (sorted(natural.SCORERS) if kind == "trait" else [])
     page = (at / "card.md").read_text()
     assert found["verdict"] in page and found["command"] in page and (at / "card.png").stat().st_size > 10_000
     assert all(f"**{question}**" in page for question in card_parts.QUESTIONS)
@@ -287,7 +334,10 @@ def test_a_stale_stage_is_noticed(cards, tmp_path):
 def test_the_first_line_follows_the_interval(low, high, word):
     part = {"effect": {"value": (low + high) / 2, "low": low, "high": high}, "least": 10, "told": "x", "but": ["y"]}
     found, line = card.verdict(part, "trait/t", "here")
-    assert found == word and ("but y" in line) == (word == "works") and ("moves nothing" in line) == (word == "nothing")
+    assert found == word and ("but y" in line) == (word == "works")
+    assert ("moves nothing" in line) == (word == "nothing")
+    line = card.verdict({**part, "along": ["steps"]}, "trait/t", "here")[1]
+    assert "moves nothing" not in line and ("moves steps here, but not t" in line) == (word == "nothing")
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("report/cards/*/card.json")), ids=lambda path: path.parent.name)
