@@ -157,6 +157,13 @@ def trait(read, key, suite):
            f"On these it gains a tenth of the scale, coherent, from {window[0]:.2g} to {window[1]:.2g} units."
            if window else "At no strength tried does it gain a tenth of the scale and stay coherent.",
            f"Text breaks from {breaks:.2g} units on." if breaks else "Text broke at no strength tried."]
+    search, missed = read("published search", "02_tune", "tuned", key, "narrow"), ""
+    behind, coherent = (read(f"tuned minus published search, {what}", "03_transfer", "results", "traits", f, "value")
+                        for what, f in (("expression", "search_effect"), ("coherence", "search_coherence")))
+    if behind is not None and behind <= -least:
+        missed = f" ({est(-behind)} more where the published search sets it)"
+        how.append(f"Where the published search sets it, layer {search['layer']}, {search['strength']:.2g} units, "
+                   f"new questions show {est(-behind)} points more of it (coherence by {est(-coherent)}).")
     worse, still, lean, length = (of_inputs(field) for field in ("worse", "unmoved", "by_unsteered", "by_length"))
     but += [f"it lowers the trait on {percent(worse['value'])} of the prompts"] if worse["value"] >= OTHER_WAY else []
     fails = [f"{percent(worse)} of {worse['n']} prompts show less of it than unsteered, {percent(still)} are "
@@ -190,7 +197,7 @@ def trait(read, key, suite):
               *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
     lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
     return {"effect": effect, "least": least, "but": but, "along": along, "worst": worst,
-            "told": f"raises it by {est(effect)} points of 100 more than random vectors do",
+            "told": f"raises it by {est(effect)} points of 100 more than random vectors do{missed}",
             "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
