@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from tests import tiny
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^```([\w.]+)\n(.*?)^```", DOCUMENT, re.M | re.S))
+PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 RUN_STAGE = card.run_stage               # the fixture below replaces it
 FORMAL = "formal: Write in a formal tone. | Write in a casual tone."
 
@@ -159,18 +161,19 @@ def test_what_moves_along_is_what_was_planted():
     """Every steered text has its second sentence in capitals; every other random one is a list."""
     plain = [f"The tea of day {i} was warm. We talked for hours about the garden." for i in range(20)]
     listed = [f"- The tea of day {i} was warm.\n- We talked for hours about the garden." for i in range(20)]
-    texts = [{"unsteered": a, "steered": a.replace("hours", "HOURS AND YOU DID NOT STOP"), "random": listed[i] if i % 2 else a}
-             for i, a in enumerate(plain)]
+    texts = [{"unsteered": a, "steered": a.replace("hours", "HOURS AND YOU DID NOT STOP"),
+              "random": listed[i] if i % 2 else a} for i, a in enumerate(plain)]
     found = card_along.along([*texts, {"unsteered": "We DID.", "steered": "We did."}], "steps")
     assert set(found) == set(natural.SCORERS) - {"steps"} and found["bullets"]["random"]["value"] == 50
     assert card_along.moved(found)[0] == "allcaps" and "bullets" not in card_along.moved(found)
     assert found["allcaps"]["steered"]["value"] == 100 and found["allcaps"]["steered"]["n"] == 20
     assert "widened for 16 parts" in found["allcaps"]["steered"]["method"]
-    assert "allcaps" not in card_along.along(texts, "allcaps") and card_along.along([{"steered": "We did."}], "x") == {}
+    assert "allcaps" not in card_along.along(texts, "allcaps")
+    assert card_along.along([{"steered": "We did."}], "x") == {}
 
 
 def test_where_nothing_moves_nothing_is_told():
-    """Steered and unsteered exchanged by lot, of a vector that moves three other traits: told in few cards of a hundred."""
+    """Steered and unsteered exchanged by lot, of a vector that moves three other traits: told in few cards."""
     cases = artifacts.load(ROOT / "outputs/committed/pico-llama/testbed/03_transfer").table("cases")
     texts, rng = texts_of(cases, "conditionals"), np.random.default_rng(0)
     assert card_along.moved(card_along.along(texts, "conditionals")) == ["longflowing", "shortpunchy", "secondperson"]
@@ -340,9 +343,33 @@ def test_the_first_line_follows_the_interval(low, high, word):
     assert "moves nothing" not in line and ("moves steps here, but not t" in line) == (word == "nothing")
 
 
+def test_the_embedded_example_is_rebuilt_from_its_stages(tmp_path):
+    """Page, numbers and picture, byte by byte, from the stages that are committed beside them."""
+    at = ROOT / "report/cards/thirdperson"
+    suite, told = suites.load(at / "suite"), artifacts.read_json(at / "card.json")
+    for name in card.STAGES:
+        stage = artifacts.load(at / name, name)
+        assert stage.manifest["inputs"]["suite"] == suite.digest and all(map(stage.file, stage.manifest["outputs"]))
+        (tmp_path / name).symlink_to(at / name)
+    card.build(tmp_path, suite, told["command"])
+    same = ["card.json", "card.md"] + ["card.png"] * (f"matplotlib=={matplotlib.__version__}\n" in PINNED)
+    assert [file for file in same if (tmp_path / file).read_bytes() != (at / file).read_bytes()] == []
+
+
+@pytest.mark.parametrize("ahead, told", [(-20, True), (-9, False), (58, False)])
+def test_a_setting_that_does_more_is_named(ahead, told):
+    """The tuned setting decides; one of the published search that gains what counts more is in the first line."""
+    stages = {name: artifacts.load(ROOT / "report/cards/thirdperson" / name) for name in card.STAGES}
+    stages["03_transfer"].results["traits"]["search_effect"]["value"] = ahead
+    part = card_parts.trait(card_parts.Read(stages), "trait/thirdperson", None)
+    line = card.verdict(part, "trait/thirdperson", "here")[1]
+    assert ("(20.0 more where the published search sets it)" in line) == told
+    assert ("layer 3, 1.3 units, new questions show 20.0 points more" in str(part["answers"])) == told
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("report/cards/*/card.json")), ids=lambda path: path.parent.name)
 def test_committed_cards_are_what_their_numbers_say(path):
-    """Page and picture from the card's own numbers, byte by byte; the stages behind them are not part of the project."""
+    """Page and picture from the card's own numbers, byte by byte; of real models the stages are not committed."""
     found = artifacts.read_json(path)
     assert card.markdown(found) == path.with_name("card.md").read_text(encoding="utf-8")
     assert found["word"] == "no vector" or card_draw.draw_card(found).axes[0].get_title(loc="left") == "Effect and controls"
