@@ -142,6 +142,7 @@ card: $(DATA)                   ## CONCEPT="name: for | against" or "name: file.
 	@$(TAKE); for model in "$${models[@]}"; do \
 		suite=$$($(PYTHON) -m data.concept --model "$$model" --concept "$$CONCEPT" "$${flags[@]}"); \
 		$(PYTHON) -m report.card --model "$$model" --suite "$$suite" --profile "$$PROFILE" \
+			$(if $(DTYPE),--dtype "$$DTYPE") $(if $(filter-out 1,$(NPROC)),--nproc "$$NPROC") \
 			$(if $(VECTOR),--vector "$$VECTOR") $(if $(LAYER),--layer "$$LAYER"); done
 
 smoke:                          ## the whole chain on a handful of items, under a minute

@@ -6,8 +6,8 @@
 
 Several wordings of an instruction are parted by ;; and a trait may have a third part: a text that shows it, on which
 a judge in words is tried (data/calibration.json has such texts for known names). A behaviour may have two more parts:
-persona sentences for and against it. What a trait is tried on, facts and neutral text are data/plain.json, written for
-this project; the relations that a relation is centred with are those of the testbed.
+persona sentences for and against it. What a trait is tried on, facts and neutral text are data/plain.json, written
+for this project; the relations that a relation is centred with are those of the testbed.
 
     python -m data.concept --model data/models/pico-llama --concept "likes-tea: tea.csv"
 
@@ -102,8 +102,8 @@ def trait(name, parts, judge):
     """(judge, {file: content}) of a trait from [for, against, some text that shows it]."""
     wordings = [[text.strip() for text in part.split(";;") if text.strip()] for part in parts[:2]]
     if len(parts) not in (2, 3) or not all(wordings):
-        raise UserError(f"CONCEPT: {name}: {len(parts)} parts, expected an instruction for | one against, some | a text "
-                        "that shows it")
+        raise UserError(f"CONCEPT: {name}: {len(parts)} parts, expected an instruction for | one against, some | "
+                        "a text that shows it")
     judge = judge or ("rules" if name in natural.SCORERS else "self")
     record = {"name": name, "group": None, "task": None, "scope": "global", "preference": wordings[0][0],
               "instructions": [{"positive": wordings[0][i % len(wordings[0])],
@@ -119,7 +119,7 @@ def trait(name, parts, judge):
 
 
 def both_orders(kind, rows):
-    """Items of a behaviour: every row with its options in both orders, in turn with the positive one first at A or B."""
+    """Items of a behaviour: each row with its options in both orders, the positive one in turn at A or at B first."""
     items = []
     for i, row in enumerate(rows):
         options = ANSWERS["statement"] if kind == "statement" else row[1:3]
@@ -139,7 +139,8 @@ def from_file(name, parts):
     kind, rows = rows_of(parts[0])
     if kind in ANSWERS:
         if len(parts) not in (1, 3):
-            raise UserError(f"CONCEPT: {name}: {len(parts)} parts, expected a file, or a file | persona for | against")
+            raise UserError(f"CONCEPT: {name}: {len(parts)} parts, expected a file, or a file | persona for | "
+                            "against")
         personas = parts[1:] or [text.format(name.replace("-", " ").replace("_", " ")) for text in PERSONA]
         file = f"behaviours/{name}.jsonl"
         return {file: both_orders(kind, rows), "behaviours.json": [{
@@ -162,7 +163,8 @@ def from_file(name, parts):
 def of_suite(suite, key):
     """(name, {file: content}) of one concept of a suite; a relation keeps the others, which it is centred with."""
     kind, _, name = key.partition("/")
-    known = [f"{of}/{c['name']}" for of in ("trait", "behaviour", "relation", "value") for c in getattr(suite, of + "s")]
+    known = [f"{of}/{c['name']}" for of in ("trait", "behaviour", "relation", "value")
+             for c in getattr(suite, of + "s")]
     if not key and len(known) == 1:
         kind, _, name = known[0].partition("/")
     elif key not in known:

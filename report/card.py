@@ -1,14 +1,15 @@
 """Card: one page on one vector of one model: does it work, how strongly, for whom not, and what does it break?
 
     make card CONCEPT="formal: Write in a formal tone. | Write in a casual tone." MODEL=...
-    make card VECTOR=file CONCEPT=... MODEL=...          a vector from elsewhere (lib/vectors.py), on the concept's suite
+    make card VECTOR=file CONCEPT=... MODEL=...       a vector from elsewhere (lib/vectors.py), on the concept's suite
 
-It adds no stage: the five run on a suite of that concept (data/concept.py), in outputs/<model>/card-<name>/, and the page
-reads what they left. A vector from elsewhere takes the place of the concept's own behind stage 01, in a folder beside
-it, card-<name>-of-<file>/; at a layer that the file lacks it is zero, which stage 02 never picks. Controls (shuffled
-labels, other methods, heads) stay those of the concept's own pairs.
+It adds no stage: the five run on a suite of that concept (data/concept.py), in outputs/<model>/card-<name>/, and the
+page reads what they left. A vector from elsewhere takes the place of the concept's own behind stage 01, in a folder
+beside it, card-<name>-of-<file>/; at a layer that the file lacks it is zero, which stage 02 never picks. Controls
+(shuffled labels, other methods, heads) stay those of the concept's own pairs.
 
-reads   the stages' manifests, tables and arrays; nothing is computed here
+reads   the stages' manifests, tables and arrays; nothing is computed but how far other traits move along, counted in
+        the texts of stage 03 (report/card_along.py)
 writes  card.md, card.png, card.json beside them: "numbers" says of every number which table it is from
 
     python -m report.card --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
@@ -30,18 +31,18 @@ from report.card_parts import KINDS, QUESTIONS, Read, clear
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked
 MOST_TEXT = 600                                    # characters of an answer that are shown
-UNTESTED = ("other concepts: the suite holds this one alone", "other models", "contexts of thousands of tokens",
-            "answers longer than the suite's limit")
+UNTESTED = ("other models", "contexts of thousands of tokens", "answers longer than the suite's limit")
 
 
 # --- running ------------------------------------------------------------------------------------------------
 def run_stage(name, args, suite):
     """One stage on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
-    command = [sys.executable, str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite), "--profile", args.profile,
-               "--out", args.out]
-    last, pico = "", Path(args.model).resolve().parent == ROOT / "data" / "models"         # one thread, as in the Makefile
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={
-            **os.environ, **({"OMP_NUM_THREADS": "1"} if pico else {})}) as process:
+    shared = ["-m", "lib.work", args.nproc] if args.nproc != "1" else []
+    command = [sys.executable, *shared, str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite),
+               "--profile", args.profile, "--dtype", args.dtype, "--out", args.out]
+    pico, last = Path(args.model).resolve().parent == ROOT / "data" / "models", ""
+    env = os.environ | ({"OMP_NUM_THREADS": "1"} if pico else {})              # one thread, as in the Makefile
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         for line in process.stderr:
             print(line, end="", file=sys.stderr)
             last = line.strip() or last
@@ -75,12 +76,13 @@ def place(own, key, file, layer, folder):
     if key.startswith("behaviour/"):                       # the same under every prompt
         arrays["setting_vectors"][0][:, number] = theirs
     tables = {name: own.table(name) for name in own.manifest["outputs"] if not name.endswith(".npy")}
-    tables["foreign"] = [{"layer": l, "norm": float(np.linalg.norm(theirs[l])), "own_norm": float(np.linalg.norm(mine[l])),
+    norm = np.linalg.norm
+    tables["foreign"] = [{"layer": l, "norm": float(norm(theirs[l])), "own_norm": float(norm(mine[l])),
                           "cosine": float(metrics.cosine(theirs[l], mine[l]))} for l in sorted(found.layers)]
-    return artifacts.save(folder, stage="01_extract", config={**own.config, "vector": {
-        "file": Path(file).name, "sha256": identity.sha256(file), "format": found.format, "layers": sorted(found.layers),
-        "coefficient": found.coefficient}}, inputs=own.manifest["inputs"], arrays=arrays, tables=tables,
-        results=own.results, sources=[__file__])
+    vector = {"file": Path(file).name, "sha256": identity.sha256(file), "format": found.format,
+              "layers": sorted(found.layers), "coefficient": found.coefficient}
+    return artifacts.save(folder, stage="01_extract", config={**own.config, "vector": vector}, arrays=arrays,
+                          inputs=own.manifest["inputs"], tables=tables, results=own.results, sources=[__file__])
 
 
 def run(args):
@@ -92,7 +94,8 @@ def run(args):
         if suite.name != stage.OWN:
             raise UserError(f"--suite {suite}: expected a folder that `python -m data.concept` wrote")
         key = concept_of(suites.load(suite))
-        other = suite.parent.with_name(f"{suite.parent.name}-of-{Path(args.vector).name.split('.')[0]}") / stage.OWN
+        file = Path(args.vector).name.split(".")[0]
+        other = suite.parent.with_name(f"{suite.parent.name}-of-{file}") / stage.OWN
         if other.exists():
             shutil.rmtree(other)
         shutil.copytree(suite, other)
@@ -115,9 +118,12 @@ def verdict(part, key, where):
         "nothing" if part["effect"]["high"] <= part.get("least", 0) else "undecided")
     first = {"works": f"The {kind} {name} works {where}: the vector {part['told']}",
              "backwards": f"The vector for {name} works backwards {where}: it {part['told']}",
-             "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it {part['told']}",
-             "undecided": f"Undecided {where}: the vector for {name} {part['told']}; the interval holds both nothing and "
-                          "more than that"}[word]
+             "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it "
+                        f"{part['told']}",
+             "undecided": f"Undecided {where}: the vector for {name} {part['told']}; the interval holds both nothing "
+                          "and more than that"}[word]
+    if word == "nothing" and part.get("along"):
+        first = f"This vector moves {', '.join(part['along'])} {where}, but not {name}: it {part['told']}"
     return word, first + ("; but " + "; ".join(part["but"]) if part["but"] and word == "works" else "") + "."
 
 
@@ -139,13 +145,19 @@ def sure(read, key, suite, command):
     told.append(f"Gates, before any steering: {len(gates) - len(failed)} of {len(gates)} passed"
                 + (f"; failed: {', '.join(failed)}." if failed else "."))
     if config["judge"] != "none":
-        told.append(f"Judge: {config['judge']}" + ("" if config["judge"] == "rules" else ", tried on known texts first") + ".")
-    model = config["model"]
+        tried = "" if config["judge"] == "rules" else ", tried on known texts first"
+        told.append(f"Judge: {config['judge']}{tried}.")
+    error = read("error of bfloat16", STAGES[1], "results", "precision", "worst")
+    if error is not None:
+        told.append("Stages 02 to 05 ran in bfloat16, which moves the effect of a vector by at most "
+                    f"{error:.2g} half-widths of its interval.")
+    model, digests = config["model"], ", ".join(f"{s[:2]} {read.found[s].digest[:12]}" for s in STAGES)
+    others = ", but for the traits counted above" if key.startswith("trait/") else ": the suite holds this one alone"
     told += ["Intervals are 95 % bootstrap intervals over the inputs of this one concept; one model, one suite.",
-             f"Not tested: {'; '.join(UNTESTED)}.",
+             f"Not tested: other concepts{others}; {'; '.join(UNTESTED)}.",
              f"Model {model['id']}, revision {model['revision'] or 'a local folder'}, weights "
-             f"{', '.join(digest[:12] for digest in model['weights'].values())}; suite {extract.manifest['inputs']['suite'][:12]}; "
-             f"profile {config['profile']}; digests {', '.join(f'{s[:2]} {read.found[s].digest[:12]}' for s in STAGES)}.",
+             f"{', '.join(digest[:12] for digest in model['weights'].values())}; "
+             f"suite {extract.manifest['inputs']['suite'][:12]}; profile {config['profile']}; digests {digests}.",
              f"Made with `{command}`."]
     return told
 
@@ -156,8 +168,8 @@ def compared(read):
     layer = read.numbers.get("layer", {}).get("found")
     here = next((row for row in rows if row["layer"] == layer), None)
     told = ", ".join(f"{row['layer']}: {row['cosine']:.2f}" for row in rows)
-    return [f"Cosine with the concept's own vector at the layer used, {layer}: {here['cosine']:.2f} (norm {here['norm']:.3g}, "
-            f"own {here['own_norm']:.3g}). Per layer: {told}."] if here else []
+    return [f"Cosine with the concept's own vector at the layer used, {layer}: {here['cosine']:.2f} "
+            f"(norm {here['norm']:.3g}, own {here['own_norm']:.3g}). Per layer: {told}."] if here else []
 
 
 def markdown(card):
@@ -180,9 +192,11 @@ def markdown(card):
 def command_of(args, suite):
     """The line that makes this card again."""
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
-    vector = f" VECTOR={args.vector}" + ("" if args.layer is None else f" LAYER={args.layer}") if args.vector else ""
-    model = Path(args.model).name if Path(args.model).is_absolute() else args.model        # a name of data/checkpoints.json
-    return f"make card {told} MODEL={model}{vector}" + ("" if args.profile == "full" else f" PROFILE={args.profile}")
+    # An absolute path is a name of data/checkpoints.json, resolved.
+    model = Path(args.model).name if Path(args.model).is_absolute() else args.model
+    words = [("MODEL", model, None), ("VECTOR", args.vector, None), ("LAYER", args.vector and args.layer, None),
+             ("PROFILE", args.profile, "full"), ("DTYPE", args.dtype, "float32")]
+    return " ".join([f"make card {told}", *(f"{name}={given}" for name, given, plain in words if given != plain)])
 
 
 def build(folder, suite, command):
@@ -219,6 +233,7 @@ def main():
     parser = stage.cli(__doc__)
     parser.add_argument("--vector", help="file of a vector from elsewhere")
     parser.add_argument("--layer", type=int, help="its layer, for a file that does not say it")
+    parser.add_argument("--nproc", default="1", help="processes that share a stage's work (lib/work.py)")
     args = parser.parse_args()
     args.judge = None                                      # the suite names it
     first = suites.load(args.suite, args.profile)
@@ -229,8 +244,9 @@ def main():
         if FAILED not in str(error):
             raise
         folder, key = stage.paths(args), concept_of(first)
+        why = str(error)[str(error).index(FAILED):]
         card = {"concept": key, "model": stage.model_name(args.model), "vector": args.vector, "word": "no vector",
-                "verdict": f"No vector: {str(error)[str(error).index(FAILED):]}.", "sure": [f"Made with `{command}`."]}
+                "verdict": f"No vector: {why}.", "sure": [f"Made with `{command}`."]}
         save(folder, card)
     else:
         card = build(folder, suite, command)

@@ -1,30 +1,34 @@
-"""Card parts: what a card says about each kind of concept. Every number is read from a result or table of a stage, and
-the card keeps where from. Nothing is computed here but which rows are shown.
+"""Card parts: what a card says about each kind of concept. Every number is read from a result or table of a stage,
+and the card keeps where from. Nothing is computed here but which rows are shown, and for a trait what moves along
+(report/card_along.py).
 
 `Read` finds numbers and remembers their places. A function per kind returns
-    effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than it
-             comes to nothing
+    effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than
+             it comes to nothing
     answers  {one of QUESTIONS: [sentence, ...]}
-    but      what else to say in the first line
+    but      what else to say in the first line; along: what else moves (traits)
     worst    the inputs on which it does least, [{"input", "found"}]
     picture  {"forest": [(label, estimate)], "unit", "x", "xlabel", "lines": [(label, [y], right axis?)], "window",
               "chosen", "inputs": [effect per input]}
 """
-from report import draw
+from report import card_along, draw
 
 # --- what is said -------------------------------------------------------------------------------------------
 WORST = 5                    # inputs in full
 OTHER_WAY = 0.1              # share of inputs that go the other way, from which the first line says so
 COSTS = 0.05                 # of the facts, whole interval; and of the perplexity of neutral text
 # ------------------------------------------------------------------------------------------------------------
-PLURAL = {"summary": "summaries", "email": "emails"}
+TASKS, PLURAL = ("question", "summary", "email"), {"summary": "summaries", "email": "emails"}
 QUESTIONS = ("Does it do anything?", "Better than asking?", "How strong?", "For whom does it fail?",
              "Does it hold elsewhere?", "What does it break?")
+UNCOUNTED = "Traits that nothing counts, other kinds of concepts, and cosines with their vectors: not measured."
+UNSEEN = ["Other concepts that move along, and cosines with their vectors: not measured."]
 
 
 class Read:
-    """found {stage: Artifact}. numbers {name: {"at": [stage, table, step, ...], "found": value}} of all that was read; a
-    step is a key, an index, or the equal fields of a row."""
+    """found {stage: Artifact}. numbers {name: {"at": [stage, table, step, ...], "found": value}} of all that was
+    read; a step is a key, an index, or the equal fields of a row. "counted" names the trait, where the value is what
+    report/card_along.py counts in the texts of that table."""
 
     def __init__(self, found):
         self.found, self.numbers = found, {}
@@ -73,20 +77,45 @@ def clear(found):
     return (found["low"] > 0) - (found["high"] < 0) if found else 0
 
 
-def broken(read, key, answers, but):
+def surprising(text):
+    """What to say in the first line of the perplexity of neutral text."""
+    return [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if text["low"] > 1 + COSTS else []
+
+
+def broken(read, key, but):
     """What stage 03 says of facts and neutral text under a vector that is no value's."""
-    row = {"key": key}
-    lost, known, random, text, plain = (read(name, "03_transfer", "breaks", row, field) for name, field in (
-        ("facts lost", "fact_loss"), ("facts known", "facts_known"), ("facts lost to random vectors", "fact_loss_random"),
-        ("perplexity", "perplexity"), ("perplexity under random vectors", "perplexity_random")))
+    answers = []
+
+    def of(what, field):
+        return read(what, "03_transfer", "breaks", {"key": key}, field)
+
+    lost, known, random = (of("facts lost", "fact_loss"), of("facts known", "facts_known"),
+                           of("facts lost to random vectors", "fact_loss_random"))
+    text, plain = of("perplexity", "perplexity"), of("perplexity under random vectors", "perplexity_random")
     if lost:
         answers.append(f"Of {lost['n']} facts, of which it knows {percent(known)}, the model loses {percent(lost)} "
                        f"(random vectors of its norm: {percent(random)}).")
         but += ["it costs facts"] if lost["low"] > COSTS else []
     if text:
-        answers.append(f"Perplexity of neutral text becomes {est(text, 2)} times what it was (random: {est(plain, 2)}).")
-        but += [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if text["low"] > 1 + COSTS else []
-    return answers if answers else ["Not measured: the suite has neither facts nor neutral text."]
+        answers.append(f"Perplexity of neutral text becomes {est(text, 2)} times what it was "
+                       f"(random: {est(plain, 2)}).")
+        but += surprising(text)
+    return answers or ["Facts and neutral text: not measured, the suite has neither."]
+
+
+def moves_along(read, name, cases):
+    """(traits, sentences): what else a trait's vector moves, of what can be counted in its cases [{arm: case}]."""
+    found = card_along.along([{arm: case["output"] for arm, case in arms.items()} for arms in cases], name)
+    if not found:
+        return [], UNSEEN
+    for other, one in found.items():
+        read.numbers[f"moves along: {other}"] = {"at": ["03_transfer", "cases"], "counted": other, "found": one}
+    moved, n = card_along.moved(found), max(one["steered"]["n"] for one in found.values())
+    told = ", ".join(f"{other} {est(one['steered'])} (random vectors: {est(one['random']['value'])})"
+                     for other, one in ((other, found[other]) for other in moved))
+    return moved, [f"Of {len(found)} other traits that can be counted in any English text, {len(moved) or 'none'} "
+                   f"{'move' if len(moved) > 1 else 'moves'} along over {n} prompts, intervals widened for their "
+                   f"number{'; points of 100: ' * bool(told)}{told}.", UNCOUNTED]
 
 
 def tuned(read, key):
@@ -95,7 +124,7 @@ def tuned(read, key):
 
 # --- kinds --------------------------------------------------------------------------------------------------
 def trait(read, key, suite):
-    name, but, tasks = key.partition("/")[2], [], ("question", "summary", "email")
+    name, but = key.partition("/")[2], []
 
     def at(what, field, task="question"):
         return read(what, "03_transfer", "traits", {"trait": name, "task": task}, field)
@@ -115,25 +144,33 @@ def trait(read, key, suite):
     least = read("gain that counts", "02_tune", "config", "steers")
     but += [f"by less than {least} points"] if effect["value"] < least else []
     but += ["asking for it does more"] if clear(asked) > 0 else []
-    prompt = [f"Asked for it the model reaches {est(shown['prompted'])}: {est(asked)} points more than steered. Asked and "
-              f"steered: {est(both)} points more than asked."]
+    prompt = [f"Asked for it the model reaches {est(shown['prompted'])}: {est(asked)} points more than steered. "
+              f"Asked and steered: {est(both)} points more than asked."]
     layer, strength, coefficient = tuned(read, key)
-    window, breaks, coherence, floor, n = (
-        *(read(f"{what}", "02_tune", "tuned", key, what) for what in ("window", "breaks", "coherence")),
-        read("least coherence", "02_tune", "config", "coherent"), read("tuning questions", "02_tune", "tuned", key, "n"))
+    window, breaks, coherence, n = (read(what, "02_tune", "tuned", key, field) for what, field in (
+        ("window", "window"), ("breaks", "breaks"), ("coherence", "coherence"), ("tuning questions", "n")))
+    floor = read("least coherence", "02_tune", "config", "coherent")
     if not read("coherent", "02_tune", "tuned", key, "coherent"):
         but.append(f"no strength kept coherence at {floor}")
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}), coherence there "
            f"{est(coherence, 0)}: picked as best on {n} tuning questions.",
-           f"On these it gains a tenth of the scale, coherent, from {window[0]:.2g} to {window[1]:.2g} units." if window else
-           "At no strength tried does it gain a tenth of the scale and stay coherent.",
+           f"On these it gains a tenth of the scale, coherent, from {window[0]:.2g} to {window[1]:.2g} units."
+           if window else "At no strength tried does it gain a tenth of the scale and stay coherent.",
            f"Text breaks from {breaks:.2g} units on." if breaks else "Text broke at no strength tried."]
+    search, missed = read("published search", "02_tune", "tuned", key, "narrow"), ""
+    behind, coherent = (read(f"tuned minus published search, {what}", "03_transfer", "results", "traits", f, "value")
+                        for what, f in (("expression", "search_effect"), ("coherence", "search_coherence")))
+    if behind is not None and behind <= -least:
+        missed = f" ({est(-behind)} more where the published search sets it)"
+        how.append(f"Where the published search sets it, layer {search['layer']}, {search['strength']:.2g} units, "
+                   f"new questions show {est(-behind)} points more of it (coherence by {est(-coherent)}).")
     worse, still, lean, length = (of_inputs(field) for field in ("worse", "unmoved", "by_unsteered", "by_length"))
     but += [f"it lowers the trait on {percent(worse['value'])} of the prompts"] if worse["value"] >= OTHER_WAY else []
-    fails = [f"{percent(worse)} of {worse['n']} prompts show less of it than unsteered, {percent(still)} are unmoved."]
+    fails = [f"{percent(worse)} of {worse['n']} prompts show less of it than unsteered, {percent(still)} are "
+             "unmoved."]
     fails += [f"Rank correlation of the gain {what}: {est(found, 2)}." for what, found in (
         ("with what the answer showed unsteered", lean), ("with the prompt's length", length)) if found]
-    there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in tasks[1:]}
+    there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in TASKS[1:]}
     where = [f"In {PLURAL[task]} it gains {est(found)} points more than random vectors."
              for task, found in there.items() if found] + [
         "Under a prompt that asks for it: see above. In longer contexts: not tested."]
@@ -142,8 +179,9 @@ def trait(read, key, suite):
 
     arms = {}
     for case in draw.table(read.found["03_transfer"], "cases"):
-        if case["task"] in tasks and name in case["expression"]:
+        if case["task"] in TASKS and name in case["expression"]:
             arms.setdefault((case["task"], case["item"]), {})[case["arm"]] = case
+    along, others = moves_along(read, name, arms.values())
     pairs = [(arm["steered"], arm["unsteered"]) for arm in arms.values() if {"steered", "unsteered"} <= set(arm)]
     gains = sorted(((new["expression"][name] - old["expression"][name], i) for i, (new, old) in enumerate(pairs)
                     if None not in (new["expression"][name], old["expression"][name])))
@@ -155,15 +193,15 @@ def trait(read, key, suite):
                    and "search" not in row and (row["layer"] == layer or not row["coefficient"])),
                   key=lambda row: row["strength"])
     forest = [("over random vectors", effect), ("over shuffled labels", shuffled), ("prompt minus vector", asked),
-              ("both minus prompt", both), *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
-    return {"effect": effect, "least": least, "told": f"raises it by {est(effect)} points of 100 more than random vectors do",
-            "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
-                does, prompt, how, fails, where, broken(read, key, [], but)))),
+              ("both minus prompt", both),
+              *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
+    lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
+    return {"effect": effect, "least": least, "but": but, "along": along, "worst": worst,
+            "told": f"raises it by {est(effect)} points of 100 more than random vectors do{missed}",
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
-                        "xlabel": f"strength, units (layer {layer})", "lines": [
-                            ("expression", [row["expression"] for row in line], False),
-                            ("coherence", [row["coherence"] for row in line], False)],
-                        "ylabel": "of 100", "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
+                        "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
+                        "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
 
 
 def behaviour(read, key, suite):
@@ -174,41 +212,43 @@ def behaviour(read, key, suite):
 
     reach, limit, n = of("reach", "reach"), of("random vectors reach", "random", "p95"), of("inputs", "n")
     effect = span(of("slope, two multipliers", "control_slope"), of("its interval", "intervals", "control_slope"))
-    shuffled, slope = of("shuffled labels", "shuffled", "means"), of("slope", "slope")
-    decided = {"value": effect["value"] - limit, "low": effect["low"] - limit, "high": effect["high"] - limit} \
-        if reach != "below" else {"value": effect["value"], "low": effect["low"], "high": effect["high"]}
-    does = [f"One unit moves the odds of its answer by {est(effect, 2)} nats on {n} new inputs. Random vectors of its norm "
-            f"reach {est(limit, 2)} (95 % of them), vectors of shuffled labels {est(max(map(abs, shuffled)), 2)} at most.",
-            f"The slope over all multipliers is {est(slope, 2)} nats per unit."]
+    shuffled, slope = max(map(abs, of("shuffled labels", "shuffled", "means"))), of("slope", "slope")
+    decided = effect if reach == "below" else {end: found - limit for end, found in effect.items()}
+    does = [f"One unit moves the odds of its answer by {est(effect, 2)} nats on {n} new inputs. "
+            f"Random vectors of its norm reach {est(limit, 2)} (95 % of them), vectors of shuffled labels "
+            f"{est(shuffled, 2)} at most.", f"The slope over all multipliers is {est(slope, 2)} nats per unit."]
     asked, vector, sentence, both = (of(what, *steps, stage="03_transfer") for what, *steps in (
         ("sentence", "sentence_effect", "SYS_POS"), ("vector", "vector_effect"), ("odds, sentence", "sentence"),
         ("odds, both", "sentence_and_vector")))
     but += ["asking for it does more"] if asked > vector else []
-    prompt = [f"A persona sentence moves it by {est(asked, 2)} nats, the vector at one unit by {est(vector, 2)}. Asked and "
-              f"steered the odds are {est(both, 2)}, asked alone {est(sentence, 2)} (means, no interval)."]
+    prompt = [f"A persona sentence moves it by {est(asked, 2)} nats, the vector at one unit by {est(vector, 2)}. "
+              f"Asked and steered the odds are {est(both, 2)}, asked alone {est(sentence, 2)} (means, no interval)."]
     layer, strength, coefficient = tuned(read, key)
     multipliers, curve, mass = (read("multipliers", "05_reliability", "config", "multipliers"), of("curve", "curve"),
                                 of("probability of the letters", "mass", "matched"))
     low = [m for m, p in zip(multipliers, mass) if p < 0.5]
-    how = [f"Layer {layer}, one unit (coefficient {coefficient:.3g}); tried from {multipliers[0]:g} to {multipliers[-1]:g} "
-           f"units.", "The model answers with a letter at all of them." if not low else
+    how = [f"Layer {layer}, one unit (coefficient {coefficient:.3g}); tried from {multipliers[0]:g} to "
+           f"{multipliers[-1]:g} units.", "The model answers with a letter at all of them." if not low else
            f"At {', '.join(f'{m:g}' for m in low)} units less than half of the probability is on the letters."]
-    anti = span(of("goes the other way", "anti_steerable"), of("its interval, other way", "intervals", "anti_steerable"))
+    anti = span(of("goes the other way", "anti_steerable"),
+                of("its interval, other way", "intervals", "anti_steerable"))
     letter, yes, chance = (of(f"explained: {part}", "bias", part) for part in ("letter", "yes_marginal", "permuted"))
     each = of("each", "inputs", "each")
     but += [f"it goes the other way on {percent(anti['value'])} of the inputs"] if anti["value"] >= OTHER_WAY else []
     fails = [f"{percent(anti)} of {n} inputs go the other way.",
-             f"Of the differences between inputs the letter explains {percent(letter)}, Yes or No {percent(yes)} (both "
-             f"together by chance {percent(chance)}).",
-             f"Rank correlation of an input's slope with its unsteered lean {est(each['propensity'], 2)}, with the size of "
-             f"the lean {est(each['margin'], 2)}, with the prompt's length {est(each['length'], 2)}."]
+             f"Of the differences between inputs the letter explains {percent(letter)}, Yes or No {percent(yes)} "
+             f"(both together by chance {percent(chance)}).",
+             f"Rank correlation of an input's slope with its unsteered lean {est(each['propensity'], 2)}, with the "
+             f"size of the lean {est(each['margin'], 2)}, with the prompt's length {est(each['length'], 2)}."]
     swap = of("swap", "swap")
-    fails += [f"Exchanging the two options alone turns the sign of {percent(swap['flips_sign'])} of the slopes."] if swap else []
+    if swap:
+        turned = percent(swap["flips_sign"])
+        fails.append(f"Exchanging the two options alone turns the sign of {turned} of the slopes.")
     shifts = [(setting, row) for setting in ("SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG") if (row := read(
         f"BASE to {setting}", "03_transfer", "shifts", {"behaviour": name, "shift": f"BASE->{setting}"}))]
     there = {setting: span(row["ood"], row["ood_interval"]) for setting, row in shifts}
-    words = {"SYS_POS": "system prompt for it", "SYS_NEG": "system prompt against it", "USER_POS": "user's wish for it",
-             "USER_NEG": "user's wish against it"}
+    words = {"SYS_POS": "system prompt for it", "SYS_NEG": "system prompt against it",
+             "USER_POS": "user's wish for it", "USER_NEG": "user's wish against it"}
     where = ["Slope under a " + ", a ".join(f"{words[setting]} {est(found, 2)}" for setting, found in there.items())
              + " nats per unit. In longer contexts and free text: not tested."]
     lost = [words[setting] for setting, found in there.items() if clear(found) <= 0]
@@ -218,17 +258,20 @@ def behaviour(read, key, suite):
     items, slopes = draw.table(found, "items"), found.array("slopes").tolist()
     shown = {item["id"]: item for item in texts}
     order = sorted(range(len(items)), key=lambda i: slopes[i])
-    worst = [{"input": shown[items[i]["id"]]["question"], "found": f"slope {est(slopes[i], 2)} nats per unit; its answer "
-              f"is {items[i]['positive']}"} for i in order[:WORST]]
-    return {"effect": decided, "reach": reach, "told": f"moves the odds of its answer by {est(effect, 2)} nats per unit, "
-            f"where random vectors reach {est(limit, 2)}", "but": but, "worst": worst,
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, [], but)))),
-            "picture": {"forest": [("vector, \u00b11 unit", effect), ("random, 95 % of them", limit),
-                                   ("shuffled labels, at most", max(map(abs, shuffled))),
-                                   *((words[setting], found) for setting, found in there.items())],
-                        "unit": "nats per unit", "x": multipliers, "xlabel": f"strength, units (layer {layer})",
-                        "lines": [("odds of its answer, nats", curve, False), ("probability of the letters", mass, True)],
-                        "ylabel": "nats", "window": None, "chosen": 1.0, "inputs": [slopes[i] for i in order]}}
+    worst = [{"input": shown[items[i]["id"]]["question"],
+              "found": f"slope {est(slopes[i], 2)} nats per unit; its answer is {items[i]['positive']}"}
+             for i in order[:WORST]]
+    forest = [("vector, \u00b11 unit", effect), ("random, 95 % of them", limit),
+              ("shuffled labels, at most", shuffled), *((words[setting], found) for setting, found in there.items())]
+    return {"effect": decided, "reach": reach, "but": but, "worst": worst,
+            "told": f"moves the odds of its answer by {est(effect, 2)} nats per unit, where random vectors reach "
+                    f"{est(limit, 2)}",
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + UNSEEN))),
+            "picture": {"forest": forest, "unit": "nats per unit", "x": multipliers,
+                        "xlabel": f"strength, units (layer {layer})", "ylabel": "nats", "window": None, "chosen": 1.0,
+                        "lines": [("odds of its answer, nats", curve, False),
+                                  ("probability of the letters", mass, True)],
+                        "inputs": [slopes[i] for i in order]}}
 
 
 def relation(read, key, suite):
@@ -240,22 +283,23 @@ def relation(read, key, suite):
     effect, gain = of("gain beyond random vectors", "antonym_beyond_random"), of("gain", "antonym_gain")
     top = {who: of(f"answered right, {who}", "top1", who) for who in ("unsteered", "vector", "random")}
     other, flipped = of("another relation's vector", "other_vector_gain"), of("flipped", "flipped_gain")
-    does = [f"The answer gains {est(gain, 2)} nats of log-probability over random vectors, {est(effect, 2)} over the best of "
-            f"them; right answers go from {percent(top['unsteered'])} to {percent(top['vector'])} (random: "
-            f"{percent(top['random'])}).", f"Another relation's vector gains {est(other, 2)}, this one turned round "
-            f"{est(flipped, 2)}."]
+    does = [f"The answer gains {est(gain, 2)} nats of log-probability over random vectors, {est(effect, 2)} over the "
+            f"best of them; right answers go from {percent(top['unsteered'])} to {percent(top['vector'])} "
+            f"(random: {percent(top['random'])}).",
+            f"Another relation's vector gains {est(other, 2)}, this one turned round {est(flipped, 2)}."]
     but += ["another relation's vector does as much"] if other["high"] > gain["low"] else []
     lists, bare = of("lists right", "lists", "clean_list", "top1"), of("bare right", "lists", "zero_shot", "top1")
     prompt = [f"With worked examples in front {percent(lists)} are right, without {percent(bare)} (unsteered)."]
     layer, strength, coefficient = tuned(read, key)
     matched = read("best of the grid", "02_tune", "tuned", key, "matched")
-    how = [f"Layer {layer}, coefficient {coefficient:.3g}, which is {strength:.2g} units; on tuning pairs the best of the "
-           f"grid over strength is {matched['strength']:.2g} units at layer {matched['layer']}."]
+    how = [f"Layer {layer}, coefficient {coefficient:.3g}, which is {strength:.2g} units; on tuning pairs the best "
+           f"of the grid over strength is {matched['strength']:.2g} units at layer {matched['layer']}."]
     where = {context: found for context, found in (of("contexts", "context") or {}).items()}
     lost = [context for context, found in where.items() if clear(found) <= 0]
     but += [f"it does not hold behind {', '.join(lost)}"] if lost and clear(effect) > 0 else []
     styles = of("styles", "style") or {}
-    items, logp = draw.table(read.found["03_transfer"], "relation_items"), read.found["03_transfer"].array("relation_logp")
+    artifact = read.found["03_transfer"]
+    items, logp = draw.table(artifact, "relation_items"), artifact.array("relation_logp")
     own = [i for i, item in enumerate(items) if item["context"] == "bare" and item["own"]]
     gains = sorted((float(logp[i, 1] - logp[i, 0]), i) for i in own)
     lower = sum(gain < 0 for gain, _ in gains)
@@ -264,19 +308,18 @@ def relation(read, key, suite):
               f"unsteered, {est(float(logp[i, 1]), 2)} steered"} for _, i in gains[:WORST]]
     line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and "way" not
                    in row and row["layer"] == layer), key=lambda row: row["strength"])
-    return {"effect": effect, "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
-            "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (
-                does, prompt, how, [f"Bare, in the template of the lists, {lower} of {len(gains)} answers lose log-probability: "
-                                    "the picture has all, random vectors not taken off, the list below the least."],
-                ["By context: " + "; ".join(f"{k} {est(v, 2)}" for k, v in where.items()) + ".",
-                 "By template: " + "; ".join(f"{k} {est(v, 2)}" for k, v in styles.items()) + "."],
-                broken(read, key, [], but)))),
-            "picture": {"forest": [("over random vectors", gain), ("over the best of them", effect),
-                                   ("another relation's", other), ("turned round", flipped),
-                                   *((f"behind {k}", v) for k, v in where.items() if k != "bare")],
-                        "unit": "nats", "x": [row["strength"] for row in line],
-                        "xlabel": f"strength, units (layer {layer})",
-                        "lines": [("gain on tuning pairs", [row["score"] for row in line], False)], "ylabel": "nats",
+    fails = [f"Bare, in the template of the lists, {lower} of {len(gains)} answers lose log-probability: the picture "
+             "has all, random vectors not taken off, the list below the least."]
+    there = ["By context: " + "; ".join(f"{k} {est(v, 2)}" for k, v in where.items()) + ".",
+             "By template: " + "; ".join(f"{k} {est(v, 2)}" for k, v in styles.items()) + "."]
+    forest = [("over random vectors", gain), ("over the best of them", effect), ("another relation's", other),
+              ("turned round", flipped), *((f"behind {k}", v) for k, v in where.items() if k != "bare")]
+    return {"effect": effect, "but": but, "worst": worst,
+            "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, there, broken(read, key, but) + UNSEEN))),
+            "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in line],
+                        "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
+                        "lines": [("gain on tuning pairs", [row["score"] for row in line], False)],
                         "window": None, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
 
 
@@ -289,9 +332,9 @@ def value(read, key, suite):
     effect, shift, noise = (of("shift beyond random vectors", "shift_beyond_random"), of("shift", "shift"),
                             of("random vectors", "shift_random"))
     prefer = {who: of(f"preferred, {who}", "preferred", who) for who in ("unsteered", "tuned")}
-    does = [f"It shifts the log-odds by {est(shift, 2)} nats over random vectors, {est(effect, 2)} over the best of them; the "
-            f"positive side is preferred in {percent(prefer['unsteered'])} of the probes before and {percent(prefer['tuned'])} "
-            "after."]
+    does = [f"It shifts the log-odds by {est(shift, 2)} nats over random vectors, {est(effect, 2)} over the best of "
+            f"them; the positive side is preferred in {percent(prefer['unsteered'])} of the probes before and "
+            f"{percent(prefer['tuned'])} after."]
     asked, against = of("bias removed by examples", "prompted", "bias_removed"), of("vector minus examples",
                                                                                      "against_minus_prompted")
     prompt = [f"Examples in the prompt remove {percent(asked)} of the bias; the vector, against each probe's lean, "
@@ -302,36 +345,43 @@ def value(read, key, suite):
     grid = sorted((row for row in rows if row["kind"] == "grid"), key=lambda row: row["strength"])
     span_, removed = of("window", "window_span", name), of("bias removed with one sign", "window", "bias_removed")
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}).",
-           f"One sign for all lowers the bias and keeps the facts at {', '.join(f'{s:g}' for s in span_)} units." if span_ else
-           "With one sign for all, no strength lowers the bias and keeps the facts, both beyond doubt.",
+           f"One sign for all lowers the bias and keeps the facts at {', '.join(f'{s:g}' for s in span_)} units."
+           if span_ else "With one sign for all, no strength lowers the bias and keeps the facts, both beyond doubt.",
            f"Picked for that on the tuning split it removes {percent(removed)} of the bias."]
     worse, over = of("worse", "worse_in_window"), of("over-corrected", "overcorrected_tuned")
-    but += [f"in its window it adds bias to {percent(worse['value'])} of the probes"] if worse["value"] >= OTHER_WAY else []
-    fails = [f"In the window {percent(worse)} of the probes end with more bias than before; as tuned, against the lean, "
-             f"{percent(over)} end further on the other side than they began."]
+    if worse["value"] >= OTHER_WAY:
+        but.append(f"in its window it adds bias to {percent(worse['value'])} of the probes")
+    fails = [f"In the window {percent(worse)} of the probes end with more bias than before; as tuned, against the "
+             f"lean, {percent(over)} end further on the other side than they began."]
     levels = of("levels", "shift_at_level") or {}
     where = [f"By complexity of the context: {'; '.join(f'level {k} {est(v, 2)}' for k, v in levels.items())} nats."]
     lost, text = of("facts lost", "fact_loss_tuned"), of("perplexity", "perplexity", "tuned")
     costs = [f"{percent(lost)} of {lost['n']} facts are lost as tuned."]
     costs += [f"Perplexity of neutral text becomes {est(text, 2)} times what it was."] if text else []
     but += ["it costs facts"] if lost["low"] > COSTS else []
-    but += [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if text and text["low"] > 1 + COSTS else []
+    but += surprising(text) if text else []
+    TUNED = -3                                       # of the settings (lib/studies/values.py); row 0 is the vector
     artifact = read.found["03_transfer"]
-    items, lean, steered = draw.table(artifact, "value_items"), artifact.array("probe_lean"), artifact.array("probe_steered")
+    items, lean = draw.table(artifact, "value_items"), artifact.array("probe_lean").tolist()
+    steered = artifact.array("probe_steered")[:, TUNED, 0].tolist()
     probes = {probe["id"]: probe for v in suite.values if v["name"] == name for probe in v["probes"]}
-    TUNED = -3                                             # of the settings (lib/studies/values.py); row 0 is the vector
-    gains = sorted((float(steered[i, TUNED, 0] - lean[i]), i) for i in range(len(items)))
-    worst = [{"input": " / ".join(str(probes[items[i]["id"]].get(side)) for side in (
-        "positive_text", "negative_text")) if "positive_text" in probes[items[i]["id"]] else probes[items[i]["id"]]["prompt"],
-        "found": f"log-odds {est(float(lean[i]), 2)} unsteered, {est(float(steered[i, TUNED, 0]), 2)} steered"}
-        for _, i in gains[:WORST]]
-    return {"effect": effect, "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors",
-            "but": but, "worst": worst, "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs))),
-            "picture": {"forest": [("over random vectors", shift), ("over the best of them", effect), ("random vectors", noise),
-                                   *((f"context level {k}", v) for k, v in levels.items())], "unit": "nats",
-                        "x": [row["strength"] for row in grid], "xlabel": f"strength, units (layer {layer})",
+    gains = sorted((steered[i] - lean[i], i) for i in range(len(items)))
+
+    def text_of(probe):
+        return " / ".join(probe[side] for side in ("positive_text", "negative_text", "prompt") if side in probe)
+
+    worst = [{"input": text_of(probes[items[i]["id"]]),
+              "found": f"log-odds {est(lean[i], 2)} unsteered, {est(steered[i], 2)} steered"}
+             for _, i in gains[:WORST]]
+    forest = [("over random vectors", shift), ("over the best of them", effect), ("random vectors", noise),
+              *((f"context level {k}", v) for k, v in levels.items())]
+    return {"effect": effect, "but": but, "worst": worst,
+            "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors",
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs + UNSEEN))),
+            "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in grid],
+                        "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("shift, nats", [row["shift"]["value"] for row in grid], False),
-                                  ("facts known", [row["fact_accuracy"] for row in grid], True)], "ylabel": "nats",
+                                  ("facts known", [row["fact_accuracy"] for row in grid], True)],
                         "window": [min(span_), max(span_)] if span_ else None, "chosen": strength,
                         "inputs": [gain for gain, _ in gains]}}
 

@@ -1,4 +1,5 @@
 """Cards: a concept becomes a suite, the stages run on it, and the page says what they measured."""
+import argparse
 import csv
 import importlib
 import json
@@ -7,20 +8,23 @@ import runpy
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
 from data import concept
 from lib import artifacts, suite as suites, vectors
 from lib.artifacts import UserError
-from lib.judging import judges
+from lib.judging import judges, natural
 from lib.studies import transfer, tuning, values
-from report import card, card_draw, card_parts
+from report import card, card_along, card_draw, card_parts
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^```([\w.]+)\n(.*?)^```", DOCUMENT, re.M | re.S))
+PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+RUN_STAGE = card.run_stage               # the fixture below replaces it
 FORMAL = "formal: Write in a formal tone. | Write in a casual tone."
 
 
@@ -139,6 +143,48 @@ def test_what_breaks_against_a_plain_count():
     assert results["fact_loss_minus_random"]["value"] == 0.5
 
 
+# --- what moves along ---------------------------------------------------------------------------------------
+def texts_of(cases, own):
+    """[{arm: text}] of a trait's prompts, from the rows of cases.jsonl."""
+    told = {}
+    for case in cases:
+        if own in case["expression"] and case["task"] in card_parts.TASKS:
+            told.setdefault((case["task"], case["item"]), {})[case["arm"]] = case["output"]
+    return list(told.values())
+
+
+def along(cases, own):
+    return artifacts.plain(card_along.along(texts_of(cases, own), own))
+
+
+def test_what_moves_along_is_what_was_planted():
+    """Every steered text has its second sentence in capitals; every other random one is a list."""
+    plain = [f"The tea of day {i} was warm. We talked for hours about the garden." for i in range(20)]
+    listed = [f"- The tea of day {i} was warm.\n- We talked for hours about the garden." for i in range(20)]
+    texts = [{"unsteered": a, "steered": a.replace("hours", "HOURS AND YOU DID NOT STOP"),
+              "random": listed[i] if i % 2 else a} for i, a in enumerate(plain)]
+    found = card_along.along([*texts, {"unsteered": "We DID.", "steered": "We did."}], "steps")
+    assert set(found) == set(natural.SCORERS) - {"steps"} and found["bullets"]["random"]["value"] == 50
+    assert card_along.moved(found)[0] == "allcaps" and "bullets" not in card_along.moved(found)
+    assert found["allcaps"]["steered"]["value"] == 100 and found["allcaps"]["steered"]["n"] == 20
+    assert "widened for 16 parts" in found["allcaps"]["steered"]["method"]
+    assert "allcaps" not in card_along.along(texts, "allcaps")
+    assert card_along.along([{"steered": "We did."}], "x") == {}
+
+
+def test_where_nothing_moves_nothing_is_told():
+    """Steered and unsteered exchanged by lot, of a vector that moves three other traits: told in few cards."""
+    cases = artifacts.load(ROOT / "outputs/committed/pico-llama/testbed/03_transfer").table("cases")
+    texts, rng = texts_of(cases, "conditionals"), np.random.default_rng(0)
+    assert card_along.moved(card_along.along(texts, "conditionals")) == ["longflowing", "shortpunchy", "secondperson"]
+
+    def by_lot(arms):
+        return arms | ({"steered": arms["unsteered"], "unsteered": arms["steered"]} if rng.random() < 0.5 else {})
+
+    told = [card_along.moved(card_along.along(list(map(by_lot, texts)), "conditionals")) for _ in range(40)]
+    assert sum(map(bool, told)) <= 2
+
+
 # --- the whole way, on a tiny model -------------------------------------------------------------------------
 def write(path, columns, rows):
     with open(path, "w", newline="") as file:
@@ -212,11 +258,17 @@ def cards(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", "mine.npy", "other.gguf"])
 def test_a_card_says_what_the_stages_measured(kind, cards):
     at, found = cards[kind]
+    key = found["concept"].partition("/")[2]
     stages = {name: artifacts.load(at / name, name) for name in card.STAGES}
     assert len(found["numbers"]) > 8 and found["digests"] == {name: one.digest for name, one in stages.items()}
     for name, number in found["numbers"].items():
         stage, table, *steps = number["at"]
-        assert card_parts.look(stages[stage], table, steps) == number["found"], name
+        if "counted" in number:
+            assert along(stages[stage].table(table), key)[number["counted"]] == number["found"], name
+        else:
+            assert card_parts.look(stages[stage], table, steps) == number["found"], name
+    counted = [number["counted"] for number in found["numbers"].values() if "counted" in number]
+    assert sorted(counted) == (sorted(natural.SCORERS) if kind == "trait" else [])
     page = (at / "card.md").read_text()
     assert found["verdict"] in page and found["command"] in page and (at / "card.png").stat().st_size > 10_000
     assert all(f"**{question}**" in page for question in card_parts.QUESTIONS)
@@ -243,6 +295,36 @@ def test_a_single_layer_from_elsewhere_is_the_one_that_is_used(cards):
     assert found["word"] in ("nothing", "undecided", "backwards") and "Cosine with the concept's own" in str(found["answers"])
 
 
+@pytest.mark.parametrize("nproc", ["1", "2"])
+def test_a_stage_gets_what_make_got(nproc, tmp_path, monkeypatch):
+    """DTYPE and NPROC reach the stage as `make tune` would hand them on; the page names what changes a number."""
+    (tmp_path / "01_s.py").write_text(
+        "import os, sys\nwith open('said-' + os.environ.get('RANK', '-'), 'w') as file:\n"
+        "    file.write(os.environ['OMP_NUM_THREADS'] + '\\n'.join(sys.argv[1:]))\n"
+        "sys.exit('error: no such thing' if '--fail' in sys.argv[2] else 0)")
+    monkeypatch.setattr(card, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.chdir(tmp_path)
+    args = argparse.Namespace(model="data/models/m", profile="smoke", dtype="bfloat16", nproc=nproc, out="o")
+    RUN_STAGE("01_s", args, "a suite")
+    ranks = {"1": ["said--"], "2": ["said-0", "said-1"]}[nproc]
+    assert sorted(path.name for path in tmp_path.glob("said-*")) == ranks
+    words = "--model|data/models/m|--suite|a suite|--profile|smoke|--dtype|bfloat16|--out|o".split("|")
+    one_thread = "1"                                       # of an embedded model
+    assert all((tmp_path / rank).read_text() == one_thread + "\n".join(words) for rank in ranks)
+    with pytest.raises(UserError, match="^no such thing$"):
+        RUN_STAGE("01_s", argparse.Namespace(**{**vars(args), "model": "--fail"}), "a suite")
+
+
+def test_the_command_names_what_changes_a_number(tmp_path):
+    suite = concept.write(tmp_path / "suite", concept.build("trait/allcaps")[1])
+    args = argparse.Namespace(model="org/m", profile="full", dtype="float32", nproc="4", vector=None, layer=None)
+    assert card.command_of(args, suite) == 'make card CONCEPT="trait/allcaps" SUITE=testbed MODEL=org/m'
+    args.dtype = "bfloat16"
+    assert card.command_of(args, suite).endswith(" MODEL=org/m DTYPE=bfloat16")
+
+
 def test_a_stale_stage_is_noticed(cards, tmp_path):
     """A card is made of stages that belong together; a vector of another shape is refused in one line."""
     vectors.save(tmp_path / "wide.npy", "npy", {1: np.ones(7, "f4")})
@@ -255,12 +337,39 @@ def test_a_stale_stage_is_noticed(cards, tmp_path):
 def test_the_first_line_follows_the_interval(low, high, word):
     part = {"effect": {"value": (low + high) / 2, "low": low, "high": high}, "least": 10, "told": "x", "but": ["y"]}
     found, line = card.verdict(part, "trait/t", "here")
-    assert found == word and ("but y" in line) == (word == "works") and ("moves nothing" in line) == (word == "nothing")
+    assert found == word and ("but y" in line) == (word == "works")
+    assert ("moves nothing" in line) == (word == "nothing")
+    line = card.verdict({**part, "along": ["steps"]}, "trait/t", "here")[1]
+    assert "moves nothing" not in line and ("moves steps here, but not t" in line) == (word == "nothing")
+
+
+def test_the_embedded_example_is_rebuilt_from_its_stages(tmp_path):
+    """Page, numbers and picture, byte by byte, from the stages that are committed beside them."""
+    at = ROOT / "report/cards/thirdperson"
+    suite, told = suites.load(at / "suite"), artifacts.read_json(at / "card.json")
+    for name in card.STAGES:
+        stage = artifacts.load(at / name, name)
+        assert stage.manifest["inputs"]["suite"] == suite.digest and all(map(stage.file, stage.manifest["outputs"]))
+        (tmp_path / name).symlink_to(at / name)
+    card.build(tmp_path, suite, told["command"])
+    same = ["card.json", "card.md"] + ["card.png"] * (f"matplotlib=={matplotlib.__version__}\n" in PINNED)
+    assert [file for file in same if (tmp_path / file).read_bytes() != (at / file).read_bytes()] == []
+
+
+@pytest.mark.parametrize("ahead, told", [(-20, True), (-9, False), (58, False)])
+def test_a_setting_that_does_more_is_named(ahead, told):
+    """The tuned setting decides; one of the published search that gains what counts more is in the first line."""
+    stages = {name: artifacts.load(ROOT / "report/cards/thirdperson" / name) for name in card.STAGES}
+    stages["03_transfer"].results["traits"]["search_effect"]["value"] = ahead
+    part = card_parts.trait(card_parts.Read(stages), "trait/thirdperson", None)
+    line = card.verdict(part, "trait/thirdperson", "here")[1]
+    assert ("(20.0 more where the published search sets it)" in line) == told
+    assert ("layer 3, 1.3 units, new questions show 20.0 points more" in str(part["answers"])) == told
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("report/cards/*/card.json")), ids=lambda path: path.parent.name)
 def test_committed_cards_are_what_their_numbers_say(path):
-    """Page and picture from the card's own numbers, byte by byte; the stages behind them are not part of the project."""
+    """Page and picture from the card's own numbers, byte by byte; of real models the stages are not committed."""
     found = artifacts.read_json(path)
     assert card.markdown(found) == path.with_name("card.md").read_text(encoding="utf-8")
     assert found["word"] == "no vector" or card_draw.draw_card(found).axes[0].get_title(loc="left") == "Effect and controls"

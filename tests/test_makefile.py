@@ -98,6 +98,9 @@ def test_a_card_is_a_suite_and_a_page(project):
     assert first[:4] == ["-m", "data.concept", "--model", "org/one"] and first[5] == concept.replace("$$", "$")
     assert first[-2:] == ["--judge", "self"] and second[:4] == ["-m", "report.card", "--model", "org/one"]
     assert second[-4:] == ["--vector", "my file.gguf", "--layer", "3"] and not (project / "bad").exists()
+    assert not {"--dtype", "--nproc"} & {*first, *second}
+    found = calls(project, "card", "CONCEPT=trait/t", "MODEL=org/one", "DTYPE=bfloat16", "NPROC=2")
+    assert found[-1][1][-4:] == ["--dtype", "bfloat16", "--nproc", "2"]
 
 
 def test_frozen_runs_no_stage(project):
