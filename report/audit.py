@@ -22,8 +22,8 @@ from pathlib import Path
 from lib import artifacts, identity, stage, suite as suites
 from lib.artifacts import ROOT, UserError, digest_of, load, read_json
 from report import compare, trace
+from report.declared import STAGES
 
-STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 OWN = ("manifest.json", "run.json")
 SPOTS = "spot.json"              # beside the stage folders of a model: what was checked when (report/spot.py)
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it

@@ -38,8 +38,8 @@ from pathlib import Path
 
 from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
-from report import audit, draw, examples, figures, latex, trace
-from report.claims import (ACROSS, changed_table, claim_list, counted, decide, listed, lookup, show, source, summary,
+from report import audit, declared, draw, examples, figures, latex, trace
+from report.claims import (ACROSS, ESTIMATE, changed_table, claim_list, counted, decide, lookup, show, source, summary,
                            verdict_table)
 
 EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
@@ -48,6 +48,7 @@ EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 RULES = ("<!-- rules: written by make report -->", "<!-- end of rules -->")
+FORM = re.compile(r"len|est\d?|,?(\.\d)?[a-z%]?")              # of a token; no width, which would fill the memory
 HEADS = {"full": "",
          "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
          "quick": "> **quick**: samples of the suite: fewer inputs, wider intervals. {sizes}.\n\n"}
@@ -135,13 +136,15 @@ def rows_table(keys, stage, digits, names, found):
     columns = ["+"] if stage == ACROSS else names
     if stage == ACROSS and ("+", ACROSS) not in found:
         return "*Needs two models.*"
+    if stage not in declared.STAGES + (ACROSS,):
+        raise UserError(f"report/template.md: no stage {stage!r}")
     heads = ["model set"] if stage == ACROSS else names
     lines = ["| | " + " | ".join(heads) + " | n | resampled |", "|---" * (len(columns) + 3) + "|"]
     for entry in keys:
         key, _, label = (part.strip() for part in entry.partition("="))
         values = [lookup(found[column, stage], key) for column in columns]
-        plain = [value for value in values if "reason" not in value]
-        n = " / ".join(dict.fromkeys(str(value["n"]) for value in plain if "n" in value))
+        plain = [_estimate(f"report/template.md: {key}", value) for value in values if not _reason(value)]
+        n = " / ".join(dict.fromkeys(str(value["n"]) for value in plain))
         lines.append(" | ".join([f"| {label or f'`{key}`'}", *(show(value, digits) for value in values), n,
                                  plain[0].get("unit", "") if plain else ""]) + " |")
     return "\n".join(lines)
@@ -197,6 +200,8 @@ def fill(template, names, found, blocks, published=None):
             return blocks[token]
         body, _, form = (part.strip() for part in token.partition("|"))
         parts, where = [part.strip() for part in body.split(":", 2)], f"report/template.md: {{{{{token}}}}}"
+        if not (re.compile(r"\d?") if parts[0] == "rows" else FORM).fullmatch(form):
+            raise UserError(f"{where} has no known format")
         if parts[0] == "published" and len(parts) == 2 and form:
             value = trace.at(published or {}, parts[1])
             if value is None:
@@ -224,13 +229,22 @@ def fill(template, names, found, blocks, published=None):
     return text
 
 
+def _reason(value):
+    """Why there is no value, or None."""
+    return value.get("reason") if isinstance(value, dict) else None
+
+
+def _estimate(where, value):
+    return artifacts.check(where, value, ESTIMATE | {"n": int})
+
+
 def _format(value, form, where):
-    if isinstance(value, dict) and "reason" in value:
-        return value["reason"]
+    if _reason(value):
+        return _reason(value)
     if form == "len":
-        return str(len(value))
+        return str(len(artifacts.check(where, value, (list, dict, str))))
     if form.startswith("est"):
-        return f"{show(value, int(form[3:] or 2))}, n = {value['n']}"
+        return f"{show(_estimate(where, value), int(form[3:] or 2))}, n = {value['n']}"
     try:
         return format(value, form).replace("-", "\u2212") if isinstance(value, (int, float)) else format(value, form)
     except (ValueError, TypeError) as error:
@@ -334,7 +348,7 @@ def _move_in(new, to):
 
 def with_block(path, block, marks=MARKS):
     """Text of a Markdown file with `block` between two marks. UserError if these are not there, once each."""
-    text, (first, last) = path.read_text(encoding="utf-8"), marks
+    text, (first, last) = declared.text(path), marks
     if [text.count(mark) for mark in marks] != [1, 1]:
         raise UserError(f"{path}: expected {first} and {last} once each")
     return f"{text.split(first)[0]}{first}\n{block}\n{last}{text.split(last)[1]}"
@@ -362,7 +376,7 @@ def main():
     # 1. artifacts, every hash and every link of the chain checked
     args.out, to, readme = place(args)
     names, found = load(args)
-    claims, published = listed(), artifacts.read_json(ROOT / "data/published.json")
+    claims, published = declared.listed(), declared.published()
 
     # 2. verdicts, and the rows of every figure
     cells = {(claim["id"], name): decide(claim, name, found) for claim in claims for name in names}
@@ -382,7 +396,7 @@ def main():
                   "cases": ", ".join(f"[{name}](cases/{name}.md)" for name in names),
                   "methods": f"[methods.md]({os.path.relpath(ROOT / 'report/methods.md', to).replace(os.sep, '/')})",
                   **pictures(told, names, new / "figures", args.profile == "smoke")}
-        page = fill((ROOT / "report/template.md").read_text(encoding="utf-8"), names, found, blocks, published)
+        page = fill(declared.text(ROOT / "report/template.md"), names, found, blocks, published)
         unused = [str(found.get(key).path) for key in sorted(set(found) - found.seen)]
         if unused:
             raise UserError(f"{', '.join(unused)}: read by no claim, token or figure; every artifact has to be used")

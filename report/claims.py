@@ -18,29 +18,13 @@ widened to the level 1 - 0.05 / parts (Bonferroni; ends moved in proportion to t
 import os
 from statistics import NormalDist
 
-from lib.artifacts import ROOT, UserError, read_json
+from lib.artifacts import NUMBER, UserError, check
+from lib.fields import within
 from lib.studies import reliability
 from report import draw, trace
-from report.audit import STAGES
+from report.declared import ACROSS, COMMANDS, PAPERS, STAGES, VERDICTS, listed, measured          # noqa: F401
 
-ACROSS = "05_across"
-VERDICTS = ("reproduced", "undecided", "contradicted", "not testable here")
-PAPERS = {"preferences": "arXiv 2607.01802", "reliability": "arXiv 2407.12404", "alignment": "arXiv 2505.01162",
-          "beyond": "beyond the papers"}
-# What each command runs, for its cost.
-COMMANDS = {"make tune": STAGES[:2], "make transfer": STAGES[:3], "make compose": (*STAGES[:2], "04_compose"),
-            "make reliability": (*STAGES[:3], "05_reliability", ACROSS)}
-
-
-def listed():
-    """The claims of report/claims.json, in the order of the page."""
-    return read_json(ROOT / "report" / "claims.json")
-
-
-def measured():
-    """{claim: its null and planted runs} of report/null.json; empty before the first `make null`."""
-    path = ROOT / "report" / "null.json"
-    return read_json(path)["claims"] if path.is_file() else {}
+ESTIMATE = dict.fromkeys(("value", "low", "high"), NUMBER)
 
 
 # --- what decides -------------------------------------------------------------------------------------------
@@ -80,10 +64,11 @@ def widened(estimates):
 def shut(claim, name, found):
     """Why the first gate of a claim that does not hold keeps it shut, with the number; None if all hold."""
     for gate in claim.get("gates", ()):
-        value = lookup(found[source({"stage": claim["stage"], **gate}, name)], gate["key"])
+        value = _of(claim, lookup, found[source({"stage": claim["stage"], **gate}, name)], gate["key"])
         needed = f"needed {gate['side']} {gate['threshold']:g}"
         if isinstance(value, dict) and "reason" in value:
             return f"{gate['what']}: {value['reason']}"
+        _of(claim, check, gate["key"], value, (ESTIMATE, *NUMBER))
         estimate = value if isinstance(value, dict) else dict.fromkeys(("value", "low", "high"), value)
         if verdict(estimate, gate) != "reproduced":
             return f"{gate['what']}: {show(estimate) if estimate is value else draw.number(value, 2)}, {needed}"
@@ -114,6 +99,11 @@ def source(claim, name):
     return "+" if claim["stage"] == ACROSS else name, claim["stage"]
 
 
+def _of(claim, function, *args):
+    """function(*args), a UserError of it with the claim in front: a key may have been mistyped there."""
+    return within(f"report/claims.json, {claim.get('id', claim['key'])}", function, *args)
+
+
 def untested(reason, digest, key):
     """The cell of a claim that has no number here."""
     return {"verdict": VERDICTS[3], "estimate": None, "part": "", "parts": {}, "reason": reason, "digest": digest,
@@ -131,11 +121,13 @@ def decide(claim, name, found):
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
         return untested("no more behaviours steer than luck explains", artifact.digest, key)
-    value, parts = lookup(artifact, key), {}
+    value, parts = _of(claim, check, key, _of(claim, lookup, artifact, key), dict), {}
     reason = value.get("reason") or shut(claim, name, found)
     if reason:
         return untested(reason, artifact.digest, key)
-    if claim["key"].endswith(".*"):
+    several = claim["key"].endswith(".*")
+    _of(claim, check, key, value, {str: ESTIMATE} if several and value else ESTIMATE)
+    if several:
         parts = widened(value)
         part, value = weakest(parts, claim["rule"])
         key += f".{part}"
@@ -153,8 +145,6 @@ def show(estimate, digits=2):
 
 def cost(command, names, found):
     """Minutes of one model's stages behind a command, of the slowest model, as run.json has them."""
-    if command not in COMMANDS:
-        raise UserError(f"report/claims.json: command {command!r} is none of {', '.join(COMMANDS)}")
     keys = [[("+" if stage == ACROSS else name, stage) for stage in COMMANDS[command]] for name in names]
     most = max(sum(found.get(key).run["wall_s"] or 0 for key in mine if key in found) for mine in keys)
     return f"{most:.0f} s" if most < 90 else f"{most / 60:.0f} min"

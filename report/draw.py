@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
-from lib.artifacts import ROOT, read_json
+from report import declared
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -63,7 +63,7 @@ def parts(what, found):
 
 def published(study):
     """What data/published.json has of one study."""
-    return read_json(ROOT / "data" / "published.json")[study]
+    return declared.published()[study]
 
 
 # --- captions -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import ast
 
 from lib import artifacts, identity
 from lib.artifacts import ROOT, UserError, read_json
+from report import declared
 
 # Shape of index.json, as report/build.py writes it.
 INDEX = {"claims": {str: {str: {"verdict": str, "reason": (str, None), "key": str, "stage": (str, None)}}},
@@ -64,7 +65,7 @@ def _artifact(index, label):
 
 
 def _claim(name, index):
-    claim = next((c for c in read_json(ROOT / "report" / "claims.json") if c["id"] == name), None)
+    claim = next((c for c in declared.listed() if c["id"] == name), None)
     if claim is None:
         raise UserError(f"report/claims.json: no claim {name!r}, which the report shows; build it again")
     rule, seen = claim["rule"], {}
