@@ -223,6 +223,7 @@ def main():
         parser.add_argument("--report", type=Path, default=ROOT / "report", help="folder of the report that shows it")
         args = parser.parse_args(rest)
         for line in trace.trace(args.name, args.report):
+            line = "".join(c if c.isprintable() else artifacts.shown(c) for c in line)
             print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False))
         return
     parser = stage.cli(__doc__, many=True)

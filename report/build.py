@@ -35,12 +35,14 @@ import shutil
 from functools import partial
 from glob import escape as glob_escape
 from pathlib import Path
+from urllib.parse import quote
 
 from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
 from report import audit, declared, draw, examples, figures, latex, trace
-from report.claims import (ACROSS, ESTIMATE, changed_table, claim_list, counted, decide, lookup, show, source, summary,
-                           verdict_table)
+from report.claims import (ACROSS, ESTIMATE, changed_table, claim_list, counted, decide, lookup, show, source,
+                           summary, verdict_table)
+from report.examples import harmless
 
 EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 # Digits that prose may carry: identifiers, words that begin with a letter (R2, GPT-2, Llama-2-7b), code, tables of
@@ -125,7 +127,7 @@ def quick_sizes(args, names, found):
         plan = artifact.path.parent / stages.PLAN
         plan = artifacts.read_json(plan) if plan.is_file() else {}
         same = plan.get("levels") == artifact.config["levels"]
-        told.append(f"{name}: " + (f"budget {plan['budget'] / 60:g} min, " if same else "")
+        told.append(f"{harmless(name)}: " + (f"budget {plan['budget'] / 60:g} min, " if same else "")
                     + f"levels {sizes.told(artifact.config['levels'])}")
     return "; ".join(told)
 
@@ -138,15 +140,16 @@ def rows_table(keys, stage, digits, names, found):
         return "*Needs two models.*"
     if stage not in declared.STAGES + (ACROSS,):
         raise UserError(f"report/template.md: no stage {stage!r}")
-    heads = ["model set"] if stage == ACROSS else names
+    heads = ["model set"] if stage == ACROSS else map(harmless, names)
     lines = ["| | " + " | ".join(heads) + " | n | resampled |", "|---" * (len(columns) + 3) + "|"]
     for entry in keys:
         key, _, label = (part.strip() for part in entry.partition("="))
         values = [lookup(found[column, stage], key) for column in columns]
-        plain = [_estimate(f"report/template.md: {key}", value) for value in values if not _reason(value)]
+        plain = [artifacts.check(f"report/template.md: {key}", value, ESTIMATE)
+                 for value in values if not _reason(value)]
         n = " / ".join(dict.fromkeys(str(value["n"]) for value in plain))
         lines.append(" | ".join([f"| {label or f'`{key}`'}", *(show(value, digits) for value in values), n,
-                                 plain[0].get("unit", "") if plain else ""]) + " |")
+                                 harmless(plain[0].get("unit", "")) if plain else ""]) + " |")
     return "\n".join(lines)
 
 
@@ -155,8 +158,8 @@ def provenance(names, found):
     last spot check, and what each model is."""
     lines = ["| model | stage | digest | seconds | commit | sources since | spot check |", "|---" * 7 + "|"]
     for (name, stage), artifact in found.items():
-        run, who = artifact.run, "model set" if name == "+" else name
-        commit = (run["commit"] or "none")[:10] + (" with changes" if run["dirty"] else "")
+        run, who = artifact.run, "model set" if name == "+" else harmless(name)
+        commit = harmless((run["commit"] or "none")[:10]) + (" with changes" if run["dirty"] else "")
         now = audit.state(artifact)
         moved = f"changed in {len(now['sources'])} files" if now["sources"] else "the same"
         lines.append(f"| {who} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} | {moved} | {now['spot']} |")
@@ -166,14 +169,14 @@ def provenance(names, found):
         model = found.get((name, "01_extract")).config.get("model", {})
         short = [", ".join(digest[:12] for digest in model.get("weights", {}).values()),
                  model.get("tokenizer", "")[:12], model.get("chat_template", {}).get("sha256", "")[:12]]
-        lines.append(" | ".join([f"| {examples.plain(name)}", f"{model.get('n_parameters', 0):,}",
-                                 *(f"`{text}`" if text else "" for text in short),
-                                 model.get("revision") or "a folder"]) + " |")
+        lines.append(" | ".join([f"| {harmless(name)}", f"{model.get('n_parameters', 0):,}",
+                                 *(f"`{harmless(text)}`" if text else "" for text in short),
+                                 harmless(model.get("revision") or "a folder")]) + " |")
     first = next(iter(found.values()))
     versions, data = (first.run.get(key) or {} for key in ("versions", "data"))
-    files = f", {len(data['files'])} files, licence {examples.plain(data['licence'])}" if data else ""
-    return "\n".join([*lines, "", f"Suite digest `{first.manifest['inputs']['suite']}`{files}. "
-                      + ", ".join(f"{what} {number}" for what, number in versions.items()) + "."])
+    files = f", {len(data['files'])} files, licence {harmless(data['licence'])}" if data else ""
+    return "\n".join([*lines, "", f"Suite digest `{harmless(first.manifest['inputs']['suite'])}`{files}. "
+                      + ", ".join(f"{harmless(what)} {harmless(number)}" for what, number in versions.items()) + "."])
 
 
 # --- the template -------------------------------------------------------------------------------------------
@@ -219,7 +222,7 @@ def fill(template, names, found, blocks, published=None):
             texts.append(_format(lookup(found[name, stage], key), form, where))
         if who != "*" and len(set(texts)) == 1:
             return texts[0]
-        return ", ".join(f"{name} {text}" for name, text in zip(wanted, texts))
+        return ", ".join(f"{harmless(name)} {text}" for name, text in zip(wanted, texts))
     text = re.sub(r"\{\{(.*?)\}\}", resolve, template)
     if re.search(r"\{\{|\}\}", re.sub(r"\{\{(.*?)\}\}", "", template)):
         raise UserError("report/template.md: a token is not closed")
@@ -234,19 +237,16 @@ def _reason(value):
     return value.get("reason") if isinstance(value, dict) else None
 
 
-def _estimate(where, value):
-    return artifacts.check(where, value, ESTIMATE | {"n": int})
-
-
 def _format(value, form, where):
     if _reason(value):
-        return _reason(value)
+        return harmless(_reason(value))
     if form == "len":
         return str(len(artifacts.check(where, value, (list, dict, str))))
     if form.startswith("est"):
-        return f"{show(_estimate(where, value), int(form[3:] or 2))}, n = {value['n']}"
+        return f"{show(artifacts.check(where, value, ESTIMATE), int(form[3:] or 2))}, n = {value['n']}"
     try:
-        return format(value, form).replace("-", "\u2212") if isinstance(value, (int, float)) else format(value, form)
+        text = format(value, form)
+        return text.replace("-", "\u2212") if isinstance(value, (int, float)) else harmless(text)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -289,7 +289,7 @@ def pictures(told, names, at, smoke):
             write(at / f"{name}.csv", as_csv(rows))
             draw.save(figure.draw(rows, names), at / f"{name}.png", smoke=smoke)
             blocks[f"figure:{name}"] = (f"![{title}](figures/{name}.png)\n\n*Figure {number}. {title}. "
-                                        f"{figure.caption} Data: [{name}.csv](figures/{name}.csv). {said}*")
+                                        f"{figure.caption} Data: [{name}.csv](figures/{name}.csv). {harmless(said)}*")
     return blocks
 
 
@@ -390,10 +390,10 @@ def main():
             write(new / "cases" / f"{name}.md", examples.page(name, found[name, "03_transfer"]))
         blocks = {"verdicts": verdict_table(claims, names, cells, found, to),
                   "claims": claim_list(claims, names, cells, found),
-                  "provenance": provenance(names, found), "models": ", ".join(map(examples.plain, names)),
-                  "suite": examples.plain(Path(args.suite).name),
+                  "provenance": provenance(names, found), "models": ", ".join(map(harmless, names)),
+                  "suite": harmless(Path(args.suite).name),
                   "examples": examples.digest(names, found),
-                  "cases": ", ".join(f"[{name}](cases/{name}.md)" for name in names),
+                  "cases": ", ".join(f"[{harmless(name)}](cases/{quote(name)}.md)" for name in names),
                   "methods": f"[methods.md]({os.path.relpath(ROOT / 'report/methods.md', to).replace(os.sep, '/')})",
                   **pictures(told, names, new / "figures", args.profile == "smoke")}
         page = fill(declared.text(ROOT / "report/template.md"), names, found, blocks, published)

@@ -17,14 +17,16 @@ widened to the level 1 - 0.05 / parts (Bonferroni; ends moved in proportion to t
 """
 import os
 from statistics import NormalDist
+from urllib.parse import quote
 
 from lib.artifacts import NUMBER, UserError, check
 from lib.fields import within
 from lib.studies import reliability
 from report import draw, trace
 from report.declared import ACROSS, COMMANDS, PAPERS, STAGES, VERDICTS, listed, measured          # noqa: F401
+from report.examples import harmless
 
-ESTIMATE = dict.fromkeys(("value", "low", "high"), NUMBER)
+ESTIMATE = {**dict.fromkeys(("value", "low", "high"), NUMBER), "n": int}
 
 
 # --- what decides -------------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ def decide(claim, name, found):
 def show(estimate, digits=2):
     """`1.52 [1.20, 1.81]` from an estimate; a minus sign proper, and no negative zero."""
     if "reason" in estimate:
-        return estimate["reason"]
+        return harmless(estimate["reason"])
     return "{} [{}, {}]".format(*(draw.number(estimate[key], digits) for key in ("value", "low", "high")))
 
 
@@ -154,7 +156,12 @@ def link(artifact, key, to):
     """Markdown link to the line of a manifest where a key of its results stands."""
     path = artifact.path / "manifest.json"
     line = f"#L{trace.line_of(path, key)}" if trace.at(artifact.results, key) is not None else ""
-    return f"[{key}]({os.path.relpath(path, to).replace(os.sep, '/')}{line})"
+    return f"[{harmless(key)}]({quote(os.path.relpath(path, to).replace(os.sep, '/'), safe='/+')}{line})"
+
+
+def own(text):
+    """Text of report/claims.json in a cell; it is Markdown already, and one line (report/declared.py)."""
+    return text.replace("|", "\\|")
 
 
 def ruled(claim):
@@ -173,33 +180,35 @@ def null_rate(claim, told):
         rate = "{} [{}, {}]".format(*(draw.number(x, 2) for x in one["rate"]))
         return f"{one.get(VERDICTS[0], 0)} of {one['n']} {name}, {rate}"
     mine = told[claim["id"]]
-    said = [share(kind, one) for kind, one in mine["chains"].items()]
+    said = [share(harmless(kind), one) for kind, one in mine["chains"].items()]
     said += [share("synthetic", mine["false"])] if "false" in mine else []
     power = mine.get("planted")
-    return "<br>".join(said or ["no null run"]) + (f"<br>power {draw.number(power['rate'][0], 2)}: {mine['what']}"
-                                                  if power else "")
+    said = said or ["no null run"]
+    said += [f"power {draw.number(power['rate'][0], 2)}: {harmless(mine['what'])}"] if power else []
+    return "<br>".join(said)
 
 
 def verdict_table(claims, names, cells, found, to):
     """Markdown table, one row per claim: what is claimed, the rule, one column per model, how often the rule speaks
     where there is nothing, and how to make it."""
-    lines = ["| | claim | published | rule | " + " | ".join(names)
+    lines = ["| | claim | published | rule | " + " | ".join(map(harmless, names))
              + " | reproduced in null runs, and power | command, time per model |", "|---" * (len(names) + 6) + "|"]
     told = measured()
     for claim in claims:
-        row = [claim["id"], claim["title"], claim["published"], ruled(claim)]
+        row = [claim["id"], *map(own, (claim["title"], claim["published"], ruled(claim)))]
         for name in names:
             cell, artifact = cells[claim["id"], name], found.get(source(claim, name))
-            said = cell["reason"]
+            said = harmless(cell["reason"])
             if cell["estimate"]:
                 said = f"{show(cell['estimate'], claim['digits'])}, n = {cell['estimate']['n']}"
-                others = [f"{part} {show(e, claim['digits'])}" for part, e in cell["parts"].items() if part != cell["part"]]
-                said += f" ({cell['part']}, which decides; {'; '.join(others)})" if cell["part"] else ""
+                others = [f"{harmless(part)} {show(e, claim['digits'])}" for part, e in cell["parts"].items()
+                          if part != cell["part"]]
+                said += f" ({harmless(cell['part'])}, which decides; {'; '.join(others)})" if cell["part"] else ""
             said += f"<br>{link(artifact, cell['key'], to)}" if artifact else ""
             row.append(f"**{cell['verdict']}**<br>{said}")
         row += [null_rate(claim, told)]
         row.append(f"`{claim['command']}`<br>{cost(claim['command'], names, found)}")
-        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |")
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -209,7 +218,7 @@ def summary(claims, names, cells):
     for name in names:
         ids = [[c["id"] for c in claims if cells[c["id"], name]["verdict"] == word] for word in VERDICTS]
         told = [f"{len(some)}: {' '.join(some)}" if some else "none" for some in ids]
-        lines.append(f"| {name} | {' | '.join(told)} |")
+        lines.append(f"| {harmless(name)} | {' | '.join(told)} |")
     return "\n".join([*lines, "", f"`make all` ends with: `{counted(cells)}`"])
 
 
@@ -229,11 +238,12 @@ def claim_list(claims, names, cells, found):
                  f"{cost(claim['command'], names, found)} per model."]
         for name in names:
             cell = cells[claim["id"], name]
-            estimate, said = cell["estimate"], f": {cell['reason']}."
+            estimate, said = cell["estimate"], f": {harmless(cell['reason'])}."
             if estimate:
-                said = (f", {show(estimate, claim['digits'])}, n = {estimate['n']}, {estimate['method']}, resampled: "
-                        f"{estimate['unit']}; digest {cell['digest'][:12]}. {claim['reads'][cell['verdict']]}")
-            lines.append(f"*{name}*: {cell['verdict']}{said}")
+                method, unit = (harmless(estimate[key]) for key in ("method", "unit"))
+                said = (f", {show(estimate, claim['digits'])}, n = {estimate['n']}, {method}, resampled: {unit}; "
+                        f"digest {cell['digest'][:12]}. {claim['reads'][cell['verdict']]}")
+            lines.append(f"*{harmless(name)}*: {cell['verdict']}{said}")
         blocks.append("  \n".join(lines))
     return "\n\n".join(blocks)
 
@@ -242,6 +252,6 @@ def changed_table(claims):
     """Markdown table of the rules that changed: from what, to what, why, and whether results had been seen."""
     rows = [(claim["id"], claim["changed"]) for claim in claims if "changed" in claim]
     lines = ["| | was | is | why | results seen before |", "|---" * 5 + "|"]
-    return "\n".join(lines + ["| " + " | ".join(text.replace("|", "\\|") for text in (
-        name, change["from"], change["to"], change["why"], "yes" if change.get("seen") else "no")) + " |"
+    return "\n".join(lines + ["| " + " | ".join(map(own, (
+        name, change["from"], change["to"], change["why"], "yes" if change.get("seen") else "no"))) + " |"
         for name, change in rows])

@@ -26,15 +26,15 @@ COMMANDS = {"make tune": STAGES[:2], "make transfer": STAGES[:3], "make compose"
 RULE = {"side": SIDES, "threshold": NUMBER, "why": str}
 GATE = {"key": str, "side": SIDES, "threshold": NUMBER, "what": str, "stage?": STAGES}
 CLAIM = {"id": str, "paper": tuple(PAPERS), "title": str, "statement": str, "published": str, "source": str,
-         "stage": (*STAGES, ACROSS), "key": str, "rule": RULE, "reads": dict.fromkeys(VERDICTS[:3], str), "null": [KINDS],
-         "unit": str, "command": tuple(COMMANDS), "digits": tuple(range(7)), "needs?": ("steerable",), "gates?": [GATE],
-         "changed?": {"from": str, "to": str, "why": str, "seen": bool}}
+         "stage": (*STAGES, ACROSS), "key": str, "rule": RULE, "reads": dict.fromkeys(VERDICTS[:3], str),
+         "null": [KINDS], "unit": str, "command": tuple(COMMANDS), "digits": tuple(range(7)),
+         "needs?": ("steerable",), "gates?": [GATE], "changed?": {"from": str, "to": str, "why": str, "seen": bool}}
 COUNT = {"n": int, "rate": [NUMBER], **{f"{word}?": int for word in VERDICTS}}
 RUNS = {"chains": {str: COUNT}, "what?": str, "false?": COUNT, "planted?": COUNT}
 ROW = {"model": str, "method": str, "layer?": int, "alpha?": NUMBER,
        **dict.fromkeys(("drop", "drop_sem", "coherence", "coherence_sem"), NUMBER)}
-PUBLISHED = {"reliability": {"source": str, "steerability": {str: {str: NUMBER}}, "per_input": {str: {str: dict.fromkeys(
-                 ("anti_steerable", "letter", "yes_marginal"), NUMBER)}}},
+PUBLISHED = {"reliability": {"source": str, "steerability": {str: {str: NUMBER}}, "per_input": {
+                 str: {str: dict.fromkeys(("anti_steerable", "letter", "yes_marginal"), NUMBER)}}},
              "composition": {"source": str, "unit": str, "rows": [ROW]},
              "trait1_minus_trait2": {"source": str, "largest": NUMBER},
              "models": {"source": str, "unit": str, "smallest": NUMBER, "largest": NUMBER}}
@@ -103,7 +103,7 @@ def measured(path=ROOT / "report" / "null.json"):
     """{claim: its null and planted runs} of report/null.json; empty before the first `make null`."""
     name, told = _file(path, {"claims": dict}) if path.is_file() else ("", {"claims": {}})
     for claim, runs in strict(f"{name}, claims", told["claims"], {str: RUNS}).items():
-        where, counts = f"{name}, claims, {claim}", [*runs["chains"].values(), *(runs.get(k) for k in ("false", "planted"))]
+        where, counts = f"{name}, claims, {claim}", [*runs["chains"].values(), runs.get("false"), runs.get("planted")]
         if any(count and len(count["rate"]) != 3 for count in counts):
             raise UserError(f"{where}: a rate is a share and the two ends of its interval")
         if "planted" in runs and "what" not in runs:
@@ -116,7 +116,7 @@ def published(path=ROOT / "data" / "published.json"):
     name, told = _file(path, dict)
     for i, row in enumerate(strict(name, told, PUBLISHED)["composition"]["rows"]):
         if ("layer" in row) != ("alpha" in row) or min(row["drop_sem"], row["coherence_sem"]) < 0:
-            raise UserError(f"{name}, composition, rows[{i}]: expected layer and alpha or neither, and errors above 0")
+            raise UserError(f"{name}, composition, rows[{i}]: expected layer and alpha or neither, errors above 0")
     return told
 
 

@@ -1,6 +1,7 @@
 """Trace: the way from a claim, a figure or a key to the number, the artifact, the command, the line of the code that
 wrote it, and the hashes of what went in. Reads artifacts, the report's index.json and the sources."""
 import ast
+import json
 
 from lib import artifacts, identity
 from lib.artifacts import ROOT, UserError, read_json
@@ -50,7 +51,7 @@ def line_of(path, key):
     """Number of the line of manifest.json where results.<key> begins: one more space of indent per level."""
     lines, number = path.read_text(encoding="utf-8").split("\n"), 0
     for depth, part in enumerate(["results", *key.split(".")], 1):
-        start = f'{" " * depth}"{part}": '
+        start = f'{" " * depth}{json.dumps(part, ensure_ascii=False)}: '
         number = next(n for n in range(number, len(lines)) if lines[n].startswith(start)) + 1
     return number
 
