@@ -111,9 +111,8 @@ def _weights(artifact, run):
     folder = ROOT / source if source else None
     if not isinstance(model, dict) or folder is None or not (folder / "config.json").is_file():
         return 0, []
-    files = identity.model_files(folder)
-    tokenizer = {name: files.pop(name) for name in identity.TOKENIZER_FILES if name in files}
-    kept = model["weights"] | model["config"]
+    parts = identity.model_parts(identity.model_files(folder))
+    files, tokenizer, kept = parts["weights"] | parts["config"], parts["tokenizer"], model["weights"] | model["config"]
     wrong = [f"made with another {folder / name}" for name in sorted({*kept, *files})
              if kept.get(name) != files.get(name)]
     if digest_of(tokenizer) != model["tokenizer"]:

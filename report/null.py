@@ -55,9 +55,9 @@ def untrained(model, seed, to):
     if not (folder / "model.safetensors").is_file():
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).save_pretrained(folder)
-        for name in identity.TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copy(source / name, folder / name)
+        for name in identity.model_parts(identity.model_files(source))["tokenizer"]:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(source / name, folder / name)
     return folder
 
 
