@@ -17,9 +17,10 @@ ROOMS = ("lib", "data", "report")                # packages of the project, whos
 PACKAGES = ("numpy", "tokenizers", "torch", "transformers")
 CONFIG_FILES = ("config.json", "generation_config.json")
 TEMPLATES = "additional_chat_templates"          # the one folder in a model's folder that is read
-# Files of a model's folder that change no number: prose, pictures and code, which is never run; weights in formats that
-# are never read; logs of a training, and where a checkpoint is from.
-PROSE = (".md", ".rst", ".html", ".pdf", ".csv", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".mp4", ".py", ".ipynb")
+# Files of a model's folder that change no number: prose, pictures and code, which is never run; weights in formats
+# that are never read; logs of a training, and where a checkpoint is from.
+PROSE = (".md", ".rst", ".html", ".pdf", ".csv", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".mp4", ".py",
+         ".ipynb")
 UNREAD = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot", ".tflite", ".pkl")
 LOGS = ("card.json", "training.json", "SOURCE.json", "trainer_state.json", "all_results.json", "train_results.json",
         "eval_results.json")
@@ -127,8 +128,8 @@ def model_folder(source):
 
 
 def model_files(folder):
-    """{name: sha256} of all files of a model's folder that can change a number: every one but those named above, hidden
-    ones and what lies in folders that are not read."""
+    """{name: sha256} of all files of a model's folder that can change a number: every one but those named above,
+    hidden ones and what lies in folders that are not read."""
     folder = Path(folder)
     files = [path for path in (*folder.iterdir(), *folder.glob(f"{TEMPLATES}/*")) if path.is_file()]
     return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(files) if not (
