@@ -15,9 +15,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("lib", "data", "report")                # packages of the project, whose modules count as sources
 PACKAGES = ("numpy", "tokenizers", "torch", "transformers")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                   "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja")
 CONFIG_FILES = ("config.json", "generation_config.json")
+TEMPLATES = "additional_chat_templates"          # the one folder in a model's folder that is read
+# Files of a model's folder that change no number: prose, pictures and code, which is never run; weights in formats
+# that are never read; logs of a training, and where a checkpoint is from.
+PROSE = (".md", ".rst", ".html", ".pdf", ".csv", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".mp4", ".py",
+         ".ipynb")
+UNREAD = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot", ".tflite", ".pkl")
+LOGS = ("card.json", "training.json", "SOURCE.json", "trainer_state.json", "all_results.json", "train_results.json",
+        "eval_results.json")
+TERMS = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY", "README")
 
 
 def sha256(path):
@@ -121,9 +128,21 @@ def model_folder(source):
 
 
 def model_files(folder):
-    """{name: sha256} of all files of a model's folder that can change a number."""
-    names = (*CONFIG_FILES, *TOKENIZER_FILES, *sorted(p.name for p in Path(folder).glob("*.safetensors*")))
-    return {name: sha256(Path(folder) / name) for name in names if (Path(folder) / name).is_file()}
+    """{name: sha256} of all files of a model's folder that can change a number: every one but those named above,
+    hidden ones and what lies in folders that are not read."""
+    folder = Path(folder)
+    files = [path for path in (*folder.iterdir(), *folder.glob(f"{TEMPLATES}/*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(files) if not (
+        path.name.startswith(".") or path.suffix.lower() in PROSE + UNREAD or path.name in LOGS
+        or path.name.split(".")[0].upper() in TERMS)}
+
+
+def model_parts(files):
+    """`model_files` in three, {"weights", "config", "tokenizer"}: what is neither of the first two is the third."""
+    weights = {name: digest for name, digest in files.items() if ".safetensors" in name}
+    config = {name: digest for name, digest in files.items() if name in CONFIG_FILES}
+    rest = {name: digest for name, digest in files.items() if name not in weights | config}
+    return {"weights": weights, "config": config, "tokenizer": rest}
 
 
 def versions():

@@ -248,7 +248,7 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     if device != "auto":
         model.to(device)
     model.eval().requires_grad_(False)
-    files = identity.model_files(folder or Path(cached_file(source, "config.json")).parent)
+    parts = identity.model_parts(identity.model_files(folder or Path(cached_file(source, "config.json")).parent))
     template = Chat(tokenizer)
     config = model.config.get_text_config(decoder=True)
     # Any of them ends an answer: hub configs often lack the token that ends a turn.
@@ -265,9 +265,9 @@ def _assemble(source, model, tokenizer, info, dtype, device, folder):
     found = {
         "id": name if folder else source,
         "revision": None if folder else getattr(model.config, "_commit_hash", None),
-        "weights": {name: digest for name, digest in files.items() if ".safetensors" in name},
-        "config": {name: digest for name, digest in files.items() if name in identity.CONFIG_FILES},
-        "tokenizer": digest_of({name: digest for name, digest in files.items() if name in identity.TOKENIZER_FILES}),
+        "weights": parts["weights"],
+        "config": parts["config"],
+        "tokenizer": digest_of(parts["tokenizer"]),
         "chat_template": template.identity,
         "dtype": str(dtype),
         "n_parameters": n_parameters,

@@ -24,6 +24,7 @@ from lib.artifacts import UserError
 COMMITTED = Path("outputs") / "committed"        # results that come with the project; runs never write there
 MARK = artifacts.MARK
 OWN = "suite"                                    # a suite of this name lies in the folder of its results
+NO_TEMPLATE = "the tokenizer has no template"    # as lib.chat says it; a base model, of which nothing is to be told
 PLAN = "plan.json"                               # beside the stages of a quick run: its levels (report/plan.py)
 _making = None                                   # (folder, digest, lock) of this process, from begin to run
 
@@ -207,6 +208,10 @@ def open(args, file, after=(), judged=True):
     suite, root, script = suites.load(args.suite, args.profile, levels(args)), paths(args), Path(file)
     before = [artifacts.load(root / stage, stage) for stage in after]
     lm = models.load(args.model, args.dtype if after else "float32")
+    why = lm.identity["chat_template"]["why"]
+    if why not in (None, NO_TEMPLATE) and int(os.environ.get("RANK", 0)) == 0:
+        print(f"{artifacts.shown(args.model)}: its chat template is not used, plain labels stand in its place: "
+              f"{artifacts.shown(why)}", file=sys.stderr)
     judge = judges.load(args.judge, suite, lm) if judged else None
     config = {"model": lm.identity, "suite": suite.name, "profile": args.profile}
     config |= {"levels": suite.levels} if suite.levels else {}

@@ -22,8 +22,8 @@ from pathlib import Path
 from lib import artifacts, identity, stage, suite as suites
 from lib.artifacts import ROOT, UserError, digest_of, load, read_json, write_json
 from report import compare, trace
+from report.declared import STAGES
 
-STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 OWN = ("manifest.json", "run.json")
 LARGE = 4_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
 LEFT_OUT = "left_out.json"       # beside the manifest, which has their hashes: {file: bytes}
@@ -119,9 +119,8 @@ def _weights(artifact, run):
     folder = ROOT / source if source else None
     if not isinstance(model, dict) or folder is None or not (folder / "config.json").is_file():
         return 0, []
-    files = identity.model_files(folder)
-    tokenizer = {name: files.pop(name) for name in identity.TOKENIZER_FILES if name in files}
-    kept = model["weights"] | model["config"]
+    parts = identity.model_parts(identity.model_files(folder))
+    files, tokenizer, kept = parts["weights"] | parts["config"], parts["tokenizer"], model["weights"] | model["config"]
     wrong = [f"made with another {folder / name}" for name in sorted({*kept, *files})
              if kept.get(name) != files.get(name)]
     if digest_of(tokenizer) != model["tokenizer"]:
@@ -245,6 +244,7 @@ def main():
         parser.add_argument("--report", type=Path, default=ROOT / "report", help="folder of the report that shows it")
         args = parser.parse_args(rest)
         for line in trace.trace(args.name, args.report):
+            line = "".join(c if c.isprintable() else artifacts.shown(c) for c in line)
             print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False))
         return
     parser = stage.cli(__doc__, many=True)

@@ -36,18 +36,21 @@ import shutil
 from functools import partial
 from glob import escape as glob_escape
 from pathlib import Path
+from urllib.parse import quote
 
 from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
-from report import audit, draw, examples, figures, latex, trace
-from report.claims import (ACROSS, changed_table, claim_list, counted, decide, listed, lookup, show, source,
+from report import audit, declared, draw, examples, figures, latex, trace
+from report.claims import (ACROSS, ESTIMATE, changed_table, claim_list, counted, decide, lookup, show, source,
                            verdict_table)
+from report.examples import harmless
 
 EMBEDDED = ("data/models/pico-llama", "data/models/pico-gpt2")
 # Digits that prose may carry: identifiers, words that begin with a letter (R2, GPT-2, Llama-2-7b), code, tables of
 # papers, and the level of every interval (lib.metrics). All else is measured or set, and comes from a token.
 NAMES = (r"`[^`]*[A-Za-z][^`]*`", r"arXiv \d{4}\.\d{5}", r"\b[A-Za-z][\w.-]*\d[\w-]*", r"\bTable \d\b", r"\b95 %")
 RULES = ("<!-- rules: written by make report -->", "<!-- end of rules -->")
+FORM = re.compile(r"len|est\d?|,?(\.\d)?[a-z%]?")              # of a token; no width, which would fill the memory
 HEADS = {"full": "",
          "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
          "quick": "> **quick**: samples of the suite: fewer inputs, wider intervals. {sizes}.\n\n"}
@@ -123,7 +126,7 @@ def quick_sizes(args, names, found):
         plan = artifact.path.parent / stages.PLAN
         plan = artifacts.read_json(plan) if plan.is_file() else {}
         same = plan.get("levels") == artifact.config["levels"]
-        told.append(f"{name}: " + (f"budget {plan['budget'] / 60:g} min, " if same else "")
+        told.append(f"{harmless(name)}: " + (f"budget {plan['budget'] / 60:g} min, " if same else "")
                     + f"levels {sizes.told(artifact.config['levels'])}")
     return "; ".join(told)
 
@@ -134,15 +137,18 @@ def rows_table(keys, stage, digits, names, found):
     columns = ["+"] if stage == ACROSS else names
     if stage == ACROSS and ("+", ACROSS) not in found:
         return "*Needs two models.*"
-    heads = ["model set"] if stage == ACROSS else names
+    if stage not in declared.STAGES + (ACROSS,):
+        raise UserError(f"report/template.md: no stage {stage!r}")
+    heads = ["model set"] if stage == ACROSS else map(harmless, names)
     lines = ["| | " + " | ".join(heads) + " | n | resampled |", "|---" * (len(columns) + 3) + "|"]
     for entry in keys:
         key, _, label = (part.strip() for part in entry.partition("="))
         values = [lookup(found[column, stage], key) for column in columns]
-        plain = [value for value in values if "reason" not in value]
-        n = " / ".join(dict.fromkeys(str(value["n"]) for value in plain if "n" in value))
+        plain = [artifacts.check(f"report/template.md: {key}", value, ESTIMATE)
+                 for value in values if not _reason(value)]
+        n = " / ".join(dict.fromkeys(str(value["n"]) for value in plain))
         lines.append(" | ".join([f"| {label or f'`{key}`'}", *(show(value, digits) for value in values), n,
-                                 plain[0].get("unit", "") if plain else ""]) + " |")
+                                 harmless(plain[0].get("unit", "")) if plain else ""]) + " |")
     return "\n".join(lines)
 
 
@@ -151,8 +157,8 @@ def provenance(names, found):
     last spot check, and what each model is."""
     lines = ["| model | stage | digest | seconds | commit | sources since | spot check |", "|---" * 7 + "|"]
     for (name, stage), artifact in found.items():
-        run, who = artifact.run, "model set" if name == "+" else name
-        commit = (run["commit"] or "none")[:10] + (" with changes" if run["dirty"] else "")
+        run, who = artifact.run, "model set" if name == "+" else harmless(name)
+        commit = harmless((run["commit"] or "none")[:10]) + (" with changes" if run["dirty"] else "")
         now = audit.state(artifact)
         moved = f"changed in {len(now['sources'])} files" if now["sources"] else "the same"
         lines.append(f"| {who} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} | {moved} | {now['spot']} |")
@@ -162,14 +168,14 @@ def provenance(names, found):
         model = found.get((name, "01_extract")).config.get("model", {})
         short = [", ".join(digest[:12] for digest in model.get("weights", {}).values()),
                  model.get("tokenizer", "")[:12], model.get("chat_template", {}).get("sha256", "")[:12]]
-        lines.append(" | ".join([f"| {examples.plain(name)}", f"{model.get('n_parameters', 0):,}",
-                                 *(f"`{text}`" if text else "" for text in short),
-                                 model.get("revision") or "a folder"]) + " |")
+        lines.append(" | ".join([f"| {harmless(name)}", f"{model.get('n_parameters', 0):,}",
+                                 *(f"`{harmless(text)}`" if text else "" for text in short),
+                                 harmless(model.get("revision") or "a folder")]) + " |")
     first = next(iter(found.values()))
     versions, data = (first.run.get(key) or {} for key in ("versions", "data"))
-    files = f", {len(data['files'])} files, licence {examples.plain(data['licence'])}" if data else ""
-    return "\n".join([*lines, "", f"Suite digest `{first.manifest['inputs']['suite']}`{files}. "
-                      + ", ".join(f"{what} {number}" for what, number in versions.items()) + "."])
+    files = f", {len(data['files'])} files, licence {harmless(data['licence'])}" if data else ""
+    return "\n".join([*lines, "", f"Suite digest `{harmless(first.manifest['inputs']['suite'])}`{files}. "
+                      + ", ".join(f"{harmless(what)} {harmless(number)}" for what, number in versions.items()) + "."])
 
 
 # --- the template -------------------------------------------------------------------------------------------
@@ -196,6 +202,8 @@ def fill(template, names, found, blocks, published=None):
             return blocks[token]
         body, _, form = (part.strip() for part in token.partition("|"))
         parts, where = [part.strip() for part in body.split(":", 2)], f"report/template.md: {{{{{token}}}}}"
+        if not (re.compile(r"\d?") if parts[0] == "rows" else FORM).fullmatch(form):
+            raise UserError(f"{where} has no known format")
         if parts[0] == "published" and len(parts) == 2 and form:
             value = trace.at(published or {}, parts[1])
             if value is None:
@@ -213,7 +221,7 @@ def fill(template, names, found, blocks, published=None):
             texts.append(_format(lookup(found[name, stage], key), form, where))
         if who != "*" and len(set(texts)) == 1:
             return texts[0]
-        return ", ".join(f"{name} {text}" for name, text in zip(wanted, texts))
+        return ", ".join(f"{harmless(name)} {text}" for name, text in zip(wanted, texts))
     text = re.sub(r"\{\{(.*?)\}\}", resolve, template)
     if re.search(r"\{\{|\}\}", re.sub(r"\{\{(.*?)\}\}", "", template)):
         raise UserError("report/template.md: a token is not closed")
@@ -223,15 +231,21 @@ def fill(template, names, found, blocks, published=None):
     return text
 
 
+def _reason(value):
+    """Why there is no value, or None."""
+    return value.get("reason") if isinstance(value, dict) else None
+
+
 def _format(value, form, where):
-    if isinstance(value, dict) and "reason" in value:
-        return value["reason"]
+    if _reason(value):
+        return harmless(_reason(value))
     if form == "len":
-        return str(len(value))
+        return str(len(artifacts.check(where, value, (list, dict, str))))
     if form.startswith("est"):
-        return f"{show(value, int(form[3:] or 2))}, n = {value['n']}"
+        return f"{show(artifacts.check(where, value, ESTIMATE), int(form[3:] or 2))}, n = {value['n']}"
     try:
-        return format(value, form).replace("-", "\u2212") if isinstance(value, (int, float)) else format(value, form)
+        text = format(value, form)
+        return text.replace("-", "\u2212") if isinstance(value, (int, float)) else harmless(text)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -274,7 +288,7 @@ def pictures(told, names, at, smoke):
             write(at / f"{name}.csv", as_csv(rows))
             draw.save(figure.draw(rows, names), at / f"{name}.png", smoke=smoke)
             blocks[f"figure:{name}"] = (f"![{title}](figures/{name}.png)\n\n*Figure {number}. {title}. "
-                                        f"{figure.caption} Data: [{name}.csv](figures/{name}.csv). {said}*")
+                                        f"{figure.caption} Data: [{name}.csv](figures/{name}.csv). {harmless(said)}*")
     return blocks
 
 
@@ -333,7 +347,7 @@ def _move_in(new, to):
 
 def with_block(path, block, marks):
     """Text of a Markdown file with `block` between two marks. UserError if these are not there, once each."""
-    text, (first, last) = path.read_text(encoding="utf-8"), marks
+    text, (first, last) = declared.text(path), marks
     if [text.count(mark) for mark in marks] != [1, 1]:
         raise UserError(f"{path}: expected {first} and {last} once each")
     return f"{text.split(first)[0]}{first}\n{block}\n{last}{text.split(last)[1]}"
@@ -362,7 +376,7 @@ def main():
     # 1. artifacts, every hash and every link of the chain checked
     args.out, to, own = place(args)
     names, found = load(args)
-    claims, published = listed(), artifacts.read_json(ROOT / "data/published.json")
+    claims, published = declared.listed(), declared.published()
 
     # 2. verdicts, and the rows of every figure
     cells = {(claim["id"], name): decide(claim, name, found) for claim in claims for name in names}
@@ -376,15 +390,15 @@ def main():
             write(new / "cases" / f"{name}.md", examples.page(name, found[name, "03_transfer"]))
         blocks = {"verdicts": verdict_table(claims, names, cells, found, to),
                   "claims": claim_list(claims, names, cells, found),
-                  "provenance": provenance(names, found), "models": ", ".join(map(examples.plain, names)),
-                  "suite": examples.plain(Path(args.suite).name),
+                  "provenance": provenance(names, found), "models": ", ".join(map(harmless, names)),
+                  "suite": harmless(Path(args.suite).name),
                   "examples": examples.digest(names, found),
-                  "cases": ", ".join(f"[{name}](cases/{name}.md)" for name in names),
+                  "cases": ", ".join(f"[{harmless(name)}](cases/{quote(name)}.md)" for name in names),
                   "methods": f"[methods.md]({os.path.relpath(ROOT / 'report/methods.md', to).replace(os.sep, '/')})",
                   **pictures(told, names, new / "figures", args.profile == "smoke")}
-        text = (ROOT / "report/template.md").read_text(encoding="utf-8")
-        notes = args.notes.read_text(encoding="utf-8") + "\n" if args.notes else ""
-        page = fill(text.replace("{{notes}}", notes), names, found, blocks, published)
+        notes = declared.text(args.notes) + "\n" if args.notes else ""
+        text = declared.text(ROOT / "report/template.md").replace("{{notes}}", notes)
+        page = fill(text, names, found, blocks, published)
         unused = [str(found.get(key).path) for key in sorted(set(found) - found.seen)]
         if unused:
             raise UserError(f"{', '.join(unused)}: read by no claim, token or figure; every artifact has to be used")

@@ -17,33 +17,19 @@ widened to the level 1 - 0.05 / parts (Bonferroni; ends moved in proportion to t
 """
 import os
 from statistics import NormalDist
+from urllib.parse import quote
 
-from lib.artifacts import ROOT, UserError, read_json
+from lib.artifacts import NUMBER, UserError, check
+from lib.fields import within
 from lib.studies import reliability
 from report import draw, trace
-from report.audit import STAGES
+from report.declared import ACROSS, COMMANDS, PAPERS, STAGES, VERDICTS, listed, measured          # noqa: F401
+from report.examples import harmless
 
-ACROSS = "05_across"
-VERDICTS = ("reproduced", "undecided", "contradicted", "not testable here")
-PAPERS = {"preferences": "arXiv 2607.01802", "reliability": "arXiv 2407.12404", "alignment": "arXiv 2505.01162",
-          "beyond": "beyond the papers"}
+ESTIMATE = {**dict.fromkeys(("value", "low", "high"), NUMBER), "n": int}
 # The study that a claim's stage, or the first word of its key, belongs to.
 STUDY = {"04_compose": "preferences", "05_reliability": "reliability", ACROSS: "reliability", "traits": "preferences",
          "behaviours": "reliability", "relations": "alignment", "values": "alignment"}
-# What each command runs, for its cost.
-COMMANDS = {"make tune": STAGES[:2], "make transfer": STAGES[:3], "make compose": (*STAGES[:2], "04_compose"),
-            "make reliability": (*STAGES[:3], "05_reliability", ACROSS)}
-
-
-def listed():
-    """The claims of report/claims.json, in the order of the page."""
-    return read_json(ROOT / "report" / "claims.json")
-
-
-def measured():
-    """{claim: its null and planted runs} of report/null.json; empty before the first `make null`."""
-    path = ROOT / "report" / "null.json"
-    return read_json(path)["claims"] if path.is_file() else {}
 
 
 # --- what decides -------------------------------------------------------------------------------------------
@@ -83,10 +69,11 @@ def widened(estimates):
 def shut(claim, name, found):
     """Why the first gate of a claim that does not hold keeps it shut, with the number; None if all hold."""
     for gate in claim.get("gates", ()):
-        value = lookup(found[source({"stage": claim["stage"], **gate}, name)], gate["key"])
+        value = _of(claim, lookup, found[source({"stage": claim["stage"], **gate}, name)], gate["key"])
         needed = f"needed {gate['side']} {gate['threshold']:g}"
         if isinstance(value, dict) and "reason" in value:
             return f"{gate['what']}: {value['reason']}"
+        _of(claim, check, gate["key"], value, (ESTIMATE, *NUMBER))
         estimate = value if isinstance(value, dict) else dict.fromkeys(("value", "low", "high"), value)
         if verdict(estimate, gate) != "reproduced":
             return f"{gate['what']}: {show(estimate) if estimate is value else draw.number(value, 2)}, {needed}"
@@ -117,6 +104,11 @@ def source(claim, name):
     return "+" if claim["stage"] == ACROSS else name, claim["stage"]
 
 
+def _of(claim, function, *args):
+    """function(*args), a UserError of it with the claim in front: a key may have been mistyped there."""
+    return within(f"report/claims.json, {claim.get('id', claim['key'])}", function, *args)
+
+
 def untested(reason, digest, key):
     """The cell of a claim that has no number here."""
     return {"verdict": VERDICTS[3], "estimate": None, "part": "", "parts": {}, "reason": reason, "digest": digest,
@@ -142,11 +134,13 @@ def decide(claim, name, found):
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
         return untested("no more behaviours steer than luck explains", artifact.digest, key)
-    value, parts = lookup(artifact, key), {}
+    value, parts = _of(claim, check, key, _of(claim, lookup, artifact, key), dict), {}
     reason = value.get("reason") or shut(claim, name, found)
     if reason:
         return untested(reason, artifact.digest, key)
-    if claim["key"].endswith(".*"):
+    several = claim["key"].endswith(".*")
+    _of(claim, check, key, value, {str: ESTIMATE} if several and value else ESTIMATE)
+    if several:
         parts = widened(value)
         part, value = weakest(parts, claim["rule"])
         key += f".{part}"
@@ -158,14 +152,12 @@ def decide(claim, name, found):
 def show(estimate, digits=2):
     """`1.52 [1.20, 1.81]` from an estimate; a minus sign proper, and no negative zero."""
     if "reason" in estimate:
-        return estimate["reason"]
+        return harmless(estimate["reason"])
     return "{} [{}, {}]".format(*(draw.number(estimate[key], digits) for key in ("value", "low", "high")))
 
 
 def cost(command, names, found):
     """Minutes of one model's stages behind a command, of the slowest model, as run.json has them."""
-    if command not in COMMANDS:
-        raise UserError(f"report/claims.json: command {command!r} is none of {', '.join(COMMANDS)}")
     keys = [[("+" if stage == ACROSS else name, stage) for stage in COMMANDS[command]] for name in names]
     most = max(sum(found.get(key).run["wall_s"] or 0 for key in mine if key in found) for mine in keys)
     return f"{most:.0f} s" if most < 90 else f"{most / 60:.0f} min"
@@ -175,7 +167,12 @@ def link(artifact, key, to):
     """Markdown link to the line of a manifest where a key of its results stands."""
     path = artifact.path / "manifest.json"
     line = f"#L{trace.line_of(path, key)}" if trace.at(artifact.results, key) is not None else ""
-    return f"[{key}]({os.path.relpath(path, to).replace(os.sep, '/')}{line})"
+    return f"[{harmless(key)}]({quote(os.path.relpath(path, to).replace(os.sep, '/'), safe='/+')}{line})"
+
+
+def own(text):
+    """Text of report/claims.json in a cell; it is Markdown already, and one line (report/declared.py)."""
+    return text.replace("|", "\\|")
 
 
 def ruled(claim):
@@ -194,33 +191,35 @@ def null_rate(claim, told):
         rate = "{} [{}, {}]".format(*(draw.number(x, 2) for x in one["rate"]))
         return f"{one.get(VERDICTS[0], 0)} of {one['n']} {name}, {rate}"
     mine = told[claim["id"]]
-    said = [share(kind, one) for kind, one in mine["chains"].items()]
+    said = [share(harmless(kind), one) for kind, one in mine["chains"].items()]
     said += [share("synthetic", mine["false"])] if "false" in mine else []
     power = mine.get("planted")
-    return "<br>".join(said or ["no null run"]) + (f"<br>power {draw.number(power['rate'][0], 2)}: {mine['what']}"
-                                                  if power else "")
+    said = said or ["no null run"]
+    said += [f"power {draw.number(power['rate'][0], 2)}: {harmless(mine['what'])}"] if power else []
+    return "<br>".join(said)
 
 
 def verdict_table(claims, names, cells, found, to):
     """Markdown table, one row per claim: what is claimed, the rule, one column per model, how often the rule speaks
     where there is nothing, and how to make it."""
-    lines = ["| | claim | published | rule | " + " | ".join(names)
+    lines = ["| | claim | published | rule | " + " | ".join(map(harmless, names))
              + " | reproduced in null runs, and power | command, time per model |", "|---" * (len(names) + 6) + "|"]
     told = measured()
     for claim in claims:
-        row = [claim["id"], claim["title"], claim["published"], ruled(claim)]
+        row = [claim["id"], *map(own, (claim["title"], claim["published"], ruled(claim)))]
         for name in names:
             cell, artifact = cells[claim["id"], name], found.get(source(claim, name))
-            said = cell["reason"]
+            said = harmless(cell["reason"])
             if cell["estimate"]:
                 said = f"{show(cell['estimate'], claim['digits'])}, n = {cell['estimate']['n']}"
-                others = [f"{part} {show(e, claim['digits'])}" for part, e in cell["parts"].items() if part != cell["part"]]
-                said += f" ({cell['part']}, which decides; {'; '.join(others)})" if cell["part"] else ""
+                others = [f"{harmless(part)} {show(e, claim['digits'])}" for part, e in cell["parts"].items()
+                          if part != cell["part"]]
+                said += f" ({harmless(cell['part'])}, which decides; {'; '.join(others)})" if cell["part"] else ""
             said += f"<br>{link(artifact, cell['key'], to)}" if artifact else ""
             row.append(f"**{cell['verdict']}**<br>{said}")
         row += [null_rate(claim, told)]
         row.append(f"`{claim['command']}`<br>{cost(claim['command'], names, found)}")
-        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |")
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -244,11 +243,12 @@ def claim_list(claims, names, cells, found):
                  f"{cost(claim['command'], names, found)} per model."]
         for name in names:
             cell = cells[claim["id"], name]
-            estimate, said = cell["estimate"], f": {cell['reason']}."
+            estimate, said = cell["estimate"], f": {harmless(cell['reason'])}."
             if estimate:
-                said = (f", {show(estimate, claim['digits'])}, n = {estimate['n']}, {estimate['method']}, resampled: "
-                        f"{estimate['unit']}; digest {cell['digest'][:12]}. {claim['reads'][cell['verdict']]}")
-            lines.append(f"*{name}*: {cell['verdict']}{said}")
+                method, unit = (harmless(estimate[key]) for key in ("method", "unit"))
+                said = (f", {show(estimate, claim['digits'])}, n = {estimate['n']}, {method}, resampled: {unit}; "
+                        f"digest {cell['digest'][:12]}. {claim['reads'][cell['verdict']]}")
+            lines.append(f"*{harmless(name)}*: {cell['verdict']}{said}")
         blocks.append("  \n".join(lines))
     return "\n\n".join(blocks)
 
@@ -257,6 +257,6 @@ def changed_table(claims):
     """Markdown table of the rules that changed: from what, to what, why, and whether results had been seen."""
     rows = [(claim["id"], claim["changed"]) for claim in claims if "changed" in claim]
     lines = ["| | was | is | why | results seen before |", "|---" * 5 + "|"]
-    return "\n".join(lines + ["| " + " | ".join(text.replace("|", "\\|") for text in (
-        name, change["from"], change["to"], change["why"], "yes" if change.get("seen") else "no")) + " |"
+    return "\n".join(lines + ["| " + " | ".join(map(own, (
+        name, change["from"], change["to"], change["why"], "yes" if change.get("seen") else "no"))) + " |"
         for name, change in rows])

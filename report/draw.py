@@ -14,7 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
-from lib.artifacts import ROOT, read_json
+from lib.artifacts import UserError
+from report import declared
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -63,7 +64,7 @@ def parts(what, found):
 
 def published(study):
     """What data/published.json has of one study."""
-    return read_json(ROOT / "data" / "published.json")[study]
+    return declared.published()[study]
 
 
 # --- captions -----------------------------------------------------------------------------------------------
@@ -157,5 +158,9 @@ def save(figure, path, smoke):
     if smoke:
         figure.text(0.5, 0.5, "SMOKE", fontsize=64, color=RED, alpha=0.25, rotation=25, weight="bold", ha="center",
                     va="center", zorder=100)
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    try:
+        figure.savefig(path, metadata={"Software": None})
+    except ValueError as error:                            # a name between two $ that is no formula
+        raise UserError(f"{path}: cannot be drawn ({' '.join(str(error).split())[:160]})") from None
+    finally:
+        plt.close(figure)

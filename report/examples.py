@@ -34,15 +34,24 @@ def picked(mine):
 def entry(label, case, trait, prompts):
     """One case as Markdown: what was asked, what came, and its scores."""
     asked, told = (plain(text) for text in (prompts[case["item"]], case["output"] or "(empty)"))
-    return (f"**{label}**, {case['task']} `{case['item']}`, {ARMS[case['arm']]}: expression "
+    return (f"**{harmless(label)}**, {case['task']} `{harmless(case['item'])}`, {ARMS[case['arm']]}: expression "
             f"{_score(case['expression'][trait])}, coherence {_score(case['coherence'])}\n\n"
             f"> **asked** {asked}\n>\n> **answer** {told}")
 
 
 def plain(text):
     """A model's text as Markdown that shows it as it is, on one line; what cannot be shown by its code point."""
-    text = "".join(c if c.isprintable() or c == "\n" else f"[U+{ord(c):04X}]" for c in text)
-    return re.sub(r"([\\`*_|#<>\[\]~{}])", r"\\\1", text.strip()).replace("\n", "<br>")
+    return re.sub(r"([\\`*_|#<>\[\]~{}])", r"\\\1", _visible(text.strip())).replace("\n", "<br>")
+
+
+def harmless(text):
+    """A word or a reason from a manifest, for a cell or a sentence of Markdown: on one line, and escaped where it would
+    mean something; the underscores inside a key and the brackets of an interval do not."""
+    return re.sub(r"[\\`*|#<~{}]|(?<!\w)_|_(?!\w)|\](?=[(\[:])", r"\\\g<0>", _visible(" ".join(str(text).split())))
+
+
+def _visible(text):
+    return "".join(c if c.isprintable() or c == "\n" else f"[U+{ord(c):04X}]" for c in text)
 
 
 def opened(artifact, limit):
@@ -56,12 +65,12 @@ def opened(artifact, limit):
 def page(name, artifact):
     """Every trait of one model: three steered cases, and one under the instruction beside them."""
     (cases, prompts, traits), tasks = opened(artifact, 600), artifact.config["tasks"]
-    blocks = [f"# Single cases: {name}\n\n" + __doc__.split("\n\n", 1)[1].strip().replace("\n", " ")
+    blocks = [f"# Single cases: {harmless(name)}\n\n" + __doc__.split("\n\n", 1)[1].strip().replace("\n", " ")
               + f"\n\nStage 03_transfer, digest {artifact.digest[:12]}."]
     for record in traits:
         trait = record["trait"]
         mine, asked = (ordered(cases, trait, arm, tasks) for arm in ("steered", "prompted"))
-        blocks.append(f"## {trait}\n\n{record['scope']}, {len(mine)} steered texts")
+        blocks.append(f"## {harmless(trait)}\n\n{record['scope']}, {len(mine)} steered texts")
         blocks += [entry(label, case, trait, prompts) for label, case in picked(mine)]
         blocks += [entry("for comparison, median", asked[len(asked) // 2], trait, prompts)] if asked else []
     return "\n\n".join(blocks) + "\n"

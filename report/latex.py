@@ -25,8 +25,8 @@ SPECIAL = {
     "\u2019": "'", "\u201c": "``", "\u201d": "''"}
 KEPT = "\n\1"                   # the second marks where `breakable` allows a break
 INLINE = re.compile(
-    r"`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<bold>.+?)\*\*"
-    r"|\*(?P<italic>[^\s*](?:`[^`]*`|[^*`])*)\*|(?P<br><br>)|\\(?P<escaped>[\\`*_|#<>\[\]~{}])"
+    r"`(?P<code>[^`]+)`|\[(?P<text>(?:\\.|[^\]\\])+)\]\((?P<url>[^)\s]+)\)|\*\*(?P<bold>(?:\\.|[^\\])+?)\*\*"
+    r"|\*(?P<italic>(?:\\.|[^\s*\\])(?:`[^`]*`|\\.|[^*`\\])*)\*|(?P<br><br>)|\\(?P<escaped>[\\`*_|#<>\[\]~{}])"
 )
 PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage{iftex}

@@ -55,9 +55,9 @@ def untrained(model, seed, to):
     if not (folder / "model.safetensors").is_file():
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).save_pretrained(folder)
-        for name in identity.TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copy(source / name, folder / name)
+        for name in identity.model_parts(identity.model_files(source))["tokenizer"]:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(source / name, folder / name)
     return folder
 
 
@@ -169,7 +169,7 @@ def main():
         for name, found in synthetic(study).items():
             told[name] |= found
     over = sorted(name for name, found in told.items() for kind in (*found["chains"].values(), found.get("false"))
-                  if kind and kind["rate"][0] > MOST)
+                  if kind and kind["rate"][1] > MOST)               # the whole interval of the rate
     artifacts.write_json(ROOT / "report/null.json", {
         "profile": PROFILE, "seeds": SEEDS, "models": MODELS, "wall_s": round(time.time() - start), "claims": told})
     print(f"null  {len(cases)} chains x {len(MODELS)} models, {len(told)} claims; above {MOST:g}: {', '.join(over) or 'none'}")

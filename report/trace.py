@@ -1,9 +1,11 @@
 """Trace: the way from a claim, a figure or a key to the number, the artifact, the command, the line of the code that
 wrote it, and the hashes of what went in. Reads artifacts, the report's index.json and the sources."""
 import ast
+import json
 
 from lib import artifacts, identity
 from lib.artifacts import ROOT, UserError, read_json
+from report import declared
 
 # Shape of index.json, as report/build.py writes it.
 INDEX = {"claims": {str: {str: {"verdict": str, "reason": (str, None), "key": str, "stage": (str, None)}}},
@@ -49,7 +51,7 @@ def line_of(path, key):
     """Number of the line of manifest.json where results.<key> begins: one more space of indent per level."""
     lines, number = path.read_text(encoding="utf-8").split("\n"), 0
     for depth, part in enumerate(["results", *key.split(".")], 1):
-        start = f'{" " * depth}"{part}": '
+        start = f'{" " * depth}{json.dumps(part, ensure_ascii=False)}: '
         number = next(n for n in range(number, len(lines)) if lines[n].startswith(start)) + 1
     return number
 
@@ -64,7 +66,7 @@ def _artifact(index, label):
 
 
 def _claim(name, index):
-    claim = next((c for c in read_json(ROOT / "report" / "claims.json") if c["id"] == name), None)
+    claim = next((c for c in declared.listed() if c["id"] == name), None)
     if claim is None:
         raise UserError(f"report/claims.json: no claim {name!r}, which the report shows; build it again")
     rule, seen = claim["rule"], {}

@@ -33,7 +33,7 @@ from lib import artifacts, models, stage, suite as suites                    # n
 from lib.artifacts import ROOT, UserError                                     # noqa: E402
 from lib.judging import endpoint                                              # noqa: E402
 import numpy as np                                                            # noqa: E402
-from report import build, claims, trace                                       # noqa: E402
+from report import build, claims, declared, trace                                 # noqa: E402
 from tests import planted, tiny                                               # noqa: E402
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
@@ -312,6 +312,20 @@ def use_stage(folder):
         artifact.array(name[:-4]) if name.endswith(".npy") else artifact.table(name)
 
 
+def use_claims(path, made):
+    some, names = declared.listed(path), ["one", "two"]
+    cells = {(claim["id"], name): claims.decide(claim, name, made) for claim in some for name in names}
+    claims.verdict_table(some, names, cells, made, path.parent)
+    claims.claim_list(some, names, cells, made)
+    claims.changed_table(some)
+
+
+def use_null(path):
+    told = declared.measured(path)
+    for claim in declared.listed():
+        claims.null_rate(claim, told)
+
+
 def use_reply(path):
     with contextlib.suppress(ValueError):                # what _answer turns into an attempt that failed
         endpoint._parse(path.read_bytes())
@@ -333,7 +347,18 @@ def readers(folder):
     index.parent.mkdir()
     shutil.copy(ROOT / "report/index.json", index)
     tiny.save(folder / "model-read", "llama")
-    return {"suite": (suite, use_suite), "stage": (saved, use_stage), "cache": (cache.parent, lambda at: endpoint._weigh(cache, ("7", "8"))),
+    made = planted.plant(folder / "planted-read", ["one", "two"])
+    for kind in ("claims", "published", "null"):
+        (folder / kind).mkdir()
+    shutil.copy(ROOT / "report/claims.json", folder / "claims/claims.json")
+    shutil.copy(ROOT / "data/published.json", folder / "published/published.json")
+    count = {"n": 3, "undecided": 3, "rate": [0, 0, 0.5]}
+    (folder / "null/null.json").write_text(json.dumps({"claims": {"P1": {
+        "chains": {"random": count}, "what": "more", "false": count, "planted": count}}}))
+    return {"claims": (folder / "claims", lambda at: use_claims(at / "claims.json", made)),
+            "published": (folder / "published", lambda at: declared.published(at / "published.json")),
+            "null": (folder / "null", lambda at: use_null(at / "null.json")),
+            "suite": (suite, use_suite), "stage": (saved, use_stage), "cache": (cache.parent, lambda at: endpoint._weigh(cache, ("7", "8"))),
             "reply": (reply.parent, lambda at: use_reply(reply)), "index": (index.parent, lambda at: trace.trace("P1", at)),
             "model": (folder / "model-read", lambda at: models.load(str(at)))}
 
@@ -373,7 +398,7 @@ def soak(folder, seed, seconds, kills=1000, inputs=10000):
 
     # 1. inputs: a third of the time
     known = readers(self.folder)
-    weights = {"model": 3, "index": 1}
+    weights = {"model": 3, "index": 1, "claims": 40}
     while sum(n for what, n in self.tried.items() if what.startswith("inputs")) < inputs and time.time() < begun + seconds / 3:
         name = rng.choices(list(known), [weights.get(name, 400) for name in known])[0]
         damage(self, name, *known[name])

@@ -3,7 +3,7 @@ import textwrap
 
 import pytest
 
-from lib import identity
+from lib import artifacts, identity
 from lib.identity import ROOT
 from tests import tiny
 
@@ -77,6 +77,41 @@ def test_every_file_that_can_change_a_number_belongs_to_a_model(tmp_path):
         (folder / name).write_bytes(kept + b" ")
         assert identity.model_files(folder)[name] != before[name]
         (folder / name).write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "spiece.model", "tokenizer.model.v3", "added_tokens.json", "qwen.tiktoken", "merges.txt",
+                                  "additional_chat_templates/tool_use.jinja", "adapter_config.json", "chat_template.json",
+                                  "model-00002-of-00002.safetensors", "model.safetensors.index.json", "unheard.of"])
+def test_files_nobody_thought_of_count(tmp_path, name):
+    folder = tiny.save(tmp_path / "m", "llama")
+    before = identity.model_files(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
+    after = identity.model_files(folder)
+    assert set(after) - set(before) == {name}
+    part = "weights" if ".safetensors" in name else "tokenizer"
+    parts = identity.model_parts(after)
+    assert name in parts[part] and sum(map(len, parts.values())) == len(after)
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "LICENSE.txt", "USE_POLICY.md", "Notice.txt", "plot.PNG", "pytorch_model.bin",
+                                  "training_args.bin", "model.gguf", "flax_model.msgpack", "trainer_state.json", "SOURCE.json",
+                                  ".gitattributes", ".cache/huggingface/a.metadata", "original/params.json", "runs/log.json",
+                                  "modeling_x.py"])
+def test_what_changes_no_number_does_not(tmp_path, name):
+    folder = tiny.save(tmp_path / "m", "llama")
+    before = identity.model_files(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("{}")
+    assert identity.model_files(folder) == before
+
+
+@pytest.mark.parametrize("name", ["pico-llama", "pico-gpt2"])
+def test_the_embedded_models_are_those_of_the_committed_results(name):
+    parts = identity.model_parts(identity.model_files(ROOT / "data/models" / name))
+    made = artifacts.load(ROOT / "outputs/committed" / name / "testbed/01_extract").config["model"]
+    assert {**parts, "tokenizer": artifacts.digest_of(parts["tokenizer"])} == {key: made[key] for key in parts}
+    assert set(parts["tokenizer"]) == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 
 
 def test_folder_of_a_model_without_asking_the_hub(tmp_path):

@@ -149,3 +149,23 @@ def test_a_failing_stage_leaves_no_mark(toy):
     (toy / "09_toy.py").write_text(text)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not a finite" in done.stderr
     assert not (toy / "outputs/my model/testbed-smoke").exists() or not list((toy / "outputs/my model/testbed-smoke").rglob(stage.MARK))
+
+
+@pytest.mark.parametrize("template, says", [
+    ("{% for m in messages %}{{ m.content", "the template raises"), ("{{ raise_exception('no') }}", "the template raises 'no'"),
+    ("{{ messages[7].content }}", "plain labels"), ("a fixed text", "leaves the user's text out"), (tiny.CHAT, None), (None, None)])
+def test_a_broken_template_is_said_once(tmp_path, capsys, monkeypatch, template, says):
+    """Plain labels stand in for a template that gives no prompt; a base model has none, of which nothing is said."""
+    folder = tiny.save(tmp_path / "m", "llama", chat_template=template)
+    assert (folder / "chat_template.jinja").exists() == (template is not None)
+    args = stage.cli("x").parse_args(["--model", str(folder), "--out", str(tmp_path / "out")])
+    capsys.readouterr()
+    at = stage.open(args, "01_extract.py", judged=False)
+    said = capsys.readouterr().err
+    why = at.lm.identity["chat_template"]["why"]
+    assert (said == "") == (says is None) == (why in (None, stage.NO_TEMPLATE)) and (why is None) == (template == tiny.CHAT)
+    if says:
+        assert said.count("\n") == 1 and says in said and why in said and str(folder) in said
+    monkeypatch.setenv("RANK", "1")
+    stage.open(args, "01_extract.py", judged=False)
+    assert capsys.readouterr().err == ""                   # the first process speaks for all

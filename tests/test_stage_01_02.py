@@ -16,7 +16,7 @@ import torch
 from lib import artifacts, directions, suite as suites
 from lib.judging import judges
 from lib.studies import propensity, relations, tuning
-from tests import tiny
+from tests import soak, tiny
 
 ROOT = artifacts.ROOT
 extract, tune = (importlib.import_module(name) for name in ("01_extract", "02_tune"))
@@ -428,6 +428,18 @@ def test_resumed_and_shared_runs_give_the_same_bytes(folder, plain, monkeypatch)
         for rank in ranks:                                 # one that failed leaves the other waiting
             rank.kill()
     assert files(out / LEAF / "02_tune") == files(plain / "02_tune")
+
+
+def test_one_and_two_processes_give_the_same_digest_on_an_embedded_model(tmp_path):
+    """As `make extract MODEL=data/models/pico-llama NPROC=2` starts them; the Makefile gives one thread to each."""
+    digests, suite = [], soak.small_suite(tmp_path / "few")
+    for started in ([], ["-m", "lib.work", "2"]):
+        done = subprocess.run([sys.executable, *started, "01_extract.py", "--model", "data/models/pico-llama", "--suite", suite,
+                               "--profile", "smoke", "--out", tmp_path / f"{len(started)}"], capture_output=True, text=True,
+                              env=ENV, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        digests.append(artifacts.load(tmp_path / f"{len(started)}" / "pico-llama/few-smoke/01_extract").digest)
+    assert digests[0] == digests[1]
 
 
 def test_rerun_in_place_gives_the_same_bytes(steered, monkeypatch):
