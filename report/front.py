@@ -85,11 +85,11 @@ def sentence(letter, models):
         parts = [f"{word} {' '.join(found)}" for word in claims.VERDICTS[:-1] if (found := ids(told, word, letter))]
         if parts:
             shut = len(ids(told, last, letter))
-            said.append(f"{model}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
+            said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
     why = Counter(told[claim]["reason"].split(":")[0] for told in models.values() for claim in ids(told, last, letter))
     if silent:
-        said.append(f"nothing could be tested on {', '.join(silent)}")
-    reasons = " and ".join(f"\u201c{reason}\u201d" for reason, _ in why.most_common(2))
+        said.append(f"nothing could be tested on {', '.join(map(harmless, silent))}")
+    reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" for reason, _ in why.most_common(2))
     return f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}." + (f" Not testable mostly for: {reasons}." if why else "")
 
 

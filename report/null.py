@@ -136,8 +136,9 @@ def synthetic(study):
                 made = planted.make(seed, size)
                 found = {(("+" if stage == claims.ACROSS else "m"), stage): SimpleNamespace(
                     results=results, config={}, digest="", path=Path("synthetic")) for stage, results in made.items()}
-                # A gate on a stage that the synthetic data do not have counts as open: the rule itself is tried.
-                gates = [gate for gate in by_id[name].get("gates", ()) if gate.get("stage", by_id[name]["stage"]) in made]
+                # A gate on results that the synthetic data do not have counts as open: the rule itself is tried.
+                gates = [gate for gate in by_id[name].get("gates", ())
+                         if gate["key"].split(".")[0] in made.get(gate.get("stage", by_id[name]["stage"]), ())]
                 verdicts[claims.decide({**by_id[name], "gates": gates}, "m", found)["verdict"]] += 1
             told[name][kind] = counted(verdicts)
     return told

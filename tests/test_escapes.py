@@ -9,7 +9,7 @@ import pytest
 
 from lib import artifacts
 from lib.artifacts import ROOT
-from report import build, claims, examples, latex
+from report import build, claims, examples, front, latex
 from tests import planted
 
 NASTY = "<script>alert(1)</script>|{{verdicts}} `x` [y](http://z) **b** _i_ \\ $a$\n# head\r\n| c |\n\n<!-- \x1b[31m\u202e\x00"
@@ -113,7 +113,7 @@ def test_the_cells_of_claims_alone():
     for cell in shown.values():
         told = {(claim["id"], NAME): cell}
         for text in (claims.verdict_table([claim], [NAME], told, {}, "."), claims.claim_list([claim], [NAME], told, {}),
-                     claims.summary([claim], [NAME], told)):
+                     front.block([("real models", {NAME: {claim["id"]: cell}})])):
             for line in text.split("\n"):
                 assert not HTML.search(ALLOWED.sub("", outside_code(line))) and line.isprintable()
             assert len({len(cells(line)) for line in text.split("\n") if line.startswith("| ")}) <= 1
