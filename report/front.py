@@ -79,18 +79,20 @@ def ids(told, verdict, letter=""):
 
 def sentence(letter, models):
     """What a paper's claims came to on these models; why most of what could not be tested could not."""
-    last, said = claims.VERDICTS[-1], []
-    silent = [model for model, told in models.items() if not any(ids(told, word, letter) for word in claims.VERDICTS[:-1])]
+    *tested, last = claims.VERDICTS
+    said, silent = [], [model for model, told in models.items() if not any(ids(told, word, letter) for word in tested)]
     for model, told in models.items():
-        parts = [f"{word} {' '.join(found)}" for word in claims.VERDICTS[:-1] if (found := ids(told, word, letter))]
+        parts = [f"{word} {' '.join(found)}" for word in tested if (found := ids(told, word, letter))]
         if parts:
             shut = len(ids(told, last, letter))
             said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
-    why = Counter(told[claim]["reason"].split(":")[0] for told in models.values() for claim in ids(told, last, letter))
+    why = Counter(told[claim]["reason"].split(":")[0] for told in models.values()
+                  for claim in ids(told, last, letter))
     if silent:
         said.append(f"nothing could be tested on {', '.join(map(harmless, silent))}")
     reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" for reason, _ in why.most_common(2))
-    return f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}." + (f" Not testable mostly for: {reasons}." if why else "")
+    return (f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}."
+            + (f" Not testable mostly for: {reasons}." if why else ""))
 
 
 def block(pages):
@@ -101,10 +103,11 @@ def block(pages):
             lines += [f"- {sentence(letter, models)}" for letter in PAPERS] + [""]
     lines += ["| | " + " | ".join(claims.VERDICTS) + " |", "|---" * (len(claims.VERDICTS) + 1) + "|"]
     for what, models in pages:
+        beside = " (instrument check)" if what == "instrument check" else ""
         for model, told in models.items():
             cells = [ids(told, word) for word in claims.VERDICTS]
             told = [f"{len(some)}: {' '.join(some)}" if some else "none" for some in cells]
-            lines.append(f"| {harmless(model)}{' (instrument check)' if what == 'instrument check' else ''} | {' | '.join(told)} |")
+            lines.append(f"| {harmless(model)}{beside} | {' | '.join(told)} |")
     outcomes = [cell["verdict"] for told in pages[-1][1].values() for cell in told.values()]
     return "\n".join([*lines, "", f"`make all` ends with: `{claims.tally(outcomes)}`"])
 
