@@ -286,7 +286,8 @@ def pictures(told, names, at, smoke):
         blocks[f"figure:{name}"] = f"*Figure {number} ({title}) has nothing to show here.*"
         if rows:
             write(at / f"{name}.csv", as_csv(rows))
-            draw.save(figure.draw(rows, names), at / f"{name}.png", smoke=smoke)
+            there = {row.get("model") for row in rows}          # a model can lack what a figure shows
+            draw.save(figure.draw(rows, [one for one in names if one in there] or names), at / f"{name}.png", smoke=smoke)
             blocks[f"figure:{name}"] = (f"![{title}](figures/{name}.png)\n\n*Figure {number}. {title}. "
                                         f"{figure.caption} Data: [{name}.csv](figures/{name}.csv). {harmless(said)}*")
     return blocks

@@ -6,6 +6,7 @@ writes  report/front.png: a claim of the papers per row, a model per column, rea
 
     python -m report.front
 """
+import re
 import textwrap
 from collections import Counter
 
@@ -22,6 +23,7 @@ from report.figures import style
 PAGES = {"real models": "report/real", "instrument check": "report"}
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 PAPERS = {"P": "preferences", "R": "reliability", "A": "alignment", "B": "beyond the papers"}
+LEFT_OUT = "left out"                              # how the reason of a claim begins that a run had no time for
 LETTERS = "PRA"                                    # rows of the picture
 
 
@@ -49,8 +51,9 @@ def picture(pages, listed, to):
             cell = told[claim["id"]]
             sign, value = VERDICT[cell["verdict"]][1], cell["value"]
             axis.add_patch(Rectangle((x + 0.03, y - 0.43), 0.94, 0.86, **style(cell["verdict"])))
-            axis.text(x + 0.5, y, sign if value is None else f"{sign} {draw.number(value, claim['digits'])}",
-                      ha="center", va="center")
+            text = LEFT_OUT if cell["reason"].startswith(LEFT_OUT) else sign
+            axis.text(x + 0.5, y, text if value is None else f"{sign} {draw.number(value, claim['digits'])}",
+                      ha="center", va="center", fontsize=6.5 if text == LEFT_OUT else None)
         if y and claim["id"][0] != mine[y - 1]["id"][0]:
             axis.axhline(y - 0.5, color="#444444", linewidth=0.8)
     start, labels = 0, ["\n".join(textwrap.wrap(model, 14)) for _, model, _ in columns]
@@ -86,8 +89,8 @@ def sentence(letter, models):
         if parts:
             shut = len(ids(told, last, letter))
             said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
-    why = Counter(told[claim]["reason"].split(":")[0] for told in models.values()
-                  for claim in ids(told, last, letter))
+    why = Counter(re.split(f":| on (?={'|'.join(map(re.escape, models))})", told[claim]["reason"])[0]
+                  for told in models.values() for claim in ids(told, last, letter))
     if silent:
         said.append(f"nothing could be tested on {', '.join(map(harmless, silent))}")
     reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" for reason, _ in why.most_common(2))
