@@ -8,6 +8,9 @@
              and the next run ends with the right bytes
     crowds   two and four runs of one stage on one folder: one works, the others say who does
 
+A chain of kills goes on from what the last one left, and each kill in it counts as one; at its end the bytes are compared.
+As many processes do all this side by side as there are cores, four at most.
+
     python -m tests.soak --seconds 600 --seed 1 --write     (make soak)
 """
 import argparse
@@ -29,7 +32,7 @@ import traceback
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
-from lib import artifacts, models, stage, suite as suites                    # noqa: E402
+from lib import artifacts, identity, models, stage, suite as suites          # noqa: E402
 from lib.artifacts import ROOT, UserError                                     # noqa: E402
 from lib.judging import endpoint                                              # noqa: E402
 import numpy as np                                                            # noqa: E402
@@ -39,7 +42,8 @@ from tests import planted, tiny                                               # 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 PATCHED = ("rename", "replace", "unlink", "rmdir", "mkdir")
 LIMIT = 20                # seconds for one damaged input
-RUN = 120                 # seconds for one process that nobody kills
+MOST = 30                 # kills in one chain
+RUN = 300                 # seconds for one process that nobody kills
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO)
 WORST = [None, [], {}, "", " ", 0, -1, 1e308, 2**70, True, "\0", "x" * 5000, "../x", "{x.__class__}", "{{", "|", "\x1b[31m",
          [[]], {"a": {}}, ["a"], 0.5, "A", "-"]
@@ -103,7 +107,7 @@ class Soak:
 
     def kill(self, job, ranks=1, longest=2.0):
         """Start job() and kill it: at a random time, or beside its n-th change of a folder. True if it was killed."""
-        at = self.random.choice((None, self.random.randrange(1, 8), self.random.randrange(1, 60)))
+        at = self.random.choice((None, self.random.randrange(1, 12), self.random.randrange(1, 60)))
         delay = self.random.uniform(0, longest)
         after = self.random.random() < 0.5
         before = None if at is None else lambda: _die(at, after)
@@ -126,12 +130,11 @@ class Soak:
         return -9 in statuses
 
     def killed(self, what, job, out, want, ranks=1, longest=2.0, invariant=lambda: None):
-        """One round: kill until job() ends, or eight times; then let it end and compare."""
-        kills = 0
-        for _ in range(8):
+        """One chain: kill job() and start it again, which goes on from where it was, until it ends or MOST kills; then
+        let it end and compare."""
+        for _ in range(MOST):
             done = self.kill(job, ranks, longest)
             fault = done if isinstance(done, str) else invariant()
-            kills += done is True
             self.count(f"kills {what}", fault) if done is True or fault else None
             if done is not True or time.time() > self.end:
                 break
@@ -423,7 +426,9 @@ def soak(folder, seed, seconds, kills=1000, inputs=10000):
         return f"lost {lost[:3]}" if to.exists() and pages_there[0] and lost else None
     pages_there = [False]
 
-    # 3. stages of a tiny model
+    # 3. stages of a tiny model; sources are parsed once, here, so that a process that is started again soon works
+    for name in stages:
+        identity.sources([ROOT / f"{name}.py"])
     suite, model = small_suite(self.folder / "tiny-suite"), tiny.save(self.folder / "tiny", "llama", max_position_embeddings=1024)
     flags = ("--model", model, "--suite", suite, "--profile", "smoke")
     jobs, wants, took, root = {}, {}, {}, Path("tiny") / "tiny-suite-smoke"
@@ -454,8 +459,8 @@ def soak(folder, seed, seconds, kills=1000, inputs=10000):
         else:
             name = what.split()[-1]
             clear(name)
-            ranks = rng.choice((2, 4)) if what.startswith("ranks") else 1
-            self.killed(what.split()[0] if ranks > 1 else name, jobs[name], vic / name, wants[name], ranks, 1.2 * took[name])
+            ranks = rng.choice((2, 2, 4)) if what.startswith("ranks") else 1
+            self.killed(what.split()[0] if ranks > 1 else name, jobs[name], vic / name, wants[name], ranks, took[name])
             shutil.copytree(self.folder / "ref" / root / name, vic / name)
 
     def one_disk():
@@ -502,6 +507,33 @@ def soak(folder, seed, seconds, kills=1000, inputs=10000):
     return self
 
 
+def side_by_side(folder, seed, seconds, n):
+    """`soak` in n processes, each with a folder and a seed of its own: what all of them tried, survived and found."""
+    pids, whole = [], Soak(folder, seed, seconds)
+    for i in range(n):
+        pids.append(os.fork())
+        if not pids[i]:
+            status = 1
+            try:
+                (folder / str(i)).mkdir()
+                done = soak(folder / str(i), seed + i, seconds, -(-1000 // n), -(-10000 // n))
+                (folder / f"{i}.json").write_text(json.dumps([done.tried, done.survived, done.found]))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+    for i, pid in enumerate(pids):
+        if os.waitpid(pid, 0)[1]:
+            whole.found.append(f"process {i} of the soak itself failed")
+            continue
+        tried, survived, found = json.loads((folder / f"{i}.json").read_text())
+        for mine, theirs in ((whole.tried, tried), (whole.survived, survived)):
+            mine |= {what: mine.get(what, 0) + k for what, k in theirs.items()}
+        whole.found += found
+    return whole
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=900)
@@ -512,7 +544,7 @@ def main():
     print(f"seed {seed}", flush=True)
     begun = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder) / "soak", seed, args.seconds) if (Path(folder) / "soak").mkdir() is None else None
+        found = side_by_side(Path(folder), seed, args.seconds, min(os.cpu_count() or 1, 4))
     told = {"seed": seed, "seconds": round(time.time() - begun), "tried": dict(sorted(found.tried.items())),
             "survived": dict(sorted(found.survived.items())), "found": found.found}
     for what, n in told["tried"].items():
