@@ -4,7 +4,8 @@ Chains in which every claim that names their kind is false, at the sizes of PROF
     untrained   a network of the same architecture and tokenizer with fresh weights
     random      stage 01 as it is, then every vector a random one of its norm; stages 02 to 05
     shuffled    stage 01 as it is, then every vector that of shuffled labels; stages 02 to 05
-    permuted    no chain: the labels that a claim compares (methods, traits' scope) dealt anew in the committed tables
+    permuted    no chain of its own: where a claim compares labels (methods, traits' scope), false synthetic data, below,
+                have them dealt at random
 Synthetic data beside them, through the functions that the stages conclude with (report/planted_<study>.py):
     false       the claim does not hold          planted     it holds, at a stated size
 A claim is decided in each by the code that decides it on the page (report/claims.py).
@@ -12,7 +13,7 @@ A claim is decided in each by the code that decides it on the page (report/claim
 reads   data/models, the committed results, report/claims.json
 writes  <out>/ (the chains; what is done is not done again), report/null.json: per claim and kind, how often each
         verdict came; rates with Wilson's 95 % interval
-cost    about half an hour on two cores
+cost    an hour on two cores
 
     python -m report.null
 """
