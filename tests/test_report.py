@@ -458,7 +458,7 @@ def test_each_outcome_of_each_claim(claim, outcome, tmp_path):
         merge(opened.setdefault(gate.get("stage", claim["stage"]), {}), nested(gate["key"], est(beyond, beyond, beyond)))
     merge(opened.setdefault(claim["stage"], {}), results)
     found = {("m" if stage != claims.ACROSS else "+", stage): SimpleNamespace(
-        results=value, path=made.path if stage == claim["stage"] else Path(stage), digest=made.digest)
+        results=value, config={}, path=made.path if stage == claim["stage"] else Path(stage), digest=made.digest)
         for stage, value in opened.items()}
     assert found[model, claim["stage"]].path == made.path
     cell = claims.decide(claim, "m", found)
