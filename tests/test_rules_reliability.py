@@ -28,7 +28,8 @@ def at(results, stage, key):
 
 def decided(name, results):
     claim = CLAIMS[name]
-    if any(label(at(results, claim["stage"], gate["key"]), gate) != "reproduced" for gate in claim.get("gates", ())):
+    gates = [gate for gate in claim.get("gates", ()) if gate["key"].split(".")[0] in results[claim["stage"]]]   # as null.py
+    if any(label(at(results, claim["stage"], gate["key"]), gate) != "reproduced" for gate in gates):
         return "not testable here"
     value = at(results, claim["stage"], claim["key"].removesuffix(".*"))
     labels = [label(one, claim["rule"]) for one in (value.values() if claim["key"].endswith(".*") else [value])]
@@ -40,6 +41,15 @@ def test_what_is_planted_is_found_and_what_is_not_is_not(name):
     make = planted.PLANTED[name].make
     found = [[decided(name, make(seed, size)) for seed in range(4)].count("reproduced") for size in (0, 1)]
     assert found[0] == 0 and found[1] >= 2          # rates over many draws: report/null.json
+
+
+@pytest.mark.parametrize("name", ["R1", "R2", "R3"])
+def test_vectors_that_do_no_more_than_random_ones_decide_nothing(name):
+    """A few behaviours that steer by the luck of shuffled labels made the claim hold in null runs."""
+    found = next(made for seed in range(9) if decided(name, made := planted.PLANTED[name].make(seed, 1)) == "reproduced")
+    for low, word in ((0.01, "reproduced"), (-0.1, "not testable here")):
+        found["05_reliability"]["steerability"] = {"minus_random": {"value": 0.07, "low": low, "high": 0.2, "n": 8}}
+        assert decided(name, found) == word
 
 
 def test_every_claim_of_the_study_is_planted_and_says_what_it_means():
