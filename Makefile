@@ -77,9 +77,10 @@ EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m
 # A budget to plan: of a quick run whose levels are not given.
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
-# The project's own results: those of the embedded models and, behind them, of the real ones that it has. These were made by
-#   make publish MODEL="smollm2-135m-instruct-q4_1 ..." SUITE=papers PROFILE=quick DTYPE=bfloat16 JUDGE=rules
-# Neither their weights nor their data are part of the project, so they have names here and no folders.
+# The project's own results: those of the embedded models and, behind them, of the real ones that it has. Each of these ran by
+#   make all MODEL=smollm2-135m-instruct-q4_1 SUITE=papers PROFILE=quick BUDGET=60m DTYPE=bfloat16 JUDGE=rules
+# or with SIZES=, as its run.json says; report.audit published them together. Neither their weights nor their data are
+# part of the project, so they have names here and no folders.
 LEAF  := papers-quick-bfloat16-by-rules
 REAL  := $(foreach name,smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m \
          qwen2.5-coder-1.5b-instruct-q4_k_m,$(if $(wildcard outputs/committed/$(name)/$(LEAF)),--model $(name)))

@@ -30,24 +30,36 @@ def style(verdict):
 
 
 def verdict_draw(rows, names):
+    cells = {(row["claim"], row["model"]): row for row in rows}
+
+    def said(claim, name):
+        row = cells[claim, name]
+        text = VERDICT[row["verdict"]][1]
+        if row["value"] != "":
+            value, low, high = (number(row[key], row["digits"]) for key in ("value", "low", "high"))
+            text += f"  {value}  [{low}, {high}]"
+        return row["verdict"], text
+
     claims = list(dict.fromkeys((row["claim"], row["title"]) for row in rows))
     figure, axis = plt.subplots(figsize=(4.4 + 2.4 * len(names), 0.6 + 0.29 * len(claims)))
-    cells = {(row["claim"], row["model"]): row for row in rows}
+    ledger(axis, claims, names, said)
+    axis.set_xticklabels(names, weight="bold")
+    return figure
+
+
+def ledger(axis, claims, columns, said):
+    """A row per claim (id, title), a column per model; said(id, column) gives verdict and text of a cell. Labels of the
+    columns are the caller's."""
     for y, (claim, title) in enumerate(claims):
         axis.text(-0.04, y, f"{claim}  {title}", ha="right", va="center")
-        for x, name in enumerate(names):
-            row = cells[claim, name]
-            text = VERDICT[row["verdict"]][1]
-            if row["value"] != "":
-                value, low, high = (number(row[key], row["digits"]) for key in ("value", "low", "high"))
-                text += f"  {value}  [{low}, {high}]"
-            axis.add_patch(Rectangle((x + 0.02, y - 0.43), 0.96, 0.86, **style(row["verdict"])))
+        for x, column in enumerate(columns):
+            verdict, text = said(claim, column)
+            axis.add_patch(Rectangle((x + 0.02, y - 0.43), 0.96, 0.86, **style(verdict)))
             axis.text(x + 0.5, y, text, ha="center", va="center", color="black")
         if y and claim[0] != claims[y - 1][0][0]:                                # the next paper's
             axis.axhline(y - 0.5, color="#444444", linewidth=0.8)
-    axis.set(xlim=(0, len(names)), ylim=(len(claims) - 0.5, -0.5), yticks=[],
-             xticks=[x + 0.5 for x in range(len(names))])
-    axis.set_xticklabels(names, weight="bold")
+    axis.set(xlim=(0, len(columns)), ylim=(len(claims) - 0.5, -0.5), yticks=[],
+             xticks=[x + 0.5 for x in range(len(columns))])
     axis.tick_params(length=0, labeltop=True, labelbottom=False)
     axis.grid(False)
     for spine in axis.spines.values():
@@ -55,7 +67,6 @@ def verdict_draw(rows, names):
     marks = [Patch(**style(word), label=f"{sign} {word}") for word, (_, sign) in VERDICT.items()]
     axis.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.2, -0.01), ncols=4, handlelength=1,
                 columnspacing=1.2)
-    return figure
 
 
 # --- layers -------------------------------------------------------------------------------------------------

@@ -10,15 +10,12 @@ import re
 import textwrap
 from collections import Counter
 
-from matplotlib.patches import Patch, Rectangle
-
 from lib import artifacts
 from lib.artifacts import ROOT
-from report import claims, declared, draw
+from report import claims, declared, draw, figures
 from report.build import with_block, write
 from report.draw import VERDICT, plt
 from report.examples import harmless
-from report.figures import style
 
 PAGES = {"real models": "report/real", "instrument check": "report"}
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
@@ -42,36 +39,26 @@ def read(listed):
 # --- the picture --------------------------------------------------------------------------------------------
 def picture(pages, listed, to):
     """Draws the claims of the papers, in the order of the list."""
-    mine = [claim for claim in listed if claim["id"][0] in LETTERS]
-    columns = [(what, model, told) for what, models in pages for model, told in models.items()]
+    mine = {claim["id"]: claim for claim in listed if claim["id"][0] in LETTERS}
+    columns = {model: told for _, models in pages for model, told in models.items()}
+
+    def said(claim, model):
+        cell = columns[model][claim]
+        sign, value = VERDICT[cell["verdict"]][1], cell["value"]
+        if value is None:
+            return cell["verdict"], LEFT_OUT if cell["reason"].startswith(LEFT_OUT) else sign
+        return cell["verdict"], f"{sign} {draw.number(value, mine[claim]['digits'])}"
+
     figure, axis = plt.subplots(figsize=(4.6 + 0.95 * len(columns), 1.3 + 0.22 * len(mine)))
-    for y, claim in enumerate(mine):
-        axis.text(-0.06, y, f"{claim['id']}  {claim['title']}", ha="right", va="center")
-        for x, (_, _, told) in enumerate(columns):
-            cell = told[claim["id"]]
-            sign, value = VERDICT[cell["verdict"]][1], cell["value"]
-            axis.add_patch(Rectangle((x + 0.03, y - 0.43), 0.94, 0.86, **style(cell["verdict"])))
-            text = LEFT_OUT if cell["reason"].startswith(LEFT_OUT) else sign
-            axis.text(x + 0.5, y, text if value is None else f"{sign} {draw.number(value, claim['digits'])}",
-                      ha="center", va="center", fontsize=6.5 if text == LEFT_OUT else None)
-        if y and claim["id"][0] != mine[y - 1]["id"][0]:
-            axis.axhline(y - 0.5, color="#444444", linewidth=0.8)
-    start, labels = 0, ["\n".join(textwrap.wrap(model, 14)) for _, model, _ in columns]
-    top = -1.2 - 0.55 * max(1 + label.count("\n") for label in labels)
+    figures.ledger(axis, [(name, claim["title"]) for name, claim in mine.items()], list(columns), said)
+    labels = ["\n".join(textwrap.wrap(model, 14)) for model in columns]
+    axis.set_xticklabels(labels, fontsize=7.5)
+    top, start = -1.2 - 0.55 * max(1 + label.count("\n") for label in labels), 0
     for what, models in pages:
         axis.text(start + len(models) / 2, top, what, ha="center", weight="bold")
         if start:
             axis.axvline(start, color="#444444", linewidth=0.8)
         start += len(models)
-    axis.set(xlim=(0, len(columns)), ylim=(len(mine) - 0.5, -0.5), yticks=[],
-             xticks=[x + 0.5 for x in range(len(columns))])
-    axis.set_xticklabels(labels, fontsize=7.5)
-    axis.tick_params(length=0, labeltop=True, labelbottom=False)
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    marks = [Patch(**style(word), label=f"{sign} {word}") for word, (_, sign) in VERDICT.items()]
-    axis.legend(handles=marks, loc="upper center", bbox_to_anchor=(0.1, -0.01), ncols=4, handlelength=1)
     draw.save(figure, to, smoke=False)
 
 
