@@ -148,9 +148,13 @@ def mark(label, **look):
 
 
 def below(figure, shown, ncols):
-    """Legend under all panels: of entries, or of what is labelled on an axis."""
+    """Legend under all panels: of entries, or of what is labelled on an axis; of at most so many columns, and of fewer
+    where the figure is too narrow, as with one model."""
     handles = shown if isinstance(shown, list) else shown.get_legend_handles_labels()[0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+    if ncols > 1 and legend.get_tightbbox(figure.canvas.get_renderer()).width > figure.bbox.width:
+        legend.remove()
+        below(figure, handles, ncols - 1)
 
 
 def save(figure, path, smoke):
