@@ -20,7 +20,7 @@ reads   the suite's extraction split; of behaviours also the tuning split, for g
 writes  vectors.npy            one vector per concept and layer, rows in the order of concepts.json
         concepts.json          the concepts, their pairs, and four statistics per layer
         setting_vectors.npy    behaviours, made under each of five prompt settings
-        shuffled_vectors.npy   the same of pairs with random signs: a control
+        shuffled_vectors.npy   the same with half of the pairs turned round: a control
         method_vectors.npy     behaviours, by principal component and by logistic regression
         published_vectors.npy  behaviours, from the first half of the items as in the released run
         way_vectors.npy        relations, made in other ways from the same lists

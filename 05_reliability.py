@@ -149,6 +149,7 @@ def one_model(args):
     (extract, tune), lm = at.before, at.lm
     suite, missing = gates.testable(at.suite, extract)
     at.inputs["published"] = sha256(PUBLISHED)
+    published = artifacts.read_json(PUBLISHED, {"reliability": reliability.PUBLISHED})["reliability"]
     config = at.config | {
               "seed": SEED, "multipliers": MULTIPLIERS, "controls": CONTROLS, "n_random": n_random,
               "n_permutations": N_PERMUTATIONS, "random_quantile": RANDOM_QUANTILE,
@@ -207,8 +208,11 @@ def one_model(args):
         columns = controls.features(mine, got["unsteered"], states[name], used[name])
         records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, ways[name],
                                        [SEED, 7, number])
+        told = {"logit_lens": controls.logit_lens(lm, read_out, used[name]), "granularity": controls.granularity(
+            suites.split(behaviour["items"], "extract"), states[name]["extract"])}
+        records[-1] |= told
         layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
-        predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS}
+        predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS} | told
                           | {"baseline": records[-1]["unsteered"]["mean"]})
         items += [{"behaviour": name, **{key: item[key] for key in ("id", "positive", "yes", "contrary", "swap_of")}}
                   for item in mine]
@@ -225,8 +229,7 @@ def one_model(args):
     results["leak"] |= {"own_minus_other": more.pop("own_minus_other")} if "own_minus_other" in more else {}
     missing |= {key.replace("own_minus_other", "leak.own_minus_other"): reason for key, reason in gone.items()}
     results |= more
-    results["published"], gaps = reliability.beside(records, artifacts.read_json(PUBLISHED)["reliability"],
-                                                    reliability.steers(results), [SEED, 5])
+    results["published"], gaps = reliability.beside(records, published, reliability.steers(results), [SEED, 5])
     results["not_testable"] |= missing | {f"published.{key}": reason for key, reason in gaps.items()}
 
     # 4. artifacts

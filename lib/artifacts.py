@@ -103,7 +103,10 @@ def _named(shape):
 
 
 def _short(value):
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:                       # what could just be read may be too deep to be written
+        text = f"{type(value).__name__} nested too deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

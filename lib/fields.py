@@ -96,6 +96,7 @@ def _faults(kind, record, before):
             before.get("id"), {before.get("positive"), record["positive"]}) != (record["swap_of"], {"A", "B"}):
         yield "not the swap of the line before, as swap_of says"
     if kind == "relation":
+        yield from ["'pairs' is empty"] * (not record["pairs"])
         yield from (f"pairs[{i}]: expected [x, y], two words" for i, pair in enumerate(record["pairs"])
                     if not isinstance(pair, list) or [type(word) for word in pair] != [str, str]
                     or not all(word.strip() for word in pair))

@@ -11,6 +11,7 @@ import re
 
 from lib.artifacts import NUMBER, ROOT, UserError, check, read_json
 from lib.fields import unique
+from lib.studies import reliability
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 ACROSS = "05_across"
@@ -33,8 +34,7 @@ COUNT = {"n": int, "rate": [NUMBER], **{f"{word}?": int for word in VERDICTS}}
 RUNS = {"chains": {str: COUNT}, "what?": str, "false?": COUNT, "planted?": COUNT}
 ROW = {"model": str, "method": str, "layer?": int, "alpha?": NUMBER,
        **dict.fromkeys(("drop", "drop_sem", "coherence", "coherence_sem"), NUMBER)}
-PUBLISHED = {"reliability": {"source": str, "steerability": {str: {str: NUMBER}}, "per_input": {
-                 str: {str: dict.fromkeys(("anti_steerable", "letter", "yes_marginal"), NUMBER)}}},
+PUBLISHED = {"reliability": {"source": str, **reliability.PUBLISHED},
              "composition": {"source": str, "unit": str, "rows": [ROW]},
              "trait1_minus_trait2": {"source": str, "largest": NUMBER},
              "models": {"source": str, "unit": str, "smallest": NUMBER, "largest": NUMBER}}

@@ -1,6 +1,7 @@
 """The rules of the reliability claims on planted faults: what a vector that does nothing, a reversal between groups or
 a design that holds the effect by itself would pass, must not pass; and what is there must."""
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from lib import artifacts, metrics
 from lib.studies import controls, predict, reliability, transfer
 from report import planted_reliability as planted
+from tests import tiny
 
 CLAIMS = {claim["id"]: claim for claim in json.loads((artifacts.ROOT / "report/claims.json").read_text())
           if claim["id"] in planted.PLANTED}
@@ -169,6 +171,31 @@ def test_vectors_made_in_other_ways_are_what_they_say():
     found = controls.noisy(items, diffs, (0.5,), (8, 64), 4, [7])
     assert set(found) == {"flip_50", "pairs_8"} and found["pairs_8"].shape == (4, 3)
     np.testing.assert_allclose(found["pairs_8"][:, 1], 0, atol=0.05)        # as many of either letter
+
+
+def test_granularity_is_the_turn_from_form_to_form():
+    items = [{"id": f"{i}{p}", "positive": p, "yes": "AB"[i % 2], "swap_of": None, "contrary": False}
+             for i in range(6) for p in "AB"]
+    letter, yes, _ = reliability.signs(items)
+    diffs = np.stack([np.ones(12), 2 * letter, 0.5 * yes], axis=1) + 0.3 * np.random.default_rng([7, 11]).normal(size=(12, 3))
+    sums = {True: [], False: []}                                                  # naive: every pair of items
+    for i in range(12):
+        for j in range(i):
+            same = letter[i] == letter[j] and yes[i] == yes[j]
+            sums[same].append(diffs[i] @ diffs[j] / np.linalg.norm(diffs[i]) / np.linalg.norm(diffs[j]))
+    found = controls.granularity(items, diffs)
+    assert found > 0.5 and found == pytest.approx(np.mean(sums[True]) - np.mean(sums[False]))
+    assert abs(controls.granularity(items, np.ones((12, 3)))) < 1e-9              # one direction in all forms
+    assert controls.granularity(items[:1], diffs[:1]) == controls.granularity(items[::4], diffs[::4]) == 0.0
+
+
+def test_logit_lens_is_what_a_vector_writes_by_itself():
+    lm = SimpleNamespace(model=tiny.model("llama"))
+    weight, read_out = lm.model.get_output_embeddings().weight.detach().numpy(), SimpleNamespace(letters=(5, 9))
+    writes = weight[5] - weight[9]
+    aside = metrics.orthogonal_to(np.ones((1, len(writes))), writes)[0]
+    assert controls.logit_lens(lm, read_out, -3 * writes) == pytest.approx(1)
+    assert controls.logit_lens(lm, read_out, aside) == pytest.approx(0, abs=1e-6)
 
 
 def test_foretelling_inputs_finds_nothing_in_noise_and_keeps_contents_whole():

@@ -58,6 +58,25 @@ def one_order(items, diffs):
     return np.delete(diffs, [pair[k % 2] for k, pair in enumerate(pairs)], axis=0).mean(axis=0) if len(pairs) else None
 
 
+def granularity(items, diffs):
+    """How much the direction turns from context to context: mean cosine of two differences (n, d) of items that share
+    letter and Yes/No, less that of two that do not; 0 where no two share them, or all do (after concept granularity,
+    arXiv 2605.16362, whose contexts are prompts)."""
+    letter, yes, _ = signs(items)
+    unit = diffs / np.maximum(np.linalg.norm(diffs, axis=1, keepdims=True), 1e-12)
+    alike = (letter[:, None] == letter) & (yes[:, None] == yes)
+    cosines, other = unit @ unit.T, ~np.eye(len(items), dtype=bool)
+    shared, crossed = cosines[alike & other], cosines[~alike]
+    return float(shared.mean() - crossed.mean()) if len(shared) and len(crossed) else 0.0
+
+
+def logit_lens(lm, read_out, vector):
+    """|cosine| of a vector (d,) with the difference of the rows of A and B in the unembedding: how much of it writes a
+    letter by itself (without the final norm, after arXiv 2604.15557)."""
+    a, b = lm.model.get_output_embeddings().weight[list(read_out.letters)].detach().double().cpu().numpy()
+    return float(abs(metrics.cosine(a - b, vector)))
+
+
 def halves(items, address):
     """(n,) 0 or 1: the half that an item falls into; contents stay whole, letters and Yes/No even out."""
     names, rng = contents(items), np.random.default_rng(address)

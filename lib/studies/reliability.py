@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from lib import metrics
+from lib.artifacts import NUMBER
 from lib.metrics import Missing, estimator
 from lib.studies.predict import foretold_within, held_out
 
@@ -16,8 +17,11 @@ from lib.studies.predict import foretold_within, held_out
 GROUPS = ("steerability", "spread", "anti_steerable", "bias", "unsteerable", "linearity", "range", "raw", "definition",
           "leak", "steerable_only", "calibration", "methods", "planted", "predictors", "published")
 VECTOR_PREDICTORS = ("directional_agreement", "d_prime", "split_half_cosine", "norm")      # of the extraction split
-PREDICTORS = (*VECTOR_PREDICTORS, "baseline")                                               # mean unsteered propensity
+PREDICTORS = (*VECTOR_PREDICTORS, "logit_lens", "granularity", "baseline")                # mean unsteered propensity
 MIN_BEHAVIOURS = 4       # fewer give no rank correlation
+# data/published.json, "reliability": {model: {behaviour: number}}, and per input {model: {behaviour: shares}}.
+PUBLISHED = {"steerability": {str: {str: NUMBER}},
+             "per_input": {str: {str: dict.fromkeys(("anti_steerable", "letter", "yes_marginal"), NUMBER)}}}
 
 
 # --- one behaviour ------------------------------------------------------------------------------------------
