@@ -201,7 +201,7 @@ def main():
         kind, first = next(iter(asked)), next(iter(vectors.values()))
         rounding = work.units(at.out, identity, ["rounding"], lambda _: {"layers": precision.measure(
             args.model, lm, asked[kind], first * (scale[kind][0] / np.linalg.norm(first, axis=1))[:, None])}, "02 rounding")
-        results["precision"] = precision.check(lm.name, rounding["rounding"]["layers"])
+        precision.check(lm.name, rounding["rounding"]["layers"])
 
     # 3. traits: one generation over trait x layer x strength x question, then around the best
     traits = {key: vector for key, vector in vectors.items() if key.startswith("trait/")}
@@ -261,9 +261,12 @@ def main():
         results["not_testable"]["gates"] = "the suite has no values"
 
     # 6. artifacts; a suite without a kind has no tables of it
-    if args.dtype != "float32":
-        tables["precision"] = rounding["rounding"]["layers"]
     tables["tuned"] = traits | behaviours | tuned | moved
+    if args.dtype != "float32":
+        used = {one["layer"] for record in tables["tuned"].values() for one in (record, *record.get("ways", {}).values())}
+        used |= {*compose.unit_norm_layers(first.shape[0]).values()} if traits else set()
+        tables["precision"] = rounding["rounding"]["layers"]
+        results["precision"] = precision.check(lm.name, tables["precision"], used)
     tables["settings"] = {"behaviour": {key: results["behaviours"].get(key) for key in ("layer", "unit")}}
     tables["candidates.jsonl"] = [{k: v for k, v in c.items() if k != "outputs"}
                                   for c in candidates + tried + each + more]

@@ -11,7 +11,7 @@ from lib import engine, models
 from lib.artifacts import UserError
 
 # --- settings that change the numbers -----------------------------------------------------------------------
-MOST_ERROR = 0.5         # half-widths: with a larger error at any layer the run has to use float32
+MOST_ERROR = 0.5         # half-widths: with a larger error at a layer that is used the run has to be in float32
 # ------------------------------------------------------------------------------------------------------------
 
 
@@ -47,9 +47,11 @@ def compare(exact, rough):
     return rows
 
 
-def check(name, rows):
-    """{"worst", "layer", "correlation"} of `compare`; UserError if a layer is too far from float32."""
-    worst = max(rows, key=lambda row: row["error"])
+def check(name, rows, used=None):
+    """{"worst", "layer", "correlation"} of `compare` at the layers `used`; UserError if one of them is too far from
+    float32. Before they are known (None) it is enough that one layer is not."""
+    rows = [row for row in rows if used is None or row["layer"] in used]
+    worst = (min if used is None else max)(rows, key=lambda row: row["error"])
     if worst["error"] > MOST_ERROR:
         raise UserError(f"{name}: in bfloat16 the effect of a vector at layer {worst['layer']} is off by "
                         f"{worst['error']:.2f} half-widths of its interval, at most {MOST_ERROR}; use DTYPE=float32")
