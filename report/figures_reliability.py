@@ -134,15 +134,17 @@ def matched_rows(names, found):
 
 def matched_draw(rows, names):
     names = [name for name in names if name in col(rows, "model")]
-    figure, axes = panels(names, 4.2, width=4.6)
+    most = max(len(set(col(mine, "behaviour"))) for _, mine in by_model(rows, names))
+    figure, axes = panels(names, 1.4 + 0.19 * most, width=6.2)
     for axis, (name, mine) in zip(axes[0], by_model(rows, names)):
+        here = {row["behaviour"]: row["here"] for row in sorted(mine, key=lambda row: row["here"])}
+        at = {behaviour: i for i, behaviour in enumerate(here)}
         for model, color, marker in zip(dict.fromkeys(col(rows, "published_model")), (BLACK, ORANGE, PINK), "os^"):
             dots = series(mine, published_model=model)
-            axis.plot(col(dots, "published"), col(dots, "here"), linestyle="", marker=marker, color=color, label=model)
-        for row in {row["behaviour"]: row for row in sorted(mine, key=lambda row: row["published"])}.values():
-            axis.annotate(shorten(row["behaviour"], 24), (row["published"], row["here"]), fontsize=6, xytext=(4, 2),
-                          textcoords="offset points")
-        axis.axhline(0, color=PALE, linewidth=0.8, zorder=0)
+            axis.plot(col(dots, "published"), [at[row["behaviour"]] for row in dots], linestyle="", marker=marker,
+                      color=color, label=model)
+        axis.set_yticks(range(len(here)), [f"{shorten(b, 30)}  {number(value, 2)}" for b, value in here.items()], fontsize=7)
+        axis.axvline(0, color=PALE, linewidth=0.8, zorder=0)
         axis.set(title=name, xlabel="published mean slope (nats per raw multiplier)", ylabel="mean slope here")
     below(figure, axes[0][0], 3)
     return figure
@@ -240,7 +242,7 @@ FIGURES = (
            published_rows, published_draw),
     Figure("published_by_name", "The same statements, here and published",
            "Mean slope of each behaviour here against what was digitised from the figures of arXiv 2407.12404, of the same "
-           "statements; released definition and raw multipliers on both axes.", matched_rows, matched_draw),
+           "statements, in the order of their slopes here; released definition and raw multipliers on both.", matched_rows, matched_draw),
     Figure("id_ood", "Steerability under shifted prompts",
            "Mean steerability per behaviour under the prompt the vector was made on, and under a shifted prompt.",
            id_ood_rows, id_ood_draw),
