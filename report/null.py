@@ -4,8 +4,9 @@ Chains in which every claim that names their kind is false, at the sizes of PROF
     untrained   a network of the same architecture and tokenizer with fresh weights
     random      stage 01 as it is, then every vector a random one of its norm; stages 02 to 05
     shuffled    stage 01 as it is, then every vector that of shuffled labels; stages 02 to 05
-    permuted    no chain of its own: where a claim compares labels (methods, traits' scope), false synthetic data, below,
-                have them dealt at random
+Real results beside them, the committed ones of both models:
+    permuted    the label that a claim compares (methods, scope, order ...) is dealt at random (report/permuted.py); of
+                P14, B12 and B13 the stages keep too little, and only false synthetic data stand for it
 Synthetic data beside them, through the functions that the stages conclude with (report/planted_<study>.py):
     false       the claim does not hold          planted     it holds, at a stated size
 A claim is decided in each by the code that decides it on the page (report/claims.py).
@@ -13,9 +14,10 @@ A claim is decided in each by the code that decides it on the page (report/claim
 reads   data/models, the committed results, report/claims.json
 writes  <out>/ (the chains; what is done is not done again), report/null.json: per claim and kind, how often each
         verdict came; rates with Wilson's 95 % interval
-cost    an hour on two cores
+cost    an hour on two cores; the permuted part one minute, the synthetic one four
 
     python -m report.null
+    python -m report.null --only permuted       that part of report/null.json anew, the rest as it is
 """
 import argparse
 import importlib
@@ -26,6 +28,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +38,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lib import artifacts, identity, metrics
 from lib.artifacts import ROOT, UserError
-from report import claims
+from lib.stage import COMMITTED
+from report import claims, permuted
 from report.audit import STAGES
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -43,9 +47,11 @@ MODELS = ("pico-llama", "pico-gpt2")
 SEEDS = {"untrained": (1, 2, 3), "random": (1, 2, 3), "shuffled": (0, 1, 2)}     # shuffled: the draw that is used
 PROFILE = ("--profile", "quick", "--sizes", "preferences=0.2 reliability=0.3 alignment=0.4")
 SYNTHETIC = {"false": 100, "planted": 40}           # draws of synthetic data per claim
+DEALT = 50                                         # draws of permuted labels per claim and model
 MOST = 0.05                                        # a rule may speak in so many of its null runs
 STUDIES = ("preferences", "reliability", "alignment")
 SAME = ("shuffled_vectors",)                       # arrays of stage 01 that are controls themselves
+TOLD = ROOT / "report" / "null.json"
 # ------------------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +130,44 @@ def case(kind, seed, out):
              if kind in claim.get("null", ())} for model in MODELS]
 
 
+def chains(out):
+    """{claim: {kind: how often each verdict came}} of all cases, run side by side."""
+    cases = [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds]
+    for model in MODELS:                               # what the chains share, before they run
+        stage_of("01_extract.py", ("--model", str(ROOT / "data/models" / model)), out / "trained")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda one: (one[0], case(*one, out)), cases))
+    each = {kind: [verdicts for k, models in found if k == kind for verdicts in models] for kind in SEEDS}
+    return {claim["id"]: {kind: counted(Counter(one[claim["id"]] for one in each[kind]))
+                          for kind in SEEDS if kind in claim.get("null", ())} for claim in claims.listed()}
+
+
+# --- permuted labels ----------------------------------------------------------------------------------------
+def placed(artifact, key, value):
+    """The artifact with another value at a dotted key of its results, rounded as a manifest is."""
+    results = at = artifacts.plain(artifact.results)                       # a copy
+    *path, last = key.split(".")
+    for part in path:
+        at = at[part]
+    at[last] = artifacts.plain(value, key, artifacts.DIGITS)
+    return replace(artifact, manifest={**artifact.manifest, "results": results})
+
+
+def dealt():
+    """{claim: how often each verdict came} with labels dealt anew in the committed results; gates stay as they are."""
+    by_id, told = {claim["id"]: claim for claim in claims.listed()}, {name: Counter() for name in permuted.PERMUTED}
+    for model in MODELS:
+        stages = {name: artifacts.load(ROOT / COMMITTED / model / "testbed" / name) for name in STAGES}
+        kept, found = permuted.read(stages), {(model, name): artifact for name, artifact in stages.items()}
+        for name, (deal, conclude) in permuted.PERMUTED.items():
+            claim = by_id[name]
+            for seed in range(DEALT):
+                value = conclude(deal(kept, np.random.default_rng([seed, *f"{model} {name}".encode()])))
+                changed = placed(stages[claim["stage"]], claim["key"].removesuffix(".*"), value)
+                told[name][claims.decide(claim, model, found | {(model, claim["stage"]): changed})["verdict"]] += 1
+    return {name: counted(verdicts) for name, verdicts in told.items()}
+
+
 # --- synthetic data -----------------------------------------------------------------------------------------
 def synthetic(study):
     """{claim: {"planted what": text, "false": verdicts, "planted": verdicts}} of one study."""
@@ -155,26 +199,25 @@ def counted(verdicts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/null"), help="folder for the chains")
+    parser.add_argument("--only", action="append", choices=("permuted", "synthetic"),
+                        help="measure this part alone, without chains; may be repeated")
     args, start = parser.parse_args(), time.time()
-    cases = [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds]
-    for model in MODELS:                               # what the chains share, before they run side by side
-        stage_of("01_extract.py", ("--model", str(ROOT / "data/models" / model)), args.out.resolve() / "trained")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chains = list(pool.map(lambda one: (one[0], case(*one, args.out.resolve())), cases))
-    told = {claim["id"]: {"chains": {}} for claim in claims.listed()}
-    for kind in SEEDS:
-        each = [verdicts for k, models in chains if k == kind for verdicts in models]
-        for claim in claims.listed():
-            if kind in claim.get("null", ()):
-                told[claim["id"]]["chains"][kind] = counted(Counter(one[claim["id"]] for one in each))
-    for study in STUDIES:
+    parts = args.only or ("chains", "permuted", "synthetic")
+    before = artifacts.read_json(TOLD, {"claims": {str: dict}}) if args.only else {"claims": {}}
+    told = {claim["id"]: {"chains": {}} | before["claims"].get(claim["id"], {}) for claim in claims.listed()}
+    for name, found in chains(args.out.resolve()).items() if "chains" in parts else ():
+        told[name]["chains"] |= found
+    for name, verdicts in dealt().items() if "permuted" in parts else ():
+        told[name]["chains"]["permuted"] = verdicts
+    for study in STUDIES if "synthetic" in parts else ():
         for name, found in synthetic(study).items():
             told[name] |= found
     over = sorted(name for name, found in told.items() for kind in (*found["chains"].values(), found.get("false"))
                   if kind and kind["rate"][1] > MOST)               # the whole interval of the rate
-    artifacts.write_json(ROOT / "report/null.json", {
-        "profile": PROFILE, "seeds": SEEDS, "models": MODELS, "wall_s": round(time.time() - start), "claims": told})
-    print(f"null  {len(cases)} chains x {len(MODELS)} models, {len(told)} claims; above {MOST:g}: {', '.join(over) or 'none'}")
+    whole = before if args.only else {
+        "profile": PROFILE, "seeds": SEEDS, "models": MODELS, "wall_s": round(time.time() - start)}
+    artifacts.write_json(TOLD, {**whole, "claims": told})
+    print(f"null  {', '.join(parts)} of {len(told)} claims; above {MOST:g}: {', '.join(over) or 'none'}")
 
 
 if __name__ == "__main__":
