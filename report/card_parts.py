@@ -12,6 +12,7 @@ and the card keeps where from. Nothing is computed here but which rows are shown
               "chosen", "inputs": [effect per input]}
 """
 from report import card_along, draw
+from report.claims import widened
 
 # --- what is said -------------------------------------------------------------------------------------------
 WORST = 5                    # inputs in full
@@ -37,7 +38,16 @@ class Read:
         value = look(self.found[stage], table, steps)
         if value is not None:
             self.numbers[name] = {"at": [stage, table, *steps], "found": value}
-        return value
+        return deciding(value)
+
+
+def deciding(value):
+    """A value in which estimates, alone or in an object, have the intervals that decide (report/claims.py); None in
+    place of one from a single unit."""
+    if isinstance(value, dict) and {"value", "low", "high", "n"} <= set(value):
+        wide = widened({"": value})[""]
+        return wide if wide["low"] is not None else None
+    return {key: deciding(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def look(artifact, table, steps):

@@ -12,12 +12,17 @@ A claim is an entry of report/claims.json; a cell is the outcome of one claim on
     reads   what a verdict means for a user of the model, one sentence per verdict
     null    the null runs in which the claim is false (report/null.py); changed: what the rule was, and why it is not
 
-Where all parts under a key must hold, each has its own chance to end on the wrong side, so their intervals are
-widened to the level 1 - 0.05 / parts (Bonferroni; ends moved in proportion to the normal quantiles).
+The bootstrap of n units is too narrow by sqrt((n - 1) / n), and as if the spread of n were known; where all parts
+under a key must hold, each has its own chance to end on the wrong side. So an interval that decides, a gate's too, is
+widened: Student's quantile of n - 1 degrees of freedom at the level 1 - 0.05 / parts (Bonferroni) in place of the
+normal one, times sqrt(n / (n - 1)). One unit has no interval.
 """
 import os
+from functools import lru_cache
 from statistics import NormalDist
 from urllib.parse import quote
+
+import numpy as np
 
 from lib.artifacts import NUMBER, UserError, check
 from lib.fields import within
@@ -57,13 +62,31 @@ def weakest(estimates, rule):
     return max(estimates.items(), key=lambda item: (VERDICTS.index(verdict(item[1], rule)), -sign * item[1]["value"]))
 
 
+@lru_cache
+def student(level, degrees):
+    """Quantile of Student's t: with x = sqrt(degrees) tan(angle) its density is cos(angle) ** (degrees - 1)."""
+    angle = np.linspace(-np.pi / 2, np.pi / 2, 200_001)
+    density = np.cos(angle) ** (degrees - 1)
+    below = np.cumsum(density) - density / 2
+    return float(np.sqrt(degrees) * np.tan(np.interp(level, below / below[-1], angle)))
+
+
 def widened(estimates):
-    """{name: estimate} with intervals at the level that their number asks for; one alone stays as it is."""
-    n, normal = len(estimates), NormalDist()
-    factor = normal.inv_cdf(1 - 0.025 / n) / normal.inv_cdf(0.975)
-    return estimates if n == 1 else {name: {
-        **e, **{end: e["value"] + factor * (e[end] - e["value"]) for end in ("low", "high")},
-        "method": f"{e['method']}, widened for {n} parts"} for name, e in estimates.items()}
+    """{name: estimate} with the intervals that decide, see above; without ends where n < 2. What is no bootstrap
+    (Wilson's interval) knows its n and is widened for the number of parts alone."""
+    def wide(estimate):
+        n, parts, normal = estimate["n"], len(estimates), NormalDist()
+        drawn = "bootstrap" in estimate.get("method", "")
+        if drawn and n < 2:
+            return {**estimate, "low": None, "high": None}
+        level = 1 - 0.025 / parts
+        factor = (student(level, n - 1) * (n / (n - 1)) ** 0.5 if drawn else normal.inv_cdf(level)) / normal.inv_cdf(0.975)
+        said = [f"{n} units"] * drawn + [f"{parts} parts"] * (parts > 1)
+        return {**estimate, **{end: estimate["value"] + factor * (estimate[end] - estimate["value"])
+                               for end in ("low", "high")},
+                "method": ", widened for ".join([estimate.get("method", "")] + [" and ".join(said)] * bool(said))}
+
+    return {name: wide(estimate) for name, estimate in estimates.items()}
 
 
 def shut(claim, name, found):
@@ -74,10 +97,16 @@ def shut(claim, name, found):
         if isinstance(value, dict) and "reason" in value:
             return f"{gate['what']}: {value['reason']}"
         _of(claim, check, gate["key"], value, (ESTIMATE, *NUMBER))
-        estimate = value if isinstance(value, dict) else dict.fromkeys(("value", "low", "high"), value)
+        estimate = widened({"": value})[""] if isinstance(value, dict) else dict.fromkeys(("value", "low", "high"), value)
+        if estimate["low"] is None:
+            return f"{gate['what']}: {alone(estimate)}"
         if verdict(estimate, gate) != "reproduced":
-            return f"{gate['what']}: {show(estimate) if estimate is value else draw.number(value, 2)}, {needed}"
+            return f"{gate['what']}: {show(estimate) if isinstance(value, dict) else draw.number(value, 2)}, {needed}"
     return None
+
+
+def alone(estimate):
+    return f"{draw.number(estimate['value'], 2)} from one of {estimate.get('unit', 'its unit')}, which has no interval"
 
 
 def lookup(artifact, key):
@@ -140,10 +169,13 @@ def decide(claim, name, found):
         return untested(reason, artifact.digest, key)
     several = claim["key"].endswith(".*")
     _of(claim, check, key, value, {str: ESTIMATE} if several and value else ESTIMATE)
+    wide = widened(value if several else {"": value})
+    single = next((one for one in wide.values() if one["low"] is None), None)
+    if single:
+        return untested(alone(single), artifact.digest, key)
+    part, value = weakest(wide, claim["rule"])
     if several:
-        parts = widened(value)
-        part, value = weakest(parts, claim["rule"])
-        key += f".{part}"
+        parts, key = wide, f"{key}.{part}"
     return {"verdict": verdict(value, claim["rule"]), "estimate": value, "part": part, "parts": parts, "reason": "",
             "digest": artifact.digest, "key": key}
 

@@ -167,9 +167,9 @@ def test_what_moves_along_is_what_was_planted():
     assert set(found) == set(natural.SCORERS) - {"steps"} and found["bullets"]["random"]["value"] == 50
     assert card_along.moved(found)[0] == "allcaps" and "bullets" not in card_along.moved(found)
     assert found["allcaps"]["steered"]["value"] == 100 and found["allcaps"]["steered"]["n"] == 20
-    assert "widened for 16 parts" in found["allcaps"]["steered"]["method"]
+    assert "widened for 20 units and 16 parts" in found["allcaps"]["steered"]["method"]
     assert "allcaps" not in card_along.along(texts, "allcaps")
-    assert card_along.along([{"steered": "We did."}], "x") == {}
+    assert card_along.along([{"steered": "We did."}], "x") == card_along.along(texts[:1], "x") == {}
 
 
 def test_where_nothing_moves_nothing_is_told():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from lib import artifacts, sizes, suite
+from lib import artifacts, metrics, sizes, suite
 from lib.artifacts import ROOT, UserError
 from report import build, claims, figures_reliability, front
 from tests import planted
@@ -80,11 +80,36 @@ def test_intervals_of_several_parts_are_widened_for_their_number():
     rng = np.random.default_rng([11, 2])
     wrong = [0, 0]
     for _ in range(2000):
-        parts = {name: est(x, x - 1.96, x + 1.96) for name, x in zip("abc", rng.normal(size=3))}
+        parts = {name: est(x, x - 1.96, x + 1.96) | {"method": "known"} for name, x in zip("abc", rng.normal(size=3))}
         for i, some in enumerate((parts, claims.widened(parts))):
             wrong[i] += any(e["low"] > 0 or e["high"] < 0 for e in some.values())
     assert wrong[0] / 2000 > 0.11 and 0.035 < wrong[1] / 2000 < 0.065
-    assert claims.widened({"a": est(1, 0, 2)}) == {"a": est(1, 0, 2)}
+    alone = {"a": est(1, 0, 2) | {"method": "known"}}
+    assert claims.widened(alone) == alone
+
+
+def test_intervals_of_few_units_are_widened_for_their_number():
+    """Nine units, as the groups of traits are: the bootstrap of a mean of 0 lies beside it in a tenth of the draws."""
+    rng, wrong = np.random.default_rng([11, 3]), [0, 0]
+    for seed in range(1000):
+        found = metrics.bootstrap(rng.normal(size=9), unit="groups", seed_address=[11, seed], n_boot=500)
+        for i, one in enumerate((found, claims.widened({"": found})[""])):
+            wrong[i] += one["low"] > 0 or one["high"] < 0
+    assert wrong[0] / 1000 > 0.08 and 0.03 < wrong[1] / 1000 < 0.065
+    assert one["method"].endswith("widened for 9 units") and one["value"] == found["value"]
+
+
+def test_one_unit_has_no_interval():
+    gates = [{"key": "known", "side": "above", "threshold": 0.5, "what": "facts"}]
+    claim = {"id": "X", "stage": "03_transfer", "key": "x", "rule": {"side": "above", "threshold": 0}}
+    for made, more in (({"x": est(2, 2, 2, 1)}, {}), ({"x": est(2, 1, 3), "known": est(1, 1, 1, 1)}, {"gates": gates})):
+        cell = claims.decide(claim | more, "m", {("m", "03_transfer"): fake(made, "03_transfer")})
+        assert cell["verdict"] == "not testable here" and "from one of behaviours, which has no interval" in cell["reason"]
+
+
+def test_students_quantiles_are_those_of_a_table():
+    for level, degrees, value in ((0.975, 1, 12.7062), (0.975, 8, 2.3060), (0.995, 3, 5.8409), (0.975, 100, 1.98397)):
+        assert claims.student(level, degrees) == pytest.approx(value, rel=1e-4)
 
 
 @pytest.mark.parametrize("known, word", [(est(0.9, 0.8, 1), "reproduced"), (est(0.6, 0.4, 0.8), "not testable here"),
@@ -505,7 +530,7 @@ def test_table_links_to_the_line_of_the_key(tmp_path, monkeypatch):
             assert f"{key.split('.')[0]}" in (tmp_path / "report" / target).read_text()
     share, digits = made["pico-llama", "05_reliability"].results["steerability"]["minus_random"], next(
         claim["digits"] for claim in CLAIMS if claim["key"] == "steerability.minus_random")
-    assert f"{claims.show(share, digits)}, n = {share['n']}<br>" in page
+    assert f"{claims.show(claims.widened({'': share})[''], digits)}, n = {share['n']}<br>" in page
 
 
 def test_index_holds_what_was_read(tmp_path, monkeypatch):
