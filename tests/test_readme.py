@@ -17,6 +17,7 @@ from lib import artifacts, vectors
 from lib.artifacts import UserError
 from report import audit, build, claims, front, latex, trace
 from tests import tiny
+from tests.test_report import spelled
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -268,7 +269,7 @@ def test_readme_shows_the_committed_verdicts():
         for model, cell in cells.items():
             row = next(line for line in block.splitlines() if line.startswith((f"| {model} |", f"| {model} (")))
             column = claims.VERDICTS.index(cell["verdict"])
-            assert claim in re.split(r"[ :|]+", row.split("|")[2 + column])
+            assert claim in spelled(row.split("|")[2 + column])
 
 
 def test_first_screen_answers_what_on_what_and_what_not():

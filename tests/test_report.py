@@ -624,6 +624,12 @@ def outcomes(shift):
             for c, word in zip(CLAIMS, itertools.cycle(claims.VERDICTS[shift:] + claims.VERDICTS[:shift]))}
 
 
+def spelled(cell):
+    """Claims of a cell of README's table, those between two ends among them."""
+    return [f"{letter}{i}" for letter, first, last in re.findall(r"([PRAB])(\d+)(?:\u2013[PRAB](\d+))?", cell)
+            for i in range(int(first), int(last or first) + 1)]
+
+
 def test_front_lists_every_claim_once_per_model_real_ones_first(tmp_path):
     silent = {claim: {"verdict": claims.VERDICTS[-1], "value": None, "reason": "it cannot: 2"} for claim in outcomes(0)}
     pages = [("real models", {"m": outcomes(0), "s": silent}), ("instrument check", {"k": outcomes(1)})]
@@ -631,7 +637,8 @@ def test_front_lists_every_claim_once_per_model_real_ones_first(tmp_path):
     rows = [line for line in text.splitlines() if line.startswith(("| m", "| s", "| k"))]
     assert [row.split()[1] for row in rows] == ["m", "s", "k"] and "k (instrument check)" in rows[-1]
     for row in rows:
-        assert sorted(re.findall(r"[PRAB]\d+", row)) == sorted(c["id"] for c in CLAIMS)
+        assert sorted(claim for cell in row.split("|")[2:] for claim in spelled(cell)) == sorted(c["id"] for c in CLAIMS)
+    assert front.ranges(["P1", "P2", "P4", "P5", "P6", "R7", "R9"]) == "P1 P2 P4\u2013P6 R7 R9"
     assert text.count("nothing could be tested on s") == 4 and "\u201cit cannot\u201d" in text
     assert text.endswith(f"`make all` ends with: `{claims.tally([c['verdict'] for c in outcomes(1).values()])}`")
     front.picture(pages, CLAIMS, tmp_path / "front.png")
