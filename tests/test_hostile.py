@@ -331,6 +331,16 @@ def test_the_endpoint_keeps_no_key_and_takes_any_reply(tmp_path, monkeypatch):
             endpoint._weigh(tmp_path / "a.json", ("7",))
 
 
+def test_runs_of_the_soak_add_up_and_one_that_found_something_is_replaced():
+    one = {"seed": 1, "seconds": 2, "tried": {"kills save": 3, "inputs suite": 5}, "survived": {"kills save": 3, "inputs suite": 5}, "found": []}
+    bad = one | {"survived": {"kills save": 3, "inputs suite": 4}, "found": ["inputs suite: x"]}
+    kept = soak.together(soak.together({"mended": ["y"]}, one), bad)
+    assert (kept["kills"], kept["inputs"], kept["found"], kept["survived"]["inputs suite"]) == (6, 10, ["inputs suite: x"], 9)
+    kept = soak.together(kept, one | {"tried": {"kills report": 1}, "survived": {"kills report": 1}})
+    assert (kept["kills"], kept["found"], kept["mended"], len(kept["runs"])) == (4, [], ["y"], 2)
+    assert kept["tried"] == kept["survived"] == {"inputs suite": 5, "kills report": 1, "kills save": 3}
+
+
 def test_a_short_soak():
     """Fifteen seconds of tests/soak.py; `make soak` goes on for longer."""
     done = subprocess.run([sys.executable, "-m", "tests.soak", "--seconds", "15"], cwd=ROOT, capture_output=True, text=True)
