@@ -343,9 +343,9 @@ def test_the_first_line_follows_the_interval(low, high, word):
     assert "moves nothing" not in line and ("moves steps here, but not t" in line) == (word == "nothing")
 
 
-def test_the_embedded_example_is_rebuilt_from_its_stages(tmp_path):
+@pytest.mark.parametrize("at", sorted(path.parent for path in ROOT.glob("report/cards/*/01_extract")), ids=lambda at: at.name)
+def test_an_example_is_rebuilt_from_its_stages(tmp_path, at):
     """Page, numbers and picture, byte by byte, from the stages that are committed beside them."""
-    at = ROOT / "report/cards/thirdperson"
     suite, told = suites.load(at / "suite"), artifacts.read_json(at / "card.json")
     for name in card.STAGES:
         stage = artifacts.load(at / name, name)
