@@ -85,6 +85,9 @@ LEAF  := papers-quick-bfloat16-by-rules
 REAL  := $(foreach name,smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m \
          qwen2.5-coder-1.5b-instruct-q4_k_m,$(if $(wildcard outputs/committed/$(name)/$(LEAF)),--model $(name)))
 REAL  := $(if $(strip $(REAL)),$(REAL) --suite papers --profile quick --dtype bfloat16 --judge rules)
+# One of them ran once more, with its weights in float32.
+TWICE := $(if $(wildcard outputs/committed/gemma-3-270m-q4_k_m/papers-quick-by-rules),\
+         --model gemma-3-270m-q4_k_m --suite papers --profile quick --judge rules)
 OWN   := $(and $(filter 2,$(words $(MODEL))),$(filter data/models/pico-llama,$(firstword $(MODEL))),\
          $(filter data/models/pico-gpt2,$(lastword $(MODEL))),$(filter testbed,$(SUITE)),$(filter full,$(PROFILE)),\
          $(if $(JUDGE)$(DTYPE),,yes))
@@ -133,6 +136,7 @@ endif
 report: $(DATA) compose reliability   ## the page and its figures, every number read from a manifest
 	@$(TAKE); $(PYTHON) -m report.build "$${all[@]}" "$${flags[@]}" $(if $(FROZEN),--frozen)
 	@$(if $(and $(FROZEN),$(OWN),$(REAL)),$(PYTHON) -m report.build $(REAL) --frozen --to report/real --notes report/real.md,:)
+	@$(if $(and $(FROZEN),$(OWN),$(TWICE)),$(PYTHON) -m report.twice $(TWICE) --frozen --to report/real/twice.md,:)
 	@$(if $(and $(FROZEN),$(OWN)),$(PYTHON) -m report.front,:)
 
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
@@ -162,6 +166,7 @@ soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks a
 verify: $(ENV)                  ## re-hash results, and the data and weights they came from; sources by meaning
 	@$(call AUDIT,verify) --out $(AT)
 	@$(if $(and $(OWN),$(REAL),$(filter outputs/committed,$(AT))),$(PYTHON) -m report.audit verify $(REAL) --out $(AT),:)
+	@$(if $(and $(OWN),$(TWICE),$(filter outputs/committed,$(AT))),$(PYTHON) -m report.audit verify $(TWICE) --out $(AT),:)
 
 spot: $(ENV)                    ## SPOT work units per stage, drawn at random, computed again and compared
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}; export OMP_NUM_THREADS; $(call AUDIT,spot) --out $(AT) --n $(SPOT)
