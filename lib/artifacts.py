@@ -387,9 +387,18 @@ def run(main):
         told, status = f"error: {shown(place)}: {shown(error.strerror or error)}", 2
     except MemoryError as error:
         told, status = f"error: out of memory {shown(error)}".rstrip(), 2
+    except BaseException as error:
+        if not panicked(error):
+            raise
+        told, status = f"error: the tokenizer failed at a text ({shown(error)})", 2
     with contextlib.suppress(OSError):
         print(told, file=sys.stderr) if told else None
     sys.exit(status)
+
+
+def panicked(error):
+    """Whether compiled Rust code gave up, as tokenizers do at a damaged tokenizer.json: it raises what is no Exception."""
+    return type(error).__name__ == "PanicException"
 
 
 class Stopped(BaseException):

@@ -2,9 +2,12 @@
 
 Prompts are made by the tokenizer's chat template (lib.chat); `LM.identity` says what that is and how it is used.
 """
+import contextlib
 import json
 import logging
+import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import cached_file, logging as told
 
 from lib import identity, probe
-from lib.artifacts import UserError, digest_of
+from lib.artifacts import UserError, digest_of, panicked
 from lib.chat import Chat
 from lib.hooks import find_layers
 
@@ -147,20 +150,41 @@ def load(name_or_path, dtype="float32", device=None):
         else:
             _reach(source)
         _refuse(source, AutoConfig.from_pretrained(source, trust_remote_code=False))
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        with _unsaid():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch_dtype, device_map="auto" if device == "auto" else None,
             trust_remote_code=False, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
         found = _assemble(source, model, tokenizer, info, dtype, device, path if local else None)
     except UserError as error:
         raise UserError(f"{'' if source in str(error) else f'{source}: '}{error}") from None
-    except Exception as error:     # whatever a folder from elsewhere holds, it ends in one line
+    except BaseException as error:     # whatever a folder from elsewhere holds, it ends in one line
+        if not isinstance(error, Exception) and not panicked(error):
+            raise
         raise UserError(f"{source}: cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                         ) from error
     finally:
         told.set_verbosity(before)
     _look(source, found.model)
     return probe.check(found)
+
+
+@contextlib.contextmanager
+def _unsaid():
+    """What compiled code writes to stderr waits, and is dropped if it fails: a panic prints its stack, dozens of lines."""
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.truncate(0)
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            said.seek(0)
+            os.write(2, said.read())
 
 
 def _reach(source):

@@ -212,7 +212,9 @@ TENSOR = "model.layers.1.mlp.down_proj.weight"
     ("config.json", lambda raw: raw.replace(b'"num_hidden_layers": 3', b'"num_hidden_layers": 0'), "number of layers"),
     ("config.json", lambda raw: raw.replace(b'"max_position_embeddings": 256', b'"max_position_embeddings": 0'), "is 0"),
     ("generation_config.json", lambda raw: b"{", "generation_config.json: not JSON"),
-    ("tokenizer.json", lambda raw: b"{}", "cannot be loaded")])
+    ("tokenizer.json", lambda raw: b"{}", "cannot be loaded"),
+    ("tokenizer.json", lambda raw: raw.replace(b'"continuing_subword_prefix": null', b'"continuing_subword_prefix": "%b"' % (b"x" * 5000)),
+     "cannot be loaded: PanicException")])
 def test_damaged_model_folders(tmp_path, capfd, name, change, message):
     model = tiny.save(tmp_path / "m", "llama")
     capfd.readouterr()
