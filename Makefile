@@ -159,7 +159,7 @@ test: $(ENV)                    ## the tests (CPU, no network, no embedded model
 null: $(ENV)                    ## how often each rule speaks where there is nothing, and where there is something; report/null.json
 	$(PYTHON) -m report.null
 
-soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks and crowds; writes report/soak.json
+soak: $(ENV)                    ## SECONDS of kills, damaged files, full disks and crowds; adds to report/soak.json
 	$(PYTHON) -m tests.soak --seconds $(SECONDS) --write
 
 # --- the audit: of what is committed, unless AT=outputs says what ran here ---------------------------------------

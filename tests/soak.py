@@ -32,6 +32,8 @@ import traceback
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+from tqdm import tqdm                                                         # noqa: E402
+tqdm.monitor_interval = 0          # its thread holds a lock now and then: a process forked just then would wait for ever
 from lib import artifacts, identity, models, stage, suite as suites          # noqa: E402
 from lib.artifacts import ROOT, UserError                                     # noqa: E402
 from lib.judging import endpoint                                              # noqa: E402
@@ -401,7 +403,7 @@ def soak(folder, seed, seconds, kills=1000, inputs=10000):
 
     # 1. inputs: a third of the time
     known = readers(self.folder)
-    weights = {"model": 3, "index": 1, "claims": 40}
+    weights = {"model": 20, "index": 1, "claims": 40}
     while sum(n for what, n in self.tried.items() if what.startswith("inputs")) < inputs and time.time() < begun + seconds / 3:
         name = rng.choices(list(known), [weights.get(name, 400) for name in known])[0]
         damage(self, name, *known[name])
@@ -534,25 +536,35 @@ def side_by_side(folder, seed, seconds, n):
     return whole
 
 
+def together(kept, run):
+    """The record with one more run, and the sums over its runs. A run that found something is replaced by the next one:
+    what it found is told under "mended"."""
+    runs = [*(one for one in kept.get("runs", []) if not one["found"]), run]
+    sums = {kind: {what: sum(one[kind].get(what, 0) for one in runs) for what in sorted({*(w for one in runs for w in one[kind])})}
+            for kind in ("tried", "survived")}
+    return {"runs": runs, **sums, "kills": sum(n for what, n in sums["tried"].items() if what.startswith("kills")),
+            "inputs": sum(n for what, n in sums["tried"].items() if what.startswith("inputs")),
+            "found": run["found"], "mended": kept.get("mended", [])}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=900)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--write", action="store_true", help="write report/soak.json")
+    parser.add_argument("--write", action="store_true", help="add this run to report/soak.json")
     args = parser.parse_args()
     seed = random.randrange(10**6) if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
     begun = time.time()
     with tempfile.TemporaryDirectory() as folder:
         found = side_by_side(Path(folder), seed, args.seconds, min(os.cpu_count() or 1, 4))
-    told = {"seed": seed, "seconds": round(time.time() - begun), "tried": dict(sorted(found.tried.items())),
-            "survived": dict(sorted(found.survived.items())), "found": found.found}
-    for what, n in told["tried"].items():
-        print(f"{what:24s} {told['survived'][what]} of {n}")
+    run = {"seed": seed, "seconds": round(time.time() - begun), "tried": dict(sorted(found.tried.items())),
+           "survived": dict(sorted(found.survived.items())), "found": found.found}
+    for what, n in run["tried"].items():
+        print(f"{what:24s} {run['survived'][what]} of {n}")
     if args.write:
         path = ROOT / "report" / "soak.json"
-        kept = artifacts.read_json(path) if path.is_file() else {}
-        artifacts.write_json(path, told | {"mended": kept.get("mended", [])})
+        artifacts.write_json(path, together(artifacts.read_json(path) if path.is_file() else {}, run))
     sys.exit(bool(found.found))
 
 
