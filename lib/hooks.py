@@ -157,6 +157,25 @@ def _acting(modules, act, inputs):
             handle.remove()
 
 
+@contextmanager
+def standing(blocks, output, n):
+    """The blocks are not run: each puts out `output`, which the last of them did, n times side by side. What is added
+    to block outputs is added to it too."""
+    hidden = _hidden(output)
+    made = hidden.repeat(1, n, 1)
+    made = made if output is hidden else (made, *output[1:])
+    before = [block.__dict__.get("forward") for block in blocks]         # device_map puts one there
+    try:
+        for block in blocks:
+            block.forward = lambda *_, **__: made
+        yield
+    finally:
+        for block, kept in zip(blocks, before):
+            del block.forward
+            if kept is not None:
+                block.forward = kept
+
+
 def _hidden(output):
     """The (batch, token, d_model) tensor of a block output: the output itself, or first in a tuple."""
     hidden = output[0] if isinstance(output, (tuple, list)) and output else output

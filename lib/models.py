@@ -45,6 +45,7 @@ class LM:
     template: Chat           # makes the text of a prompt
     # Which paths agree with a plain pass, found by lib.probe; the engine takes the others never.
     branches: bool | None = None    # many suffixes share one pass, side by side; None: not tried
+    skips: bool = False             # ... and blocks before the first that is steered are not run
     copies: bool = True             # a cache goes on in copies; False: every row runs the whole prompt
     steps: bool = False             # ... by one token at a time only
     pads: bool = True               # answers to prompts of several lengths in one batch; False: of one length only

@@ -9,6 +9,7 @@ import copy
 import inspect
 import math
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lib.artifacts import UserError
-from lib.hooks import checked, patch, stack, steer
+from lib.hooks import checked, patch, stack, standing, steer
 
 CPU_BUDGET = 1.5 * 2**30     # bytes of working memory per batch on a CPU; on a GPU half of what is free
 CPU_TOKENS = 2048            # tokens per pass on a CPU: more only falls out of its caches
@@ -25,6 +26,7 @@ SPREAD = 0.7                 # shortest over longest prompt of a batch: a shorte
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|_ALLOC_FAILED|_OUT_OF_MEMORY|bad allocation|"
                        r"bad_alloc|failed to allocate", re.I)
 BRANCH_TOKENS = 256          # suffix tokens side by side in one pass: their mask grows with the square
+PIECES, FEW = 8, 32          # passes that the rows of a sweep over layers are cut into, and the least that one is worth
 
 
 # --- branches of a shared prefix ------------------------------------------------------------
@@ -41,6 +43,9 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
         raise UserError("no rows to sweep over")
     check_rows(lm, rows, place)
     distinct, which = distinct_rows(rows, keep_zeros=place is not None)
+    order = np.argsort([-unchanged(lm, row, place) for row in distinct], kind="stable")        # the unsteered row first
+    distinct, which = [distinct[i] for i in order], np.argsort(order)[which]
+    most = max(FEW, math.ceil(len(distinct) / PIECES)) if lm.skips else len(distinct)
     room = window(lm) if can_branch(lm) else 0
     lengths = [len(prefix) for prefix in prefixes]
     by_shape = {}        # by the prompt alone, so that a prompt takes the same path whatever stands beside it
@@ -48,7 +53,7 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
         whole = lengths[i] + len(suffix)
         by_shape.setdefault((len(suffix), None if whole <= room else lengths[i]), []).append(i)
     for (m, same), members in sorted(by_shape.items(), key=lambda item: item[0][0]):
-        width = max(1, min(len(distinct), BRANCH_TOKENS // m))     # rows per pass
+        width = max(1, min(len(distinct), most, BRANCH_TOKENS // m))     # rows per pass
         order = sorted(members, key=lambda i: -lengths[i])
 
         def work(batch, m=m, width=width, fast=same is None):
@@ -67,20 +72,43 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
 
 
 def side_by_side(lm, prefixes, suffixes, rows, width, keep_last, place=None):
-    """Yields (first row, logits (B, rows, keep_last, V)): all rows as branches of one sequence."""
+    """Yields (first row, logits (B, rows, keep_last, V)): all rows as branches of one sequence. Blocks before the first
+    that a row of the pass changes put out what they do without any row, and are not run (lm.skips)."""
     m = len(suffixes[0])
     cache, seen = prefill(lm, prefixes, m)
     ids = torch.tensor([list(suffix) for suffix in suffixes], device=lm.device)
+    outputs = block_outputs(lm, ids, cache, seen) if lm.skips else []
     for start in range(0, len(rows), width):
         chunk = rows[start:start + width]
         n = len(chunk)
         added = {layer: matrix.repeat_interleave(m, 0) for layer, matrix in stacked(lm, chunk, place).items()}
         wanted = torch.arange(n * m, device=lm.device).view(n, m)[:, m - keep_last:].flatten()
-        with acting(lm, added, place):
+        first = min(unchanged(lm, row, place) for row in chunk) if lm.skips else 0
+        with standing(lm.layers[:first], outputs[first - 1], n) if first else nullcontext(), acting(lm, added, place):
             logits = lm.model(input_ids=ids.repeat(1, n), past_key_values=cache, use_cache=True,
                               logits_to_keep=wanted, **branched(lm, seen, n, m)).logits
-        cache.crop(-n * m)
+        for layer in cache.layers[first:]:
+            layer.crop(-n * m)
         yield start, logits.float().view(len(ids), n, keep_last, -1)
+
+
+def block_outputs(lm, ids, cache, seen):
+    """What each block puts out for the unsteered suffixes `ids` (B, m) behind the cache, which stays as it was."""
+    outputs, handles = [], []
+    try:
+        for block in lm.layers:
+            handles.append(block.register_forward_hook(lambda _module, _args, output: outputs.append(output)))
+        lm.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True, **branched(lm, seen, 1, ids.shape[1]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    cache.crop(-ids.shape[1])
+    return outputs
+
+
+def unchanged(lm, row, place=None):
+    """How many blocks put out the same under a row as without any: those before what it is given, or puts out."""
+    return min((layer for layer, _ in row), default=lm.n_layers - 1) + (not row or place is None or not place.inputs)
 
 
 def as_batch(lm, prefixes, suffixes, rows, width, keep_last, place=None):

@@ -8,6 +8,7 @@ none does, the model is refused in one line.
     lm.copies    copies of a cache, else whole prompts      (RWKV does not take the cache)
     lm.steps     copies go on by single tokens              (Mamba, Jamba)
     lm.branches  branches side by side, else copies         (ALiBi, recurrent layers)
+    lm.skips     branches begin at the first block that is steered, else at the first of all
     lm.pads      answers in padded batches, else of equal lengths    (recurrent states that the pads change)
     lm.keeps     answers with a cache, else without
     refused      a later token, a neighbour or a pad changes a state (encoders); values that are not finite
@@ -74,6 +75,9 @@ def _check(lm):
     if lm.branches:
         want = torch.stack([steered[0], plain(lm, [short] * 2, rows, 2)[:, -1]])
         lm.branches = agrees(lm, passes.side_by_side, [long, short], rows, want)
+        want = torch.stack([plain(lm, [ids], [middle], 2)[:, -1] for ids in (long, short)])
+        lm.skips = lm.branches
+        lm.skips = lm.branches and agrees(lm, passes.side_by_side, [long, short], [middle], want)
     for lm.pads, lm.keeps in ((True, True), (False, True), (True, False), (False, False)):
         if _generates(lm, [long, other, short], [first, middle, first]):
             break
