@@ -8,6 +8,7 @@ from transformers.cache_utils import DynamicLayer
 
 from lib import engine, passes
 from lib.artifacts import UserError
+from lib.studies import mediation
 from tests import tiny
 
 VOCAB, D = 320, 32
@@ -163,6 +164,40 @@ def test_sweep_in_many_small_passes(lm, monkeypatch):
     found = engine.sweep(lm, prompts, rows, [5, 6], suffix=2)
     for key in ("logits", "logsumexp"):
         np.testing.assert_allclose(found[key], want[key], atol=1e-4)
+
+
+@pytest.mark.parametrize("layer, inputs, runs", [(2, False, 0), (1, False, 0), (0, False, 0), (2, True, 0), (0, True, 40)])
+def test_blocks_before_the_first_that_a_row_changes_are_not_run(lm, layer, inputs, runs):
+    """Forty rows at one layer: how many tokens of theirs does the first block see? What a row changes is what naive
+    passes give; test_sweep has other rows."""
+    assert lm.skips is lm.branches
+    if not lm.skips:
+        pytest.skip("takes copies of the cache")
+    if inputs and lm.name == "gptj":
+        pytest.skip("its projection is tested in test_mediation")
+    inner = next(m for m in lm.layers[0].modules() if getattr(m, "weight", None) is not None and m.weight.ndim == 2)
+    seen, prompt = [], [5, 6, 7, 8, 9, 10, 11]
+    place = mediation.projections(lm) if inputs else None
+    vectors = np.random.default_rng(3).standard_normal((40, place.width if inputs else D)).astype(np.float32)
+    rows = [((layer, vector),) for vector in vectors]
+    handle = inner.register_forward_hook(lambda _m, given, _o: seen.append(given[0].shape[0] * given[0].shape[1]))
+    found = engine.sweep(lm, [prompt], rows, [5, 6], place=place)
+    handle.remove()
+    assert sum(seen) == len(prompt) - 1 + 1 + runs
+    assert not any("forward" in block.__dict__ for block in lm.layers)
+    if not inputs:
+        for row, got in zip(rows[::13], found["logits"][0, ::13]):
+            np.testing.assert_allclose(got, naive(lm, prompt, row, len(prompt) - 1)[-1][[5, 6]], atol=2e-4)
+
+
+def test_an_error_leaves_the_blocks_as_they_were(llama, monkeypatch):
+    before = engine.sweep(llama, [[5, 6, 7]], [()], [8])
+    monkeypatch.setattr(llama.model.lm_head, "forward", Mock(side_effect=ValueError("x")))
+    with pytest.raises(ValueError, match="x"):
+        engine.sweep(llama, [[5, 6, 7]], [((2, np.ones(D, np.float32)),)], [8])
+    monkeypatch.undo()
+    assert not any("forward" in block.__dict__ for block in llama.layers)
+    assert np.array_equal(engine.sweep(llama, [[5, 6, 7]], [()], [8])["logits"], before["logits"])
 
 
 @pytest.mark.parametrize("width", [256, 4])
