@@ -43,9 +43,8 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
         raise UserError("no rows to sweep over")
     check_rows(lm, rows, place)
     distinct, which = distinct_rows(rows, keep_zeros=place is not None)
-    order = np.argsort([-unchanged(lm, row, place) for row in distinct], kind="stable")        # the unsteered row first
-    distinct, which = [distinct[i] for i in order], np.argsort(order)[which]
-    most = max(FEW, math.ceil(len(distinct) / PIECES)) if lm.skips else len(distinct)
+    late = np.argsort([-unchanged(lm, row, place) for row in distinct], kind="stable")        # the unsteered row first
+    distinct, which = [distinct[i] for i in late], np.argsort(late)[which]
     room = window(lm) if can_branch(lm) else 0
     lengths = [len(prefix) for prefix in prefixes]
     by_shape = {}        # by the prompt alone, so that a prompt takes the same path whatever stands beside it
@@ -53,7 +52,9 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
         whole = lengths[i] + len(suffix)
         by_shape.setdefault((len(suffix), None if whole <= room else lengths[i]), []).append(i)
     for (m, same), members in sorted(by_shape.items(), key=lambda item: item[0][0]):
-        width = max(1, min(len(distinct), most, BRANCH_TOKENS // m))     # rows per pass
+        width = max(1, min(len(distinct), BRANCH_TOKENS // m))     # rows per pass
+        if same is None and lm.skips:
+            width = min(width, max(FEW, math.ceil(len(distinct) / PIECES)))
         order = sorted(members, key=lambda i: -lengths[i])
 
         def work(batch, m=m, width=width, fast=same is None):
