@@ -74,23 +74,25 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
 
 def side_by_side(lm, prefixes, suffixes, rows, width, keep_last, place=None):
     """Yields (first row, logits (B, rows, keep_last, V)): all rows as branches of one sequence. Blocks before the first
-    that a row of the pass changes put out what they do without any row, and are not run (lm.skips)."""
+    that a row of the pass changes put out what they do without any row, and are not run (lm.skips) where that saves
+    more than the unsteered pass which tells what they put out."""
     m = len(suffixes[0])
     cache, seen = prefill(lm, prefixes, m)
     ids = torch.tensor([list(suffix) for suffix in suffixes], device=lm.device)
-    outputs = block_outputs(lm, ids, cache, seen) if lm.skips else []
-    for start in range(0, len(rows), width):
-        chunk = rows[start:start + width]
-        n = len(chunk)
+    chunks = [rows[start:start + width] for start in range(0, len(rows), width)]
+    firsts = [min(unchanged(lm, row, place) for row in chunk) if lm.skips else 0 for chunk in chunks]
+    pays = sum(len(chunk) * first for chunk, first in zip(chunks, firsts)) > lm.n_layers    # more than it takes to know
+    outputs = block_outputs(lm, ids, cache, seen) if pays else []
+    for i, (chunk, first) in enumerate(zip(chunks, firsts)):
+        n, first = len(chunk), first if pays else 0
         added = {layer: matrix.repeat_interleave(m, 0) for layer, matrix in stacked(lm, chunk, place).items()}
         wanted = torch.arange(n * m, device=lm.device).view(n, m)[:, m - keep_last:].flatten()
-        first = min(unchanged(lm, row, place) for row in chunk) if lm.skips else 0
         with standing(lm.layers[:first], outputs[first - 1], n) if first else nullcontext(), acting(lm, added, place):
             logits = lm.model(input_ids=ids.repeat(1, n), past_key_values=cache, use_cache=True,
                               logits_to_keep=wanted, **branched(lm, seen, n, m)).logits
         for layer in cache.layers[first:]:
             layer.crop(-n * m)
-        yield start, logits.float().view(len(ids), n, keep_last, -1)
+        yield i * width, logits.float().view(len(ids), n, keep_last, -1)
 
 
 def block_outputs(lm, ids, cache, seen):

@@ -75,9 +75,9 @@ def _check(lm):
     if lm.branches:
         want = torch.stack([steered[0], plain(lm, [short] * 2, rows, 2)[:, -1]])
         lm.branches = agrees(lm, passes.side_by_side, [long, short], rows, want)
-        want = torch.stack([plain(lm, [ids], [middle], 2)[:, -1] for ids in (long, short)])
+        want = torch.stack([plain(lm, [ids], [middle], 2)[:, -1].expand(3, -1) for ids in (long, short)])
         lm.skips = lm.branches
-        lm.skips = lm.branches and agrees(lm, passes.side_by_side, [long, short], [middle], want)
+        lm.skips = lm.branches and agrees(lm, passes.side_by_side, [long, short], [middle] * 3, want)     # three: it pays
     for lm.pads, lm.keeps in ((True, True), (False, True), (True, False), (False, False)):
         if _generates(lm, [long, other, short], [first, middle, first]):
             break

@@ -166,7 +166,7 @@ def test_sweep_in_many_small_passes(lm, monkeypatch):
         np.testing.assert_allclose(found[key], want[key], atol=1e-4)
 
 
-@pytest.mark.parametrize("layer, inputs, runs", [(2, False, 0), (1, False, 0), (0, False, 0), (2, True, 0), (0, True, 40)])
+@pytest.mark.parametrize("layer, inputs, runs", [(2, False, 1), (1, False, 1), (0, False, 1), (2, True, 1), (0, True, 40)])
 def test_blocks_before_the_first_that_a_row_changes_are_not_run(lm, layer, inputs, runs):
     """Forty rows at one layer: how many tokens of theirs does the first block see? What a row changes is what naive
     passes give; test_sweep has other rows."""
@@ -183,18 +183,31 @@ def test_blocks_before_the_first_that_a_row_changes_are_not_run(lm, layer, input
     handle = inner.register_forward_hook(lambda _m, given, _o: seen.append(given[0].shape[0] * given[0].shape[1]))
     found = engine.sweep(lm, [prompt], rows, [5, 6], place=place)
     handle.remove()
-    assert sum(seen) == len(prompt) - 1 + 1 + runs
+    assert sum(seen) == len(prompt) - 1 + runs
     assert not any("forward" in block.__dict__ for block in lm.layers)
     if not inputs:
         for row, got in zip(rows[::13], found["logits"][0, ::13]):
             np.testing.assert_allclose(got, naive(lm, prompt, row, len(prompt) - 1)[-1][[5, 6]], atol=2e-4)
 
 
+@pytest.mark.parametrize("layer, rows, pays", [(0, 3, False), (0, 4, True), (1, 1, False), (1, 2, True),
+                                               (2, 1, False), (2, 2, True)])
+def test_blocks_are_skipped_where_that_pays(llama, layer, rows, pays):
+    """What the rows save against the unsteered pass through three blocks; the first block's hooks see each pass."""
+    seen, vectors = [], np.random.default_rng(4).standard_normal((rows, D)).astype(np.float32)
+    handle = llama.layers[0].register_forward_hook(lambda _m, _args, output: seen.append(output.shape[1]))
+    found = engine.sweep(llama, [[5, 6, 7, 8]], [((layer, vector),) for vector in vectors], [9])
+    handle.remove()
+    assert seen == ([3, 1, rows] if pays else [3, rows])
+    for vector, got in zip(vectors, found["logits"][0]):
+        np.testing.assert_allclose(got, naive(llama, [5, 6, 7, 8], ((layer, vector),), 3)[-1][[9]], atol=2e-4)
+
+
 def test_an_error_leaves_the_blocks_as_they_were(llama, monkeypatch):
     before = engine.sweep(llama, [[5, 6, 7]], [()], [8])
     monkeypatch.setattr(llama.model.lm_head, "forward", Mock(side_effect=ValueError("x")))
     with pytest.raises(ValueError, match="x"):
-        engine.sweep(llama, [[5, 6, 7]], [((2, np.ones(D, np.float32)),)], [8])
+        engine.sweep(llama, [[5, 6, 7]], [((2, np.full(D, i, np.float32)),) for i in (1, 2, 3)], [8])
     monkeypatch.undo()
     assert not any("forward" in block.__dict__ for block in llama.layers)
     assert np.array_equal(engine.sweep(llama, [[5, 6, 7]], [()], [8])["logits"], before["logits"])
