@@ -19,7 +19,7 @@ SUITE ?= testbed
 JUDGE ?=
 # full, quick or smoke:
 PROFILE ?= full
-# bfloat16 for stages 02 to 05, checked against float32; vectors are always made in float32:
+# bfloat16 for stages 02 to 05, checked against float32, or one of the two for each model; vectors are always made in float32:
 DTYPE ?=
 # Of a quick run: time for all models together, as 90m, 1.5h or 3600s; or the levels that a plan printed:
 BUDGET ?= 60m
@@ -66,13 +66,17 @@ TAKE   = if [ -d "$$MODEL" ]; then models=("$$MODEL"); else \
          mapfile -t models <<< "$$words"; fi; \
          for i in "$${!models[@]}"; do [ -d "$${models[i]}" ] || \
          models[i]=$$($(PYTHON) -m data.checkpoint --resolve "$${models[i]}"); done; flags=(--suite "$$SUITE" --profile "$$PROFILE"); [ -z "$$JUDGE" ] || flags+=(--judge "$$JUDGE"); \
-         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); [ -z "$$DTYPE" ] || flags+=(--dtype "$$DTYPE"); \
-         for model in "$${models[@]}"; do all+=(--model "$$model"); done
+         [ -z "$$SIZES" ] || flags+=(--sizes "$$SIZES"); \
+         for model in "$${models[@]}"; do all+=(--model "$$model"); done; \
+         read -ra dtypes <<< "$$DTYPE"; for dtype in "$${dtypes[@]}"; do all+=(--dtype "$$dtype"); done
+# What the model at place i has of its own.
+ONE    = one=(--model "$${models[i]}"); dtype=$${dtypes[i]:-$${dtypes[0]:-}}; [ -z "$$dtype" ] || one+=(--dtype "$$dtype")
 # One script for every model. The embedded models run on one thread, so their bits do not depend on the number of
 # cores, and side by side.
-EACH   = $(TAKE); jobs=(); for model in "$${models[@]}"; do case "$$(realpath -m -- "$$model")" in \
-         $(CURDIR)/data/models/pico-*) OMP_NUM_THREADS=1 $(RUN) $(1) --model "$$model" "$${flags[@]}" & jobs+=($$!);; \
-         *) $(RUN) $(1) --model "$$model" "$${flags[@]}";; esac; done; \
+EACH   = $(TAKE); jobs=(); for i in "$${!models[@]}"; do $(ONE); one+=("$${flags[@]}"); \
+         case "$$(realpath -m -- "$${models[i]}")" in \
+         $(CURDIR)/data/models/pico-*) OMP_NUM_THREADS=1 $(RUN) $(1) "$${one[@]}" & jobs+=($$!);; \
+         *) $(RUN) $(1) "$${one[@]}";; esac; done; \
          failed=0; for job in "$${jobs[@]}"; do wait "$$job" || failed=$$?; done; exit $$failed
 # A budget to plan: of a quick run whose levels are not given.
 PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
@@ -144,10 +148,10 @@ export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other
 		--measure $(MEASURE) $(if $(TO),--to "$$TO") $(if $(FROZEN),--frozen)
 
 card: $(DATA)                   ## CONCEPT="name: for | against" or "name: file.csv", or VECTOR= too: one page, in minutes
-	@$(TAKE); for model in "$${models[@]}"; do \
-		suite=$$($(PYTHON) -m data.concept --model "$$model" --concept "$$CONCEPT" "$${flags[@]}"); \
-		$(PYTHON) -m report.card --model "$$model" --suite "$$suite" --profile "$$PROFILE" \
-			$(if $(DTYPE),--dtype "$$DTYPE") $(if $(filter-out 1,$(NPROC)),--nproc "$$NPROC") \
+	@$(TAKE); for i in "$${!models[@]}"; do $(ONE); \
+		suite=$$($(PYTHON) -m data.concept "$${one[@]}" --concept "$$CONCEPT" "$${flags[@]}"); \
+		$(PYTHON) -m report.card "$${one[@]}" --suite "$$suite" --profile "$$PROFILE" \
+			$(if $(filter-out 1,$(NPROC)),--nproc "$$NPROC") \
 			$(if $(VECTOR),--vector "$$VECTOR") $(if $(LAYER),--layer "$$LAYER"); done
 
 smoke:                          ## the whole chain on a handful of items, under a minute

@@ -24,6 +24,7 @@ from lib.artifacts import UserError
 COMMITTED = Path("outputs") / "committed"        # results that come with the project; runs never write there
 MARK = artifacts.MARK
 OWN = "suite"                                    # a suite of this name lies in the folder of its results
+DTYPES = ("float32", "bfloat16")                 # the first is the default
 NO_TEMPLATE = "the tokenizer has no template"    # as lib.chat says it; a base model, of which nothing is to be told
 PLAN = "plan.json"                               # beside the stages of a quick run: its levels (report/plan.py)
 _making = None                                   # (folder, digest, lock) of this process, from begin to run
@@ -38,8 +39,9 @@ def cli(doc, many=False):
     parser.add_argument("--profile", choices=("full", "quick", "smoke"), default="full")
     parser.add_argument("--sizes", help="quick: level of each study, as report.plan prints them; default: its plan's")
     parser.add_argument("--judge", help="rules, self, model:<id> or api:<model>; default: the suite's")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
-                        help="weights in stages 02 to 05; vectors are made in float32")
+    parser.add_argument("--dtype", choices=DTYPES, action="append" if many else "store", default=None if many else DTYPES[0],
+                        help="weights in stages 02 to 05; vectors are made in float32" + "; once for all, or once for each "
+                             "--model in its order" * many)
     parser.add_argument("--out", default="outputs", help="folder for all results")
     return parser
 
@@ -67,11 +69,22 @@ def paths(args, model=None):
     if "-by-" in leaf or leaf.endswith(("-smoke", "-quick", "-bfloat16")):
         raise UserError(f"--suite: {leaf!r} reads as the results of another judge or profile; give the folder another name")
     leaf += "" if args.profile == "full" else f"-{args.profile}"
-    leaf += "" if getattr(args, "dtype", "float32") == "float32" else f"-{args.dtype}"
+    leaf += "" if dtype(args, model) == DTYPES[0] else f"-{dtype(args, model)}"
     if judge:
         suites.judge_kind(judge)
         leaf = _name("--judge", leaf + "-by-" + re.sub("[/:]", "--", judge))
     return Path(args.out) / model_name(args.model if model is None else model) / leaf
+
+
+def dtype(args, model=None):
+    """The --dtype of a model: the one given, or the one at its place; of a set of models the one that all have, else the
+    default. UserError where there is neither one nor as many as models."""
+    given, models = getattr(args, "dtype", None) or DTYPES[0], args.model if isinstance(args.model, list) else [args.model]
+    if isinstance(given, str):
+        return given
+    if len(given) not in (1, len(models)):
+        raise UserError(f"--dtype: {len(given)} for {len(models)} of --model; give one for all, or one for each")
+    return given[0] if len(set(given)) == 1 else dict(zip(models, given)).get(model, DTYPES[0])
 
 
 def levels(args, model=None):
@@ -207,7 +220,7 @@ def open(args, file, after=(), judged=True):
     from lib.judging import judges
     suite, root, script = suites.load(args.suite, args.profile, levels(args)), paths(args), Path(file)
     before = [artifacts.load(root / stage, stage) for stage in after]
-    lm = models.load(args.model, args.dtype if after else "float32")
+    lm = models.load(args.model, dtype(args) if after else DTYPES[0])
     why = lm.identity["chat_template"]["why"]
     if why not in (None, NO_TEMPLATE) and int(os.environ.get("RANK", 0)) == 0:
         print(f"{artifacts.shown(args.model)}: its chat template is not used, plain labels stand in its place: "

@@ -35,6 +35,7 @@ from report.budget import STAGES
 LOADED = time.perf_counter() - START     # seconds that the imports take
 PROBE = {"prompts": 8, "rows": 32, "texts": 48, "readings": 12}
 STRENGTHS = (0.0, 0.4, 0.8, 1.6)         # random vectors under which the probe writes, as shares of a norm
+SLOWER = 0.8                             # of reading, float32's share of the time: below it a coarser precision costs time
 WORDS = 6                                # tokens of an option's own words
 # Seconds beside the model's work, on one core: intervals and tables of a stage; the page and its figures.
 CONCLUDE = {"01_extract": 2, "02_tune": 2, "03_transfer": 12, "04_compose": 6, "05_reliability": 5}
@@ -337,9 +338,10 @@ def reading(lm):
 
 def one_model(args, model, full, share, folder):
     asked = time.perf_counter()
-    wide = None if args.dtype == "float32" else reading(models.load(model))      # stage 01 is in float32 always
+    dtype = stage.dtype(args, model)
+    wide = None if dtype == "float32" else reading(models.load(model))      # stage 01 is in float32 always
     began = time.perf_counter()
-    lm = models.load(model, args.dtype)
+    lm = models.load(model, dtype)
     start = time.perf_counter() - began + LOADED
     kind = suites.judge_kind(args.judge or full.judge)[0]
     judge = judges.load(args.judge, full, lm) if full.traits and kind != "api" else None
@@ -375,6 +377,8 @@ def one_model(args, model, full, share, folder):
     print(f"memory   weights {weights / 2**30:.2f} GiB, batches at most {work / 2**30:.1f} GiB")
     print("tokens per second, of a bare forward pass: "
           + ", ".join(f"{name} {rate:.2f}" for name, rate in found["of_bare"].items()))
+    if found["float32"] < SLOWER:
+        print(f"{dtype} is slow here: of reading, float32 takes {found['float32']:.2f} of the time, and twice the memory")
     print("\n".join(lines))
     heads, lists = heads_planned(lm, suite)
     print(f"of these head mediation in 01_extract: {heads} heads x {lists} lists = {heads * lists:,} steered tokens")

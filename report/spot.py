@@ -296,7 +296,7 @@ def check(args, folders, name_of_book):
     print(f"seed {seed}, {args.n} units per stage")
     bad = total = 0
     for model in args.model:
-        mine = type(args)(**{**vars(args), "model": model})
+        mine = type(args)(**{**vars(args), "model": model, "dtype": stage.dtype(args, model)})
         book, opened = stage.paths(mine) / name_of_book, None
         kept_book = artifacts.read_json(book) if book.is_file() else {}
         for name in [folder.name for folder in folders if folder.parent == stage.paths(mine)]:

@@ -100,7 +100,18 @@ def test_a_card_is_a_suite_and_a_page(project):
     assert second[-4:] == ["--vector", "my file.gguf", "--layer", "3"] and not (project / "bad").exists()
     assert not {"--dtype", "--nproc"} & {*first, *second}
     found = calls(project, "card", "CONCEPT=trait/t", "MODEL=org/one", "DTYPE=bfloat16", "NPROC=2")
-    assert found[-1][1][-4:] == ["--dtype", "bfloat16", "--nproc", "2"]
+    assert ["--dtype", "bfloat16"] in [found[-1][1][i:i + 2] for i in range(20)] and found[-1][1][-2:] == ["--nproc", "2"]
+
+
+def test_one_precision_for_all_models_or_one_for_each(project):
+    def dtypes(words):
+        return [words[i + 1] for i, word in enumerate(words) if word == "--dtype"]
+    for given, each, together in (("", [[], []], []), ("bfloat16", [["bfloat16"]] * 2, ["bfloat16"]),
+                                  ("bfloat16 float32", [["bfloat16"], ["float32"]], ["bfloat16", "float32"])):
+        found = [words for _, words in calls(project, "reliability", "MODEL=org/one org/two", f"DTYPE={given}")]
+        for stage in ("01_extract.py", "05_reliability.py"):
+            assert [dtypes(words) for words in found if words[0] == stage and "--across" not in words] == each
+        assert [dtypes(words) for words in found if "--across" in words] == [together]
 
 
 def test_frozen_runs_no_stage(project):

@@ -52,6 +52,19 @@ def test_paths_and_flags(tmp_path, monkeypatch):
         stage.paths(stage.cli("x").parse_args("--model a --judge oracle".split()))
 
 
+def test_one_precision_for_all_models_or_one_for_each():
+    def folders(*dtypes):
+        flags = [word for dtype in dtypes for word in ("--dtype", dtype)]
+        args = stage.cli("x", many=True).parse_args(["--model", "a", "--model", "b", *flags])
+        return [str(stage.paths(args, name)) for name in ("a", "b", "a+b")]
+    plain, half = [f"outputs/{name}/testbed" for name in ("a", "b", "a+b")], "-bfloat16"
+    assert folders() == folders("float32") == folders("float32", "float32") == plain
+    assert folders("bfloat16") == folders("bfloat16", "bfloat16") == [name + half for name in plain]
+    assert folders("bfloat16", "float32") == [plain[0] + half, plain[1], plain[2]]
+    with pytest.raises(UserError, match="3 for 2 of --model"):
+        folders(*["float32"] * 3)
+
+
 def test_levels_of_a_quick_run(tmp_path, monkeypatch):
     """Those on the command line, else those of the plan in the run's folder; neither is one line that says what to do."""
     monkeypatch.chdir(tmp_path)
