@@ -83,15 +83,18 @@ PLAN   = $(if $(filter quick,$(PROFILE)),$(if $(SIZES),,--budget "$$BUDGET"))
 AUDIT  = $(TAKE); $(PYTHON) -m report.audit $(1) "$${all[@]}" "$${flags[@]}"
 # The project's own results: those of the embedded models and, behind them, of the real ones that it has. Each of these ran by
 #   make all MODEL=smollm2-135m-instruct-q4_1 SUITE=papers PROFILE=quick BUDGET=60m DTYPE=bfloat16 JUDGE=rules
-# or with SIZES=, as its run.json says; report.audit published them together. Neither their weights nor their data are
-# part of the project, so they have names here and no folders.
-LEAF  := papers-quick-bfloat16-by-rules
-REAL  := $(foreach name,smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m \
-         qwen2.5-coder-1.5b-instruct-q4_k_m,$(if $(wildcard outputs/committed/$(name)/$(LEAF)),--model $(name)))
-REAL  := $(if $(strip $(REAL)),$(REAL) --suite papers --profile quick --dtype bfloat16 --judge rules)
-# One of them ran once more, with its weights in float32.
-TWICE := $(if $(wildcard outputs/committed/gemma-3-270m-q4_k_m/papers-quick-by-rules),\
-         --model gemma-3-270m-q4_k_m --suite papers --profile quick --judge rules)
+# or in float32 or with SIZES=, as its run.json says; report.audit published them together. Neither their weights nor their
+# data are part of the project, so they have names here and no folders.
+KNOWN := smollm2-135m-instruct-q4_1 gemma-3-270m-q4_k_m qwen2.5-coder-0.5b-instruct-q4_k_m qwen2.5-coder-1.5b-instruct-q4_k_m
+ran    = $(wildcard outputs/committed/$(1)/papers-quick$(2)-by-rules)
+WIDE  := $(foreach name,$(KNOWN),$(if $(call ran,$(name),),$(name)))
+HALF  := $(foreach name,$(filter-out $(WIDE),$(KNOWN)),$(if $(call ran,$(name),-bfloat16),$(name)))
+HOW   := --suite papers --profile quick --judge rules
+REAL  := $(foreach name,$(filter $(WIDE) $(HALF),$(KNOWN)),--model $(name) --dtype $(if $(filter $(name),$(WIDE)),float32,bfloat16))
+REAL  := $(if $(strip $(REAL)),$(REAL) $(HOW))
+# One of them ran in both precisions.
+TWICE := $(foreach name,$(WIDE),$(if $(call ran,$(name),-bfloat16),$(name)))
+TWICE := $(if $(strip $(TWICE)),--model $(firstword $(TWICE)) $(HOW))
 OWN   := $(and $(filter 2,$(words $(MODEL))),$(filter data/models/pico-llama,$(firstword $(MODEL))),\
          $(filter data/models/pico-gpt2,$(lastword $(MODEL))),$(filter testbed,$(SUITE)),$(filter full,$(PROFILE)),\
          $(if $(JUDGE)$(DTYPE),,yes))

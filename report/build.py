@@ -162,13 +162,14 @@ def provenance(names, found):
         now = audit.state(artifact)
         moved = f"changed in {len(now['sources'])} files" if now["sources"] else "the same"
         lines.append(f"| {who} | {stage} | `{artifact.digest}` | {run['wall_s']} | {commit} | {moved} | {now['spot']} |")
-    lines += ["", "| model | parameters | weights | tokenizer | chat template | revision |",
-              "|---|---|---|---|---|---|"]
+    lines += ["", "| model | parameters | precision | weights | tokenizer | chat template | revision |",
+              "|---" * 7 + "|"]
     for name in names:
         model = found.get((name, "01_extract")).config.get("model", {})
         short = [", ".join(digest[:12] for digest in model.get("weights", {}).values()),
                  model.get("tokenizer", "")[:12], model.get("chat_template", {}).get("sha256", "")[:12]]
         lines.append(" | ".join([f"| {harmless(name)}", f"{model.get('n_parameters', 0):,}",
+                                 harmless(found.get((name, "02_tune")).config.get("model", {}).get("dtype", "")),
                                  *(f"`{harmless(text)}`" if text else "" for text in short),
                                  harmless(model.get("revision") or "a folder")]) + " |")
     first = next(iter(found.values()))

@@ -1,7 +1,9 @@
-"""Single cases: prompt, output and scores of steered texts, a best, a median and a worst per trait and task.
+"""Single cases: prompt, output and scores of steered texts, a best, a median and a worst per trait and task; and words
+whose antonym the vector should bring.
 
-Chosen by a rule, not by eye: the texts of one trait are ordered by expression, then coherence, then item, and the
-last, the middle and the first are shown. All others are in 03_transfer/cases.jsonl.
+Chosen by a rule, not by eye: the texts of one trait are ordered by expression, then coherence, then item, the words of
+one context by what the vector adds to the log-probability of the antonym, and the last, the middle and the first are
+shown. All others are in 03_transfer: cases.jsonl, and relation_items.jsonl with relation_logp.npy.
 """
 import re
 
@@ -9,6 +11,7 @@ from report.draw import number, series, table
 
 ARMS = {"steered": "vector", "prompted": "instruction", "steered_prompted": "vector and instruction",
         "random": "random vector"}
+STEERED, RANDOM = 1, slice(5, None)      # rows of relation_logp and relation_rank, as outputs/README.md lists them
 
 
 def _score(value):
@@ -62,8 +65,27 @@ def opened(artifact, limit):
     return cases, prompts, series(table(artifact, "traits"), task=artifact.config["tasks"][0])
 
 
+def words(artifact, contexts=None):
+    """[Markdown table]: three words of every context, or of the first few, with their antonyms' log-probabilities and
+    ranks, unsteered, under the vector, and under random ones (means). [] where no relation was measured."""
+    items = table(artifact, "relation_items")
+    if not items:
+        return []
+    logp, rank = artifact.array("relation_logp"), artifact.array("relation_rank")
+    lines = ["| context | case | word, antonym | template | log-probability, unsteered | vector | random | "
+             "tokens above it, unsteered | vector | random |", "|---" * 10 + "|"]
+    for context in list(dict.fromkeys(item["context"] for item in items))[:contexts]:
+        mine = sorted((float(logp[i, STEERED] - logp[i, 0]), i) for i, item in enumerate(items) if item["context"] == context)
+        for label, (_, i) in picked(mine):
+            told = [*(number(logp[i, row].mean(), 1) for row in (0, STEERED, RANDOM)),
+                    *(number(rank[i, row].mean(), 0) for row in (0, STEERED, RANDOM))]
+            lines.append(f"| {harmless(context)} | {label} | {plain(items[i]['x'])}, {plain(items[i]['y'])} | "
+                         f"{harmless(items[i]['template'])} | " + " | ".join(told) + " |")
+    return ["\n".join(lines)]
+
+
 def page(name, artifact):
-    """Every trait of one model: three steered cases, and one under the instruction beside them."""
+    """Every trait of one model: three steered cases, and one under the instruction beside them; then words."""
     (cases, prompts, traits), tasks = opened(artifact, 600), artifact.config["tasks"]
     blocks = [f"# Single cases: {harmless(name)}\n\n" + __doc__.split("\n\n", 1)[1].strip().replace("\n", " ")
               + f"\n\nStage 03_transfer, digest {artifact.digest[:12]}."]
@@ -73,12 +95,13 @@ def page(name, artifact):
         blocks.append(f"## {harmless(trait)}\n\n{record['scope']}, {len(mine)} steered texts")
         blocks += [entry(label, case, trait, prompts) for label, case in picked(mine)]
         blocks += [entry("for comparison, median", asked[len(asked) // 2], trait, prompts)] if asked else []
-    return "\n\n".join(blocks) + "\n"
+    found = words(artifact)
+    return "\n\n".join([*blocks, *(["## Antonyms"] if found else []), *found]) + "\n"
 
 
 def digest(names, found):
-    """Three cases per model for the report itself: of the trait that its vector expresses best, of the middle one and
-    of the last, the median text."""
+    """Cases per model for the report itself: of the trait that its vector expresses best, of the middle one and of the
+    last, the median text; and three words without a context."""
     blocks = []
     for name in names:
         artifact = found[name, "03_transfer"]
@@ -88,4 +111,5 @@ def digest(names, found):
             mine = ordered(cases, record["trait"], "steered", artifact.config["tasks"][:1])
             if mine:
                 blocks.append(entry(f"{name}, {record['trait']}", mine[len(mine) // 2], record["trait"], prompts))
-    return "\n\n".join(blocks) or "*No trait has a vector here.*"
+        blocks += [f"{harmless(name)}, antonyms:\n\n{told}" for told in words(artifact, contexts=1)]
+    return "\n\n".join(blocks) or "*No trait and no relation has a vector here.*"

@@ -122,14 +122,21 @@ def test_frozen_runs_no_stage(project):
 
 
 def test_real_models_that_are_committed_are_verified_and_have_a_page(project):
-    name, leaf = "gemma-3-270m-q4_k_m", "papers-quick-bfloat16-by-rules"
-    (project / "outputs/committed" / name / leaf).mkdir(parents=True)
+    def run(name, leaf):
+        (project / "outputs/committed" / name / f"papers-quick{leaf}-by-rules").mkdir(parents=True)
+    run("gemma-3-270m-q4_k_m", "-bfloat16"), run("qwen2.5-coder-0.5b-instruct-q4_k_m", "")
     verified, built = calls(project, "verify"), calls(project, "report", "FROZEN=1")
     assert [words[1] for _, words in built] == ["report.build", "report.build", "report.front"] and len(verified) == 2
     for words in verified[1][1], built[1][1]:
-        assert words[words.index("--model") + 1] == name and words.count("--model") == 1 and "bfloat16" in words
+        told = " ".join(words)
+        assert ("--model gemma-3-270m-q4_k_m --dtype bfloat16 --model qwen2.5-coder-0.5b-instruct-q4_k_m --dtype float32 "
+                "--suite papers --profile quick --judge rules") in told and words.count("--model") == 2
     assert built[1][1][-4:] == ["--to", "report/real", "--notes", "report/real.md"]
     assert len(calls(project, "verify", "AT=elsewhere")) == 1
+    run("gemma-3-270m-q4_k_m", "")                                 # in both: float32 on the page, and one beside the other
+    built = [" ".join(words) for _, words in calls(project, "report", "FROZEN=1")]
+    assert "--model gemma-3-270m-q4_k_m --dtype float32" in built[1] and len(built) == 4
+    assert built[2].startswith("-m report.twice --model gemma-3-270m-q4_k_m --suite papers")
 
 
 def test_audit_looks_at_the_committed_results_unless_told(project):

@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 
 from lib import artifacts, metrics, sizes, suite
 from lib.artifacts import ROOT, UserError
-from report import build, claims, figures_reliability, front
+from report import build, claims, examples, figures_reliability, front
 from tests import planted
 
 
@@ -511,7 +511,7 @@ def test_commands_run_what_their_cost_counts():
     for command, stages in claims.COMMANDS.items():
         plan = subprocess.run([*command.split(), "-n", "-B", "MODEL=org/one org/two", "PYTHON=python3"], cwd=ROOT,
                               env=env, capture_output=True, text=True).stdout
-        ran = set(re.findall(r'python3 (0\d_\w+)\.py --model "\$model"', plan))
+        ran = set(re.findall(r'python3 (0\d_\w+)\.py "\$\{one\[@\]\}"', plan))
         assert ran | ({claims.ACROSS} if "--across" in plan else set()) == set(stages), command
     assert {claim["command"] for claim in CLAIMS} <= set(claims.COMMANDS)
 
@@ -743,3 +743,18 @@ def test_figures_label_their_axes(tmp_path, monkeypatch):
             if spec is not None and spec.is_first_col():
                 assert axes.get_ylabel() or categories(axes.yaxis), f"{name}: y of {axes}"
         build.draw.plt.close(figure)
+
+
+def test_words_shown_are_the_last_the_middle_and_the_first_by_what_the_vector_adds():
+    gains = {"bare": [0.5, -1.0, 2.0, 0.1, 0.3], "1 sentence": [1.0]}
+    items = [{"context": context, "x": f"x_{i}", "y": "y|", "template": "qa"} for context in gains for i in range(len(gains[context]))]
+    added = np.array(sum(gains.values(), []))
+    logp = np.column_stack([-9 + 0 * added, -9 + added, *[np.full(len(added), v) for v in (1, 2, 3, -7, -8)]])
+    artifact = SimpleNamespace(manifest={"outputs": {"relation_items.jsonl": 0}}, table=lambda name: items, array={
+        "relation_logp": logp, "relation_rank": np.round(-logp * 10)}.__getitem__)
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in examples.words(artifact)[0].splitlines()[2:]]
+    assert [row[1:3] for row in rows] == [["best", "x\\_2, y\\|"], ["median", "x\\_4, y\\|"], ["worst", "x\\_1, y\\|"],
+                                          ["best and median and worst", "x\\_0, y\\|"]]
+    assert rows[0][4:] == ["\u22129.0", "\u22127.0", "\u22127.5", "90", "70", "75 |"]
+    assert len(examples.words(artifact, contexts=1)[0].splitlines()) == 2 + 3
+    assert examples.words(SimpleNamespace(manifest={"outputs": {}})) == []
