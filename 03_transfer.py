@@ -68,7 +68,8 @@ SENTENCES = (0, 1, 3, 10)                     # neutral sentences in front of a 
 DISTRACTORS = 3                               # synonym pairs in front of a query: level 4
 CONFLICT = "Write a word that means the same.\n"                                # also level 4
 SHOTS = {"full": 10, "quick": 10, "smoke": 2}      # examples in a list with shuffled answers
-STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # of a value vector, in units
+STRENGTHS = {"full": (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0), "quick": (0.25, 1.0, 4.0),
+             "smoke": (1.0, 4.0)}             # of a value vector, in units
 N_EXAMPLES = 4                                # probes written out in front of another one: prompting
 # -----------------------------------------------------------------------------------------------------------
 
@@ -165,7 +166,8 @@ def main():
               "n_random_ways": N_RANDOM_WAYS, "n_random_text": suite.size(N_RANDOM_TEXT, "alignment"),
               "n_random_broken": N_RANDOM_BROKEN, "n_shuffled": N_SHUFFLED,
               "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
-              "shots": suite.size(SHOTS, "alignment"), "strengths": STRENGTHS, "n_examples": N_EXAMPLES,
+              "shots": suite.size(SHOTS, "alignment"), "strengths": suite.size(STRENGTHS, "alignment"),
+              "n_examples": N_EXAMPLES,
               "steers": tuning.STEERS, "luck": transfer.LUCK,
               "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}
     out, identity, vectors = at.out, at.identity(config), at.vectors()

@@ -175,14 +175,18 @@ def sequence_logprob(lm, prompts, continuations, rows, weights=None):
         raise UserError("weights: expected one for every continuation token")
 
     def measure(batch, logits):
-        target = torch.tensor([list(continuations[i]) for i in batch], device=logits.device)[:, None, :, None]
+        last = slice(-logits.shape[2], None)
+        target = torch.tensor([list(continuations[i])[last] for i in batch], device=logits.device)[:, None, :, None]
         picked = logits.gather(3, target.expand(-1, logits.shape[1], -1, -1))[..., 0] - logits.logsumexp(-1)
         if weights is not None:
-            picked = picked * torch.tensor([list(weights[i]) for i in batch]).to(picked)[:, None]
+            picked = picked * torch.tensor([list(weights[i])[last] for i in batch]).to(picked)[:, None]
         return (picked.sum(-1),)
 
     suffixes = [list(p[-1:]) + list(c[:-1]) for p, c in zip(prompts, continuations)]
-    passes.branch_over(lm, [p[:-1] for p in prompts], suffixes, rows, max(map(len, suffixes)), measure, [out])
+    # The head runs over what counts, from the first such token on.
+    counted = [len(c) if weights is None else len(c) - next((k for k, w in enumerate(weights[i]) if w), 0)
+               for i, c in enumerate(continuations)]
+    passes.branch_over(lm, [p[:-1] for p in prompts], suffixes, rows, counted, measure, [out])
     return out
 
 

@@ -36,8 +36,8 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
     """Run every suffix under every row and fill the arrays `outs` (prompt, row, ...).
 
     measure(batch, logits) gets prompt indices and float32 logits (len(batch), row, position, vocabulary) at
-    the last `keep_last` suffix positions, for some of the rows, and returns a (len(batch), row, ...) tensor
-    per array.
+    the last suffix positions, for some of the rows, and returns a (len(batch), row, ...) tensor per array.
+    keep_last: how many positions, or how many for each prompt; a batch has the most that one of it needs.
     """
     if not len(rows):
         raise UserError("no rows to sweep over")
@@ -46,7 +46,7 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
     late = np.argsort([-unchanged(lm, row, place) for row in distinct], kind="stable")        # the unsteered row first
     distinct, which = [distinct[i] for i in late], np.argsort(late)[which]
     room = window(lm) if can_branch(lm) else 0
-    lengths = [len(prefix) for prefix in prefixes]
+    lengths, kept = [len(prefix) for prefix in prefixes], np.broadcast_to(keep_last, len(suffixes))
     by_shape = {}        # by the prompt alone, so that a prompt takes the same path whatever stands beside it
     for i, suffix in enumerate(suffixes):
         whole = lengths[i] + len(suffix)
@@ -60,14 +60,14 @@ def branch_over(lm, prefixes, suffixes, rows, keep_last, measure, outs, place=No
         def work(batch, m=m, width=width, fast=same is None):
             before, after = [prefixes[i] for i in batch], [suffixes[i] for i in batch]
             passes = side_by_side if fast else as_batch
-            for start, logits in passes(lm, before, after, distinct, width, min(keep_last, m), place):
+            for start, logits in passes(lm, before, after, distinct, width, int(min(kept[batch].max(), m)), place):
                 places = np.flatnonzero((which >= start) & (which < start + logits.shape[1]))
                 for out, values in zip(outs, measure(batch, logits)):
                     out[np.ix_(batch, places)] = values.cpu().numpy()[:, which[places] - start]
 
-        def need(longest, m=m, width=width, fast=same is None):
+        def need(longest, m=m, width=width, fast=same is None, most=int(min(kept[members].max(), m))):
             tokens = longest + width * m if fast else width * (longest + m)
-            return tokens, longest + width * m, width * min(keep_last, m)
+            return tokens, longest + width * m, width * most
 
         each(batches(lm, lengths, need, order), work)
 

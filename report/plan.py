@@ -182,7 +182,7 @@ def alignment(lm, suite, length):
     pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
     contexts = len(three.SENTENCES) + 2
     front = length["list"] + (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts
-    prompts, settings = pairs * len(suite.templates) * contexts, len(three.STRENGTHS) + 3
+    prompts, settings = pairs * len(suite.templates) * contexts, len(size(three.STRENGTHS)) + 3
     arms = len(relations.ARMS)
     per_way = pairs * (len(suite.templates) + contexts + 1)
     text = len(suite.values) * sum(len(lm.tokens(sentence)) for sentence in suite.neutral)

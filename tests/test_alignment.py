@@ -336,9 +336,31 @@ def test_weights_leave_out_what_differs(world):
     for side, (ids, weights) in zip(("cat", "dog"), values.shared_tokens(
             lm, [SENTENCES["positive_text"], SENTENCES["negative_text"]])):
         out = lm.tokenizer.decode([t for t, w in zip(ids, weights) if not w], skip_special_tokens=True)
-        assert side in out and "sat" not in out and "mat" not in out
+        assert side in out and "sat" not in out and "mat" not in out and out.startswith("the")
     with pytest.raises(UserError, match="share no token"):
         values.shared_tokens(lm, ["cat", "dog"])
+    with pytest.raises(UserError, match="where all that differs is the end"):
+        values.shared_tokens(lm, ["the cat", "the dog"])
+
+
+def test_a_word_more_on_one_side(world):
+    """Every token of the shorter sentence counts, against the same ones of the longer, those in front too: they cancel."""
+    lm = load(world, "llama")
+    short, long = "the cat sat on a mat.", "the big cat sat on a mat."
+    found = values.preference(lm, [{"id": "s", "level": 0, "positive_text": short, "negative_text": long}], [()])[0, 0]
+    total = []
+    for text in (short, long):
+        ids = values.raw_text(lm, text)
+        with torch.no_grad():
+            logp = lm.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        pieces, seen = [lm.tokenizer.decode([token]) for token in ids], ""
+        score = 0.0
+        for k, piece in enumerate(pieces[1:], 1):
+            seen = "".join(pieces[1:k + 1]).strip()
+            inside = text == long and seen.startswith("the ") and len(seen) <= len("the big") and piece.strip()
+            score += 0.0 if inside else float(logp[k - 1, ids[k]])
+        total.append(score)
+    assert found == pytest.approx(total[0] - total[1], abs=1e-3) and abs(found) > 1e-2
 
 
 def test_both_forms_and_text_against_plain_passes(world):

@@ -43,9 +43,10 @@ def raw_text(lm, text):
 def shared_tokens(lm, texts, before=""):
     """[(token ids, weights)] of two sentences behind the text `before`: weight 1 for the tokens that the two share
     outside the words in which they differ (rules in data/README.md), 0 for all others and for the first token, which
-    nothing predicts.
+    nothing predicts. Those before the first difference have 0 too: they are as likely on both sides, and cancel.
 
-    UserError if the sentences share nothing, or the tokenizer does not say which characters a token stands for."""
+    UserError if the sentences share nothing behind their first difference, or the tokenizer does not say which
+    characters a token stands for."""
     found, shared = [], []
     for text, spans in zip(texts, suites.changed(*texts)):
         if not lm.tokenizer.is_fast:
@@ -65,12 +66,14 @@ def shared_tokens(lm, texts, before=""):
     # A shared word behind another sign can have other tokens: what counts is the same tokens on both sides.
     blocks = difflib.SequenceMatcher(None, *([ids[k] for k in mine] for ids, mine in zip(found, shared)),
                                      autojunk=False).get_matching_blocks()
+    same = next((k for k, (a, b) in enumerate(zip(*found)) if a != b), min(map(len, found)))
     out = []
     for side, (ids, mine) in enumerate(zip(found, shared)):
         counted = {mine[block[side] + k] for block in blocks for k in range(block.size)}
-        out.append((ids, [float(k in counted) for k in range(len(ids))]))
+        out.append((ids, [float(k in counted and k >= same) for k in range(len(ids))]))
     if not any(out[0][1]):
-        raise UserError(f"{texts[0]!r} and {texts[1]!r} share no token that could be scored")
+        raise UserError(f"{texts[0]!r} and {texts[1]!r} share no token behind the first in which they differ, so none "
+                        "could be scored; where all that differs is the end, give prompt, positive and negative")
     return out
 
 
