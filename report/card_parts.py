@@ -167,6 +167,11 @@ def trait(read, key, suite):
            f"On these it gains a tenth of the scale, coherent, from {window[0]:.2g} to {window[1]:.2g} units."
            if window else "At no strength tried does it gain a tenth of the scale and stay coherent.",
            f"Text breaks from {breaks:.2g} units on." if breaks else "Text broke at no strength tried."]
+    tried = sorted({row["strength"] for row in draw.table(read.found["02_tune"], "candidates")
+                    if row["key"] == key and row["layer"] == layer and row["strength"]})
+    read.numbers["strengths tried"] = {"at": ["02_tune", "candidates"], "layer": layer, "found": tried}
+    how.append(f"Tried at this layer: {', '.join(f'{strength:.2g}' for strength in tried)}; what works only between two of "
+               "these is not seen.")
     search, missed = read("published search", "02_tune", "tuned", key, "narrow"), ""
     behind, coherent = (read(f"tuned minus published search, {what}", "03_transfer", "results", "traits", f, "value")
                         for what, f in (("expression", "search_effect"), ("coherence", "search_coherence")))
