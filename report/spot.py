@@ -297,14 +297,15 @@ def check(args, folders, name_of_book):
     bad = total = 0
     for model in args.model:
         mine = type(args)(**{**vars(args), "model": model, "dtype": stage.dtype(args, model)})
-        book, opened = stage.paths(mine) / name_of_book, None
+        book, opened = stage.paths(mine) / name_of_book, {}
         kept_book = artifacts.read_json(book) if book.is_file() else {}
         for name in [folder.name for folder in folders if folder.parent == stage.paths(mine)]:
             kept, script = artifacts.load(stage.paths(mine) / name, name), importlib.import_module(name)
-            opened = opened or stage.open(mine, script.__file__)
             earlier = getattr(script, "AFTER", ())
-            opened.before = [artifacts.load(stage.paths(mine) / before, before) for before in earlier]
-            units = UNITS[name](opened, script, kept)
+            precision = mine.dtype if earlier else stage.DTYPES[0]                # one model for all stages in it
+            at = opened[precision] = opened.get(precision) or stage.open(mine, script.__file__, earlier)
+            at.before = [artifacts.load(stage.paths(mine) / before, before) for before in earlier]
+            units = UNITS[name](at, script, kept)
             last = kept_book.get(name, {})
             done = last.get("units", {}) if last.get("digest") == kept.digest else {}
             done = {} if set(done) >= set(units) else done                       # all were checked: begin anew

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from lib import artifacts, stage
 from lib.artifacts import UserError
@@ -242,6 +243,19 @@ def check(run, monkeypatch, name, n, seed):
     args = stage.cli("x", many=True).parse_args(["--model", str(run / "tiny"), "--profile", "smoke", "--out", str(run / "outputs")])
     args.n, args.seed = n, seed
     spot.check(args, [path for path in audit.due(args) if path.name == name], audit.SPOTS)
+
+
+def test_spot_takes_the_precision_of_each_stage(run, tmp_path, monkeypatch):
+    shutil.copytree(run / "outputs/tiny/testbed-smoke", tmp_path / "tiny/testbed-smoke-bfloat16")
+    monkeypatch.setattr(judges, "load", lambda *_: HashJudge())
+    seen = {}
+    monkeypatch.setattr(spot, "UNITS", {name: lambda at, _script, kept: seen.update({kept.path.name: at.lm.model.dtype}) or {}
+                                        for name in STAGES})
+    args = stage.cli("x", many=True).parse_args(["--model", str(run / "tiny"), "--profile", "smoke", "--out", str(tmp_path),
+                                                 "--dtype", "bfloat16"])
+    args.n, args.seed = 1, 1
+    spot.check(args, audit.due(args), audit.SPOTS)
+    assert seen == dict.fromkeys(STAGES, torch.bfloat16) | {STAGES[0]: torch.float32}
 
 
 def edit(path, name, change):
