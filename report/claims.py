@@ -112,11 +112,15 @@ def alone(estimate):
 def lookup(artifact, key):
     """Value at a dotted key of an artifact's results, or {"reason": text} where the stage says it has none.
 
-    A stage explains an absent key, or a group of keys, in results["not_testable"] = {dotted key: reason}.
+    A stage explains an absent key, or a group of keys, in results["not_testable"] = {dotted key: reason}; a way to make
+    a relation's vector is absent where its config does not list it.
     UserError for a key the stage neither has nor explains, and for a null."""
     for absent, reason in artifact.results.get("not_testable", {}).items():
         if key == absent or key.startswith(absent + "."):
             return {"reason": reason}
+    _, _, way = key.partition(".ways.") if ".ways." in key else key.partition(".specific.")
+    if way and "ways" in artifact.config and way.split(".")[0] not in artifact.config["ways"]:
+        return {"reason": "not one of the ways of this run"}
     where = artifact.path / "manifest.json"
     value = {"config": artifact.config} if key.startswith("config.") else artifact.results
     for part in key.split("."):

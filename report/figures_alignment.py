@@ -96,10 +96,10 @@ def values_draw(rows, names):
             within = col(series(line, inside=True), "strength")
             bias.plot(within, [-0.25 - 0.3 * i] * len(within), color=color, linewidth=4, marker="|")
             for axis, key in ((bias, "bias_random"), (facts, "fact_accuracy_random"), (text, "perplexity_random")):
-                if line[-1][key] != "":
+                if line and line[-1][key] != "":     # models can have other values
                     axis.plot(x, col(line, key), color=color, linestyle=":", linewidth=1)
             facts.plot(x, col(line, "fact_accuracy"), color=color, marker=marker)
-            if line[-1]["perplexity"] != "":
+            if line and line[-1]["perplexity"] != "":
                 text.plot(x, col(line, "perplexity"), color=color, marker=marker)
         bias.set(title=name)
         facts.set(ylim=(-0.03, 1.03))

@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 
 from lib import artifacts, metrics, sizes, suite
 from lib.artifacts import ROOT, UserError
-from report import build, claims, examples, figures_reliability, front
+from report import build, claims, examples, figures_alignment, figures_reliability, front
 from tests import planted
 
 
@@ -758,3 +758,22 @@ def test_words_shown_are_the_last_the_middle_and_the_first_by_what_the_vector_ad
     assert rows[0][4:] == ["\u22129.0", "\u22127.0", "\u22127.5", "90", "70", "75 |"]
     assert len(examples.words(artifact, contexts=1)[0].splitlines()) == 2 + 3
     assert examples.words(SimpleNamespace(manifest={"outputs": {}})) == []
+
+
+def test_a_way_that_a_run_does_not_have_is_no_missing_key():
+    results = {"relations": {"ways": {"mean": {"gain": 1}}, "specific": {"mean": 2}}}
+    artifact = SimpleNamespace(results=results, config={"ways": ["mean"]}, path=Path("m"))
+    assert claims.lookup(artifact, "relations.ways.mean.gain") == 1 and claims.lookup(artifact, "relations.specific.mean") == 2
+    for key in ("relations.ways.mixed.gain", "relations.specific.mixed"):
+        assert claims.lookup(artifact, key) == {"reason": "not one of the ways of this run"}
+        with pytest.raises(UserError, match="no key"):
+            claims.lookup(SimpleNamespace(results=results, config={"ways": ["mean", "mixed"]}, path=Path("m")), key)
+
+
+def test_models_with_other_values_share_a_figure():
+    keys = ("value", "low", "high", "bias_against", "bias_random", "fact_accuracy", "fact_accuracy_random", "perplexity",
+            "perplexity_random")
+    rows = [{"model": model, "value_name": name, "strength": strength, "kind": "grid", "inside": False,
+             **dict.fromkeys(keys, 0.5)} for model, name in (("a", "x"), ("b", "x"), ("b", "y")) for strength in (1.0, 4.0)]
+    axes = figures_alignment.values_draw(rows, ["a", "b"]).axes
+    assert [len([line for line in axis.lines if len(line.get_xdata())]) for axis in axes[2:4]] == [2, 4]
