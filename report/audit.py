@@ -57,10 +57,15 @@ def given(run, flag, default=None):
 
 
 def before(artifact, label):
-    """Folder of an input stage: beside this one, or of another model where the label reads model/stage."""
+    """Folder of an input stage: beside this one, or of another model where the label reads model/stage: of its folders,
+    whatever the precision, the one that went in, else that of this one's name."""
     model, _, name = label.rpartition("/")
     beside = artifact.path.parent
-    return beside.parent.with_name(model) / beside.name / name if model else beside / label
+    if not model:
+        return beside / label
+    there, digest = beside.parent.with_name(model), artifact.manifest["inputs"][label]
+    fit = [file.parent for file in sorted(there.glob(f"*/{name}/manifest.json")) if read_json(file).get("digest") == digest]
+    return fit[0] if fit else there / beside.name / name
 
 
 def inspect(path):

@@ -58,7 +58,11 @@ def test_inputs_of_a_model_set_are_the_stages_of_its_models(tmp_path):
     both = tmp_path / "a+b" / "s" / "05_y"
     save(both, inputs={f"{name}/05_x": made.digest for name, made in saved.items()})
     assert audit.inspect(both) == ([], {"files": 0, "inputs": 2, "data": 0, "weights": 0})
+    shutil.move(tmp_path / "b/s", tmp_path / "b/s-bfloat16")                  # a model in a precision of its own
+    assert audit.inspect(both) == ([], {"files": 0, "inputs": 2, "data": 0, "weights": 0})
     save(tmp_path / "b" / "s" / "05_x", config={"name": "c"})
+    assert not audit.inspect(both)[0]
+    shutil.rmtree(tmp_path / "b/s-bfloat16")
     assert ["another b/05_x" in fault for fault in audit.inspect(both)[0]] == [True]
 
 
