@@ -265,6 +265,10 @@ def test_a_card_says_what_the_stages_measured(kind, cards):
         stage, table, *steps = number["at"]
         if "counted" in number:
             assert along(stages[stage].table(table), key)[number["counted"]] == number["found"], name
+        elif "layer" in number:
+            rows = stages[stage].table(table)
+            assert number["found"] == sorted({row["strength"] for row in rows if row["strength"] and (row["key"], row["layer"])
+                                              == (found["concept"], number["layer"])}), name
         else:
             assert card_parts.look(stages[stage], table, steps) == number["found"], name
     counted = [number["counted"] for number in found["numbers"].values() if "counted" in number]
