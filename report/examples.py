@@ -66,11 +66,11 @@ def opened(artifact, limit):
 
 
 def words(artifact, contexts=None):
-    """[Markdown table]: three words of every context, or of the first few, with their antonyms' log-probabilities and
-    ranks, unsteered, under the vector, and under random ones (means). [] where no relation was measured."""
+    """Markdown table: three words of every context, or of the first few, with their antonyms' log-probabilities and
+    ranks, unsteered, under the vector, and under random ones (means). Empty where no relation was measured."""
     items = table(artifact, "relation_items")
     if not items:
-        return []
+        return ""
     logp, rank = artifact.array("relation_logp"), artifact.array("relation_rank")
     lines = ["| context | case | word, antonym | template | log-probability, unsteered | vector | random | "
              "tokens above it, unsteered | vector | random |", "|---" * 10 + "|"]
@@ -81,7 +81,7 @@ def words(artifact, contexts=None):
                     *(number(rank[i, row].mean(), 0) for row in (0, STEERED, RANDOM))]
             lines.append(f"| {harmless(context)} | {label} | {plain(items[i]['x'])}, {plain(items[i]['y'])} | "
                          f"{harmless(items[i]['template'])} | " + " | ".join(told) + " |")
-    return ["\n".join(lines)]
+    return "\n".join(lines)
 
 
 def page(name, artifact):
@@ -95,8 +95,9 @@ def page(name, artifact):
         blocks.append(f"## {harmless(trait)}\n\n{record['scope']}, {len(mine)} steered texts")
         blocks += [entry(label, case, trait, prompts) for label, case in picked(mine)]
         blocks += [entry("for comparison, median", asked[len(asked) // 2], trait, prompts)] if asked else []
-    found = words(artifact)
-    return "\n\n".join([*blocks, *(["## Antonyms"] if found else []), *found]) + "\n"
+    if antonyms := words(artifact):
+        blocks += ["## Antonyms", antonyms]
+    return "\n\n".join(blocks) + "\n"
 
 
 def digest(names, found):
@@ -111,5 +112,6 @@ def digest(names, found):
             mine = ordered(cases, record["trait"], "steered", artifact.config["tasks"][:1])
             if mine:
                 blocks.append(entry(f"{name}, {record['trait']}", mine[len(mine) // 2], record["trait"], prompts))
-        blocks += [f"{harmless(name)}, antonyms:\n\n{told}" for told in words(artifact, contexts=1)]
+        if antonyms := words(artifact, contexts=1):
+            blocks.append(f"{harmless(name)}, antonyms:\n\n{antonyms}")
     return "\n\n".join(blocks) or "*No trait and no relation has a vector here.*"

@@ -100,7 +100,8 @@ def test_a_card_is_a_suite_and_a_page(project):
     assert second[-4:] == ["--vector", "my file.gguf", "--layer", "3"] and not (project / "bad").exists()
     assert not {"--dtype", "--nproc"} & {*first, *second}
     found = calls(project, "card", "CONCEPT=trait/t", "MODEL=org/one", "DTYPE=bfloat16", "NPROC=2")
-    assert ["--dtype", "bfloat16"] in [found[-1][1][i:i + 2] for i in range(20)] and found[-1][1][-2:] == ["--nproc", "2"]
+    assert found[-1][1][2:6] == ["--model", "org/one", "--dtype", "bfloat16"] and found[-1][1][-2:] == ["--nproc", "2"]
+    assert found[0][1][1] == "data.concept" and found[0][1][2:6] == ["--model", "org/one", "--dtype", "bfloat16"]
 
 
 def test_one_precision_for_all_models_or_one_for_each(project):

@@ -752,12 +752,12 @@ def test_words_shown_are_the_last_the_middle_and_the_first_by_what_the_vector_ad
     logp = np.column_stack([-9 + 0 * added, -9 + added, *[np.full(len(added), v) for v in (1, 2, 3, -7, -8)]])
     artifact = SimpleNamespace(manifest={"outputs": {"relation_items.jsonl": 0}}, table=lambda name: items, array={
         "relation_logp": logp, "relation_rank": np.round(-logp * 10)}.__getitem__)
-    rows = [[cell.strip() for cell in line.split(" | ")] for line in examples.words(artifact)[0].splitlines()[2:]]
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in examples.words(artifact).splitlines()[2:]]
     assert [row[1:3] for row in rows] == [["best", "x\\_2, y\\|"], ["median", "x\\_4, y\\|"], ["worst", "x\\_1, y\\|"],
                                           ["best and median and worst", "x\\_0, y\\|"]]
     assert rows[0][4:] == ["\u22129.0", "\u22127.0", "\u22127.5", "90", "70", "75 |"]
-    assert len(examples.words(artifact, contexts=1)[0].splitlines()) == 2 + 3
-    assert examples.words(SimpleNamespace(manifest={"outputs": {}})) == []
+    assert len(examples.words(artifact, contexts=1).splitlines()) == 2 + 3
+    assert examples.words(SimpleNamespace(manifest={"outputs": {}})) == ""
 
 
 def test_a_way_that_a_run_does_not_have_is_no_missing_key():
