@@ -87,6 +87,7 @@ def layers_rows(names, found):
 def layers_draw(rows, names):
     figure, axes = panels(names, 5.0, rows=2, sharey="row")
     kinds = [kind for kind in ("trait", "behaviour", "relation", "value") if kind in col(rows, "kind")]
+    least = min(col(series(rows, what="split_half_cosine"), "value"), default=0)       # halves can disagree
     for (upper, lower), (name, mine) in zip(axes.T, by_model(rows, names)):
         for kind, color, marker in zip(kinds, (BLUE, RED, GREEN, PINK), "osD^"):
             line = series(mine, "layer", kind=kind, what="split_half_cosine")
@@ -95,7 +96,9 @@ def layers_draw(rows, names):
         lower.plot(col(line, "layer"), col(line, "value"), color=RED, marker="s")
         for row in series(line, chosen=True):
             lower.axvline(row["layer"], color=GREY, linestyle="--", linewidth=1)
-        upper.set(title=name, ylim=(-0.05, 1.05))
+        if not line:
+            lower.text(0.5, 0.5, "no behaviours", transform=lower.transAxes, ha="center", color=GREY)
+        upper.set(title=name, ylim=(min(0, least) - 0.05, 1.05))
         lower.set(xlabel="layer (0 = first block)")
     axes[0][0].set_ylabel("split-half cosine, mean")
     axes[1][0].set_ylabel("steerability of behaviours,\ntuning split")
