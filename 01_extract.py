@@ -135,14 +135,14 @@ def extract_behaviour(lm, suite, number, read_out):
 
 def extract_relation(lm, suite, number):
     """What one relation's lists give (lib.studies.relations.extract); query and examples are drawn by address."""
-    relation, shots = suite.relations[number], suite.size(SHOTS, "alignment")
+    relation, shots = suite.relations[number], suite.size(SHOTS, "relations")
     pairs = suites.relation_split(relation, "extract")
     if len(pairs) <= shots:
         raise UserError(f"relation {relation['name']}: {len(pairs)} pairs to extract from; {shots} examples "
                         f"and a query need {shots + 1}")
-    addresses = [[SEED, 4, number, i] for i in range(suite.size(LISTS, "alignment"))]
+    addresses = [[SEED, 4, number, i] for i in range(suite.size(LISTS, "relations"))]
     return relations.extract(lm, pairs, suite.templates[0], shots, addresses,
-                             suite.size(N_MEDIATION, "alignment"), N_HEADS,
+                             suite.size(N_MEDIATION, "relations"), N_HEADS,
                              relations.in_turn(suite))
 
 
@@ -186,8 +186,8 @@ def main():
               "questions": suite.size(QUESTIONS, "preferences"), "min_pairs": suite.size(MIN_PAIRS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "filter": [EXPRESSED, COHERENT],
               "settings": SETTINGS, "methods": list(directions.METHODS), "n_shuffled": directions.N_SHUFFLED,
-              "shots": suite.size(SHOTS, "alignment"), "lists": suite.size(LISTS, "alignment"),
-              "mediation": suite.size(N_MEDIATION, "alignment"),
+              "shots": suite.size(SHOTS, "relations"), "lists": suite.size(LISTS, "relations"),
+              "mediation": suite.size(N_MEDIATION, "relations"),
               "n_heads": N_HEADS, "ways": [way for way in relations.MADE if not (way == "heads" and no_heads)
                                            and (way != "mixed" or len(suite.templates) > 2)]}
     identity = at.identity(config)

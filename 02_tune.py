@@ -181,7 +181,7 @@ def main():
               "questions": suite.size(QUESTIONS, "preferences"),
               "max_new_tokens": suite.max_new_tokens, "coherent": COHERENT, "unit": UNIT,
               "multipliers": MULTIPLIERS, "layer_sets": LAYER_SETS,
-              "value_strengths": suite.size(VALUE_STRENGTHS, "alignment"),
+              "value_strengths": suite.size(VALUE_STRENGTHS, "values"),
               "fact_loss": FACT_LOSS, "steers": tuning.STEERS, "trade": tuning.TRADE,
               "scale": strength.config(args.profile), "dtype": args.dtype}
     identity, vectors = at.identity(config), at.vectors()
@@ -215,9 +215,9 @@ def main():
     for key in concepts:
         if key.startswith("relation/"):
             points[key] = tuning.grid(vectors[key], raw, [1.0], "raw") \
-                + tuning.grid(vectors[key], raw, suite.size(STRENGTHS["relative"], "alignment"))
+                + tuning.grid(vectors[key], raw, suite.size(STRENGTHS["relative"], "relations"))
         elif key.startswith("value/"):
-            points[key] = tuning.grid(vectors[key], raw, suite.size(VALUE_STRENGTHS, "alignment"))
+            points[key] = tuning.grid(vectors[key], raw, suite.size(VALUE_STRENGTHS, "values"))
 
     def unit(key):
         if key.startswith("behaviour/"):

@@ -60,7 +60,8 @@ SHIFTS = (("BASE", "USER_NEG"), ("BASE", "USER_POS"), ("SYS_POS", "USER_NEG"), (
 PAIRS = tuple((vector, inputs) for vector in SETTINGS for inputs in SETTINGS)
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 MIN_STEERABILITY = 0.25                       # |s(v_B, D_B)| of fewer nats per unit is no denominator
-N_RANDOM = {"full": 20, "quick": 8, "smoke": 4}  # random vectors per relation, and per value and strength
+N_RANDOM = {"full": 20, "quick": 20, "smoke": 4}          # random vectors of the antonym vector's norm
+N_RANDOM_VALUES = {"full": 20, "quick": 8, "smoke": 4}    # the same per value and strength
 N_RANDOM_WAYS = 10                            # the same per way
 N_RANDOM_TEXT = {"full": 5, "quick": 2, "smoke": 2}    # how many of a value's are run over neutral text
 N_SHUFFLED, N_RANDOM_BROKEN = 5, 5            # shuffled-label vectors of stage 01, in turn; random ones on facts, text
@@ -162,11 +163,12 @@ def main():
               "max_new_tokens": suite.max_new_tokens, "seen": SEEN, "n_agree": suite.size(N_AGREE, "preferences"),
               "first_token": FIRST_TOKEN, "settings": SETTINGS,
               "pairs": PAIRS, "multipliers": MULTIPLIERS,
-              "min_steerability": MIN_STEERABILITY, "n_random": suite.size(N_RANDOM, "alignment"),
-              "n_random_ways": N_RANDOM_WAYS, "n_random_text": suite.size(N_RANDOM_TEXT, "alignment"),
+              "min_steerability": MIN_STEERABILITY, "n_random": suite.size(N_RANDOM, "relations"),
+              "n_random_values": suite.size(N_RANDOM_VALUES, "values"),
+              "n_random_ways": N_RANDOM_WAYS, "n_random_text": suite.size(N_RANDOM_TEXT, "values"),
               "n_random_broken": N_RANDOM_BROKEN, "n_shuffled": N_SHUFFLED,
               "sentences": SENTENCES, "distractors": DISTRACTORS, "conflict": CONFLICT,
-              "shots": suite.size(SHOTS, "alignment"), "strengths": suite.size(STRENGTHS, "alignment"),
+              "shots": suite.size(SHOTS, "relations"), "strengths": suite.size(STRENGTHS, "values"),
               "n_examples": N_EXAMPLES,
               "steers": tuning.STEERS, "luck": transfer.LUCK,
               "ways": [w for w in relations.WAYS if w not in relations.MADE or w in extract.config["ways"]]}

@@ -14,8 +14,8 @@ SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents
 QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
          "max_new_tokens": ("preferences", 96, 96), "behaviours": ("reliability", 8, None),
          "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "evaluate": ("reliability", 16, None),
-         "words": ("alignment", 12, None), "templates": ("alignment", 2, None), "values": ("alignment", 3, None),
-         "pairs": ("alignment", 24, None), "probes": ("alignment", 8, None), "facts": ("alignment", 32, None)}
+         "words": ("relations", 12, None), "templates": ("relations", 2, None), "values": ("values", 3, None),
+         "pairs": ("values", 24, None), "probes": ("values", 8, None), "facts": ("values", 32, None)}
 SEED = 8                                                      # of the quick samples
 # ------------------------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ def smoke(suite):
 def quick(suite, levels):
     """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. What has splits
     is drawn inside those of the full suite and keeps them; of traits, tasks, templates and values it is the first."""
-    suite = replace(suite, **{part: [] for study, level in levels.items() if level is None for part in sizes.PARTS[study]})
+    suite = replace(suite, **{sizes.PARTS[study]: [] for study, level in levels.items() if level is None})
 
     def n(part, there):
         study, least, most = QUICK[part]

@@ -14,8 +14,9 @@ import numpy as np
 
 from lib.artifacts import UserError
 
-STUDIES = ("preferences", "reliability", "alignment")     # traits; behaviours; relations and values
-PARTS = {"preferences": ("traits",), "reliability": ("behaviours",), "alignment": ("relations", "values")}   # of a suite
+PARTS = {"preferences": "traits", "reliability": "behaviours", "relations": "relations", "values": "values"}  # of a suite
+STUDIES = tuple(PARTS)
+BOTH = {"alignment": ("relations", "values")}             # the third paper has two, of very different cost
 LEFT_OUT = "none"                                         # how a command line says None
 
 
@@ -41,11 +42,12 @@ def at(constant, profile, level=None):
 
 # --- levels on a command line ---------------------------------------------------------------------------------
 def parse(text):
-    """{study: level or None} of "preferences=0.41 reliability=0.55 alignment=none". UserError for anything else, and if
-    no study is left."""
+    """{study: level or None} of "preferences=0.41 reliability=0.55 relations=1 values=none"; "alignment=0.5" stands for
+    relations and values. UserError for anything else, and if no study is left."""
     pairs = [word.partition("=") for word in str(text).replace(",", " ").split()]
+    pairs = [(study, level) for name, _, level in pairs for study in BOTH.get(name, [name])]
     try:
-        levels = {study: None if level == LEFT_OUT else float(level) for study, _, level in pairs}
+        levels = {study: None if level == LEFT_OUT else float(level) for study, level in pairs}
     except ValueError:
         levels = {}
     kept = [level for level in levels.values() if level is not None]
@@ -56,8 +58,12 @@ def parse(text):
 
 
 def told(levels):
-    """The text that `parse` reads."""
-    return " ".join(f"{study}={LEFT_OUT if levels[study] is None else format(levels[study], 'g')}" for study in STUDIES)
+    """The text that `parse` reads; of equal levels of relations and values one word."""
+    shown = {study: LEFT_OUT if level is None else format(level, "g") for study, level in levels.items()}
+    for name, (one, other) in BOTH.items():
+        if one in shown and shown[one] == shown[other]:
+            shown = {study: level for study, level in shown.items() if study not in (one, other)} | {name: shown[one]}
+    return " ".join(f"{study}={level}" for study, level in shown.items())
 
 
 # --- nested samples -------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from report.examples import harmless
 ESTIMATE = {**dict.fromkeys(("value", "low", "high"), NUMBER), "n": int}
 # The study that a claim's stage, or the first word of its key, belongs to.
 STUDY = {"04_compose": "preferences", "05_reliability": "reliability", ACROSS: "reliability", "traits": "preferences",
-         "behaviours": "reliability", "relations": "alignment", "values": "alignment"}
+         "behaviours": "reliability", "relations": "relations", "values": "values"}
 
 
 # --- what decides -------------------------------------------------------------------------------------------
@@ -151,7 +151,8 @@ def untested(reason, digest, key):
 def left_out(claim, artifact):
     """Whether a quick run had no time for the study of a claim (lib.sizes)."""
     study = STUDY.get(claim["stage"]) or STUDY.get(claim["key"].split(".")[0])
-    return (artifact.config.get("levels") or {}).get(study, 0) is None
+    levels = artifact.config.get("levels") or {}
+    return levels.get(study, levels.get("alignment", 0)) is None      # of runs that had one level for both its parts
 
 
 def decide(claim, name, found):

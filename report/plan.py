@@ -20,6 +20,7 @@ START = time.perf_counter()
 
 import functools
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -155,14 +156,18 @@ def unit_rows(lm, suite):
 def heads_planned(lm, suite):
     """(heads, shuffled lists) whose effects stage 01 measures: each head is one token behind each list."""
     heads = 0 if relations.heads_of(lm)[0] is None else lm.n_layers * mediation.n_heads(lm)
-    return heads, len(suite.relations) * suite.size(scripts()[0].N_MEDIATION, "alignment")
+    return heads, len(suite.relations) * suite.size(scripts()[0].N_MEDIATION, "relations")
 
 
-def alignment(lm, suite, length):
-    """Of relations and values."""
+def alignment(lm, suite, length, study):
+    """Of "relations" or "values"."""
     one, two, three, _, _ = scripts()
+    unit = unit_rows(lm, suite) if study == "relations" or not suite.relations else 0
+    suite = replace(suite, **{other: [] for other in sizes.BOTH["alignment"] if other != study})
+    if not getattr(suite, study):
+        return {}
     def size(constant):
-        return suite.size(constant, "alignment")
+        return suite.size(constant, study)
 
     heads, lists = heads_planned(lm, suite)
     per_list = size(one.SHOTS) * length["list"]
@@ -178,7 +183,7 @@ def alignment(lm, suite, length):
     per_probe = 1 - share + share * 2 * length["raw"]
     out["02_tune"] = [(words + probes["tune"]) * length["raw"],
                       words * (layers * (1 + len(size(two.STRENGTHS["relative"])) + ways) + 1)
-                      + probes["tune"] * per_probe * (2 * layers * len(size(two.VALUE_STRENGTHS)) + 1) + unit_rows(lm, suite), 0, 0]
+                      + probes["tune"] * per_probe * (2 * layers * len(size(two.VALUE_STRENGTHS)) + 1) + unit, 0, 0]
     pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
     contexts = len(three.SENTENCES) + 2
     front = length["list"] + (sum(three.SENTENCES) * length["neutral"] + three.DISTRACTORS * length["list"]) / contexts
@@ -189,7 +194,7 @@ def alignment(lm, suite, length):
     prompted = probes["evaluate"] * length["raw"] * (1 + 2 * three.N_EXAMPLES)
     out["03_transfer"] = [(prompts + per_way) * front + prompted,
                           prompts * (1 + arms + size(three.N_RANDOM)) + per_way * (1 + ways * (arms + three.N_RANDOM_WAYS))
-                          + probes["evaluate"] * per_probe * (1 + settings * (2 + size(three.N_RANDOM)))
+                          + probes["evaluate"] * per_probe * (1 + settings * (2 + size(three.N_RANDOM_VALUES)))
                           + text * (1 + settings * (2 + size(three.N_RANDOM_TEXT))), 0, 0]
     return out
 
@@ -274,12 +279,14 @@ def measured(suite, judge):
                      f"each, vectors of {made:.0f} items; a behaviour's share +-{1 / np.mean(n) ** 0.5:.2f}, its mean "
                      f"slope +-{2 / np.mean(n) ** 0.5:.2f} SD of its inputs, the mean over behaviours "
                      f"+-{2 / len(n) ** 0.5:.2f} SD of them")
-    if suite.relations or suite.values:
-        pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
-        probes = sum(len(suites.value_split(v, "evaluate")) for v in suite.values)
-        over = ", ".join(f"{2 / n ** 0.5:.2f} SD over {name}" for n, name in ((pairs, "pairs"), (probes, "probes")) if n)
-        lines.append(f"alignment    {pairs} antonym pairs in {len(suite.templates)} of {len(full.templates)} templates, "
-                     f"{len(suite.values)} of {len(full.values)} values with {probes} probes; means +-{over}")
+    pairs = sum(len(suites.relation_split(r, "evaluate")) for r in suite.relations if r["name"] == "antonym")
+    probes = sum(len(suites.value_split(v, "evaluate")) for v in suite.values)
+    if pairs:
+        lines.append(f"relations    {pairs} antonym pairs in {len(suite.templates)} of {len(full.templates)} templates; "
+                     f"means +-{2 / pairs ** 0.5:.2f} SD over pairs")
+    if probes:
+        lines.append(f"values       {len(suite.values)} of {len(full.values)} with {probes} probes; means "
+                     f"+-{2 / probes ** 0.5:.2f} SD over probes")
     return [*lines, "half-widths of intervals: 1/sqrt(n) for a share, 2 SD/sqrt(n) for a mean of n; a larger budget "
             "extends these samples"]
 
@@ -354,7 +361,7 @@ def one_model(args, model, full, share, folder):
     def counts(study, suite):
         return {"preferences": lambda: preferences(lm, suite, length, found["words"], judge),
                 "reliability": lambda: reliability(lm, suite, length, read_out) if read_out else {},
-                "alignment": lambda: alignment(lm, suite, length) if suite.relations or suite.values else {}}[study]()
+                }.get(study, lambda: alignment(lm, suite, length, study))()
 
     if share:
         def spend(study, level):

@@ -52,7 +52,7 @@ def plant(out, names, suite="planted", profile="full", suite_digest="5" * 64):
     """All stages of every model under `out`; returns {(model, stage): Artifact}, the model set under "+"."""
     made = {}
     leaf = suite + ("" if profile == "full" else f"-{profile}")
-    sized = {"levels": {"preferences": 0.5, "reliability": 1, "alignment": 0}} if profile == "quick" else {}
+    sized = {"levels": {"preferences": 0.5, "reliability": 1, "relations": 0, "values": 0}} if profile == "quick" else {}
     for index, name in enumerate(names):
         rng, inputs = np.random.default_rng([77, index]), {"suite": suite_digest}
         for stage, (tables, results) in stages(rng).items():

@@ -41,7 +41,7 @@ def test_geometric_between():
     assert sizes.at({"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}, "quick", 0.4) == (1, 3, 5)       # the end before 2 or 4
 
 
-@pytest.mark.parametrize("levels", [at(0.0), at(1.0), at(0.0) | {"alignment": None}, {"preferences": 0.41, "reliability": 0.055, "alignment": 0.999}])
+@pytest.mark.parametrize("levels", [at(0.0), at(1.0), at(0.0) | {"relations": None}, at(0.0) | {"relations": 0.5, "values": None}, {"preferences": 0.41, "reliability": 0.055, "relations": 0.999, "values": 0.999}])
 def test_levels_survive_a_command_line(levels):
     assert sizes.parse(sizes.told(levels)) == levels
 
@@ -51,7 +51,7 @@ def test_levels_survive_a_command_line(levels):
                                   "preferences=0 reliability=1 alignment=1 other=1", "0.5",
                                   "preferences=none reliability=none alignment=none"])
 def test_other_levels_are_refused(text):
-    with pytest.raises(UserError, match="expected preferences=LEVEL reliability=LEVEL alignment=LEVEL"):
+    with pytest.raises(UserError, match="expected preferences=LEVEL reliability=LEVEL relations=LEVEL values=LEVEL"):
         sizes.parse(text)
 
 

@@ -292,7 +292,7 @@ def test_quick_says_its_levels_and_the_budget_that_set_them(tmp_path, monkeypatc
     page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "quick")
     assert page.startswith("> **quick**") and text.format("") in page.splitlines()[0]
     config = made[NAMES[0], "01_extract"].config
-    for levels, told in ((config["levels"], "budget 90 min, "), (config["levels"] | {"alignment": 1}, "")):
+    for levels, told in ((config["levels"], "budget 90 min, "), (config["levels"] | {"values": 1}, "")):
         artifacts.write_json(tmp_path / "outputs" / NAMES[0] / "planted-quick/plan.json", {"budget": 5400, "levels": levels})
         assert text.format(told) in run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "quick").splitlines()[0]
 

@@ -70,7 +70,7 @@ def test_levels_of_a_quick_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     def found(*flags):
         return stage.levels(stage.cli("x").parse_args(["--model", "a", *flags]))
-    text, levels = "preferences=0.25 reliability=0 alignment=1", {"preferences": 0.25, "reliability": 0.0, "alignment": 1.0}
+    text, levels = "preferences=0.25 reliability=0 alignment=1", {"preferences": 0.25, "reliability": 0.0, "relations": 1.0, "values": 1.0}
     assert found() is None and found("--profile", "quick", "--sizes", text) == levels
     for flags, fault in ((("--profile", "quick"), "testbed-quick/plan.json: not there; give --sizes, or a plan"),
                          (("--sizes", text), "--sizes goes with --profile quick"),
@@ -78,8 +78,8 @@ def test_levels_of_a_quick_run(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=fault):
             found(*flags)
     (tmp_path / "outputs/a/testbed-quick").mkdir(parents=True)
-    (tmp_path / "outputs/a/testbed-quick" / stage.PLAN).write_text(json.dumps({"levels": levels | {"alignment": 0.5}}))
-    assert found("--profile", "quick") == levels | {"alignment": 0.5}
+    (tmp_path / "outputs/a/testbed-quick" / stage.PLAN).write_text(json.dumps({"levels": levels | {"relations": 0.5}}))
+    assert found("--profile", "quick") == levels | {"relations": 0.5}
     assert found("--profile", "quick", "--sizes", text) == levels
 
 

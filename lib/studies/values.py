@@ -97,10 +97,16 @@ def preference(lm, probes, rows, before=None):
 
 
 def recall(lm, facts, rows, before=None):
-    """Is the answer of each fact the top token? (fact, row) bool."""
+    """Is the answer of each fact the likeliest among the answers of all `facts`, by first tokens? (fact, row) bool.
+
+    The top token need not be one of them: after "The capital city of Austria is" a base model goes on with "a" or
+    "the". Of 166 capitals Gemma 3 270M has 7 on top, and 116 ahead of all others. A model that knows nothing has one
+    right in as many as there are answers."""
     texts = [front + fact["prompt"] for front, fact in zip(before or [""] * len(facts), facts)]
     right = np.array([[lm.answer_token(text, fact["answer"])] for text, fact in zip(texts, facts)])
-    return engine.sweep(lm, [lm.encode(text) for text in texts], rows, right)["argmax"] == right
+    answers = np.unique(right)
+    logits = engine.sweep(lm, [lm.encode(text) for text in texts], rows, np.tile(answers, (len(texts), 1)))["logits"]
+    return answers[logits.argmax(axis=-1)] == right
 
 
 def text_logprob(lm, texts, rows):
@@ -130,14 +136,14 @@ def measure(lm, suite, number, vectors, tuned, norms, config, address):
     """One value on the evaluation split, at every strength of the tuned layer, as tuned, in the window, and as tuned
     against every probe's lean.
 
-    vectors (layer, d); tuned: stage 02's record; norms (layer,) of the unit on raw text; config: strengths, n_random,
-    n_random_text, n_examples
+    vectors (layer, d); tuned: stage 02's record; norms (layer,) of the unit on raw text; config: strengths,
+    n_random_values, n_random_text, n_examples
     returns   {"items", "strengths" (setting,), "sign" of the window, "lean" (probe,), "steered" (probe,
               setting, vector), "known" (fact,), "facts" (fact, setting, vector), "prompted" (probe, side),
               "prompted_facts" (fact, side)} and, where the suite has neutral sentences, {"plain_text" (text,),
               "text" (text, setting, vector), "tokens" (text,)}; vectors: value, -value, then random ones of its norm,
               fewer for the text; sides: asked for positive, for negative"""
-    value, n_random = suite.values[number], config["n_random"]
+    value, n_random = suite.values[number], config["n_random_values"]
     probes, facts = suites.value_split(value, "evaluate"), suites.probe_split(suite.facts, "evaluate")
     share = np.linalg.norm(vectors, axis=1) / norms               # strength of coefficient 1, per layer
     chosen = [(at["layer"], at["coefficient"]) for at in (tuned, tuned["window"], tuned["against"])]
