@@ -34,7 +34,7 @@ from report import budget
 from report.budget import STAGES
 
 LOADED = time.perf_counter() - START     # seconds that the imports take
-PROBE = {"prompts": 8, "rows": 32, "texts": 48, "readings": 12}
+PROBE = {"letters": 8, "prompts": 8, "rows": 32, "texts": 48, "readings": 12}
 STRENGTHS = (0.0, 0.4, 0.8, 1.6)         # random vectors under which the probe writes, as shares of a norm
 SLOWER = 0.8                             # of reading, float32's share of the time: below it a coarser precision costs time
 WORDS = 6                                # tokens of an option's own words
@@ -352,10 +352,10 @@ def one_model(args, model, full, share, folder):
     start = time.perf_counter() - began + LOADED
     kind = suites.judge_kind(args.judge or full.judge)[0]
     judge = judges.load(args.judge, full, lm) if full.traits and kind != "api" else None
-    read_out, length = propensity.find(lm, full), mean_length(lm, full)
-
     levels = dict.fromkeys(sizes.STUDIES, 0.0) if share else stage.levels(args, model)
     suite = suites.load(args.suite, args.profile, levels)
+    read_out = propensity.find(lm, full if suite.behaviours else suite, PROBE["letters"])
+    length = mean_length(lm, full)
     found = probe(lm, suite, length, read_out, judge) | {"float32": 1.0 if wide is None else wide / reading(lm)}
 
     def counts(study, suite):

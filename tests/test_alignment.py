@@ -384,6 +384,21 @@ def test_both_forms_and_text_against_plain_passes(world):
 
 
 # --- values: conclusions ---------------------------------------------------------------------------------------
+def test_a_fact_is_known_by_its_rank_among_the_answers(world):
+    """Against whole passes: the answer of each fact against those of all others, whatever token is on top."""
+    lm, rng = load(world, "llama"), np.random.default_rng(5)
+    facts = [{"prompt": f"{a} {b}", "answer": f" {c}"} for a, b, c in zip(*rng.choice([*"abcdefghijklm"], (3, 12)))]
+    rows = [(), ((1, 3 * rng.standard_normal(lm.d_model).astype(np.float32)),)]
+    first = [lm.answer_token(fact["prompt"], fact["answer"]) for fact in facts]
+    with torch.no_grad():
+        logits = [lm.model(torch.tensor([lm.encode(fact["prompt"])])).logits[0, -1] for fact in facts]
+    found = values.recall(lm, facts, rows)
+    assert found.shape == (12, 2) and found[:, 0].tolist() == [
+        all(row[mine] >= row[other] for other in first) for row, mine in zip(logits, first)]
+    assert found[:, 0].any() and not found[:, 0].all() and (found[:, 0] != found[:, 1]).any()
+    assert any(known and row.argmax() != mine for known, row, mine in zip(found[:, 0], logits, first))
+
+
 def test_overcorrection_counts_what_ends_further_on_the_other_side():
     lean = np.array([1.0, -1.0, 2.0])
     ends = np.array([[0.5, -0.5, -1.5], [-0.5, 0.5, 1.5], [2.5, 1.0, -1.0]])    # after the correction

@@ -46,6 +46,16 @@ def test_levels_survive_a_command_line(levels):
     assert sizes.parse(sizes.told(levels)) == levels
 
 
+def test_one_level_for_both_parts_of_a_paper():
+    both = {"preferences": None, "reliability": 0.5, "relations": 0.2, "values": 0.2}
+    assert sizes.parse("preferences=none reliability=0.5 alignment=0.2") == both
+    assert sizes.told(both) == "preferences=none reliability=0.5 alignment=0.2"
+    assert sizes.told({"preferences": 0, "reliability": None, "alignment": 1}) == "preferences=0 reliability=none alignment=1"
+    assert sizes.told(both | {"values": None}) == "preferences=none reliability=0.5 relations=0.2 values=none"
+    with pytest.raises(UserError):
+        sizes.parse("preferences=0 reliability=0 relations=0 alignment=0")
+
+
 @pytest.mark.parametrize("text", ["", "preferences=.5", "preferences=1 reliability=2 alignment=0", "preferences=x reliability=1 alignment=1",
                                   "preferences=0 preferences=0 reliability=1 alignment=1", "preferences=nan reliability=1 alignment=1",
                                   "preferences=0 reliability=1 alignment=1 other=1", "0.5",

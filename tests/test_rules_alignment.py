@@ -156,6 +156,8 @@ def test_resampling_of_means_is_the_clustered_bootstrap():
     ratio = metrics.of_means(two, lambda means: means[:, 1] - 2 * means[:, 0], unit="u", seed_address=[3])
     assert [ratio["low"], ratio["high"]] == pytest.approx([1, 1])            # columns are drawn together
     assert metrics.beyond_random(np.array([[1.0, 0.2, 0.7]])) == pytest.approx([0.3])
+    # no vector is one of those it is held against: less harm than random vectors do is no gain, and a gain is no more
+    assert metrics.beyond_random(np.array([[-1.0, -5.0, -7.0], [1.0, -5.0, -7.0]])) == pytest.approx([-1, 1])
 
 
 # --- splits --------------------------------------------------------------------------------------------------------------

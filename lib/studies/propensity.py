@@ -84,27 +84,28 @@ def _letters(lm, end, forced, prefix):
     return None
 
 
-def sample(suite, fmt):
-    """[(behaviour, item), ...] of one format: N_PROMPTS tuning items at most, half of them with positive option A,
+def sample(suite, fmt, n=N_PROMPTS):
+    """[(behaviour, item), ...] of one format: n tuning items at most, half of them with positive option A,
     the first of every behaviour before the second of any."""
     behaviours = [(b, suites.split(b["items"], "tune")) for b in suite.behaviours if b["format"] == fmt]
     columns = [[[(b, item) for item in items if item["positive"] == letter] for b, items in behaviours]
                for letter in "AB"]
     ranked = [[column[r] for r in range(max(map(len, side), default=0)) for column in side if r < len(column)]
               for side in columns]
-    n = min(N_PROMPTS // 2, *map(len, ranked))
-    return [*ranked[0][:n], *ranked[1][:n]] if n else sum(ranked, [])[:N_PROMPTS]
+    half = min(n // 2, *map(len, ranked))
+    return [*ranked[0][:half], *ranked[1][:half]] if half else sum(ranked, [])[:n]
 
 
-def find(lm, suite):
-    """The ReadOut with the largest mean mass over the formats of the suite's behaviours; None without behaviours."""
+def find(lm, suite, n=N_PROMPTS):
+    """The ReadOut with the largest mean mass over the formats of the suite's behaviours, from n prompts of each; None
+    without behaviours."""
     formats = sorted({b["format"] for b in suite.behaviours})
     if not formats:
         return None
     tried, masses = candidates(lm), {}
     tokens = sorted({token for one in tried for token in one.letters})
     for fmt in formats:
-        prompts = [lm.chat(*suites.behaviour_prompts(suite, b, item, "BASE")) for b, item in sample(suite, fmt)]
+        prompts = [lm.chat(*suites.behaviour_prompts(suite, b, item, "BASE")) for b, item in sample(suite, fmt, n)]
         got = engine.after_endings(lm, prompts, [one.prefix for one in tried], tokens)
         p = np.exp(got["logits"].astype(np.float64) - got["logsumexp"][..., None]).mean(axis=0)   # (candidate, token)
         for row, one in zip(p, tried):
