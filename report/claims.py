@@ -148,9 +148,14 @@ def untested(reason, digest, key):
             "key": key}
 
 
+def study_of(claim):
+    """The study (lib.sizes) that a claim's numbers are of."""
+    return STUDY.get(claim["stage"]) or STUDY.get(claim["key"].split(".")[0])
+
+
 def left_out(claim, artifact):
     """Whether a quick run had no time for the study of a claim (lib.sizes)."""
-    study = STUDY.get(claim["stage"]) or STUDY.get(claim["key"].split(".")[0])
+    study = study_of(claim)
     levels = artifact.config.get("levels") or {}
     return levels.get(study, levels.get("alignment", 0)) is None      # of runs that had one level for both its parts
 

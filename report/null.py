@@ -18,6 +18,7 @@ cost    an hour on two cores; the permuted part one minute, the synthetic one fo
 
     python -m report.null
     python -m report.null --only permuted       that part of report/null.json anew, the rest as it is
+    python -m report.null --only chains --study relations --study values      the chains of these two alone
 """
 import argparse
 import importlib
@@ -36,7 +37,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lib import artifacts, identity, metrics
+from lib import artifacts, identity, metrics, sizes
 from lib.artifacts import ROOT, UserError
 from lib.stage import COMMITTED
 from report import claims, permuted
@@ -46,6 +47,7 @@ from report.audit import STAGES
 MODELS = ("pico-llama", "pico-gpt2")
 SEEDS = {"untrained": (1, 2, 3), "random": (1, 2, 3), "shuffled": (0, 1, 2)}     # shuffled: the draw that is used
 PROFILE = ("--profile", "quick", "--sizes", "preferences=0.2 reliability=0.3 alignment=0.4")
+PARTS = ("chains", "permuted", "synthetic")
 SYNTHETIC = {"false": 100, "planted": 40}           # draws of synthetic data per claim
 DEALT = 50                                         # draws of permuted labels per claim and model
 MOST = 0.05                                        # a rule may speak in so many of its null runs
@@ -96,15 +98,22 @@ def derive(kind, seed, made, folder):
                    inputs=made.manifest["inputs"], results=made.results, sources=[])
 
 
-def stage_of(script, model, out, *more):
+def sized(studies):
+    """PROFILE for these studies alone. Samples and draws go by address: a chain without the others is the same."""
+    *words, levels = PROFILE
+    return (*words, sizes.told({study: level if study in studies else None
+                                for study, level in sizes.parse(levels).items()}))
+
+
+def stage_of(script, words, out):
     """Run one stage script; UserError with its last lines if it fails."""
-    done = subprocess.run([sys.executable, script, *model, *PROFILE, *more, "--out", str(out)], cwd=ROOT, text=True,
+    done = subprocess.run([sys.executable, script, *words, "--out", str(out)], cwd=ROOT, text=True,
                           capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        raise UserError(f"{script} {' '.join(model)} --out {out}: {done.stderr.strip()[-300:]}")
+        raise UserError(f"{script} {' '.join(words)} --out {out}: {done.stderr.strip()[-300:]}")
 
 
-def chain(kind, seed, model, out):
+def chain(kind, seed, model, out, profile):
     """All stages of one case and model; returns {(model, stage): Artifact}."""
     folder = out / f"{kind}-{seed}"
     source = untrained(model, seed, folder / "models") if kind == "untrained" else ROOT / "data/models" / model
@@ -113,33 +122,34 @@ def chain(kind, seed, model, out):
         if name == STAGES[0] and kind != "untrained":
             derive(kind, seed, artifacts.load(out / "trained" / model / leaf.name / name), leaf / name)
         else:
-            stage_of(f"{name}.py", ("--model", str(source)), folder)
+            stage_of(f"{name}.py", ("--model", str(source), *profile), folder)
     return {(model, name): artifacts.load(leaf / name) for name in STAGES}
 
 
-def case(kind, seed, out):
+def case(kind, seed, out, profile):
     """[{claim: verdict}] of one case, a model each."""
     found = {}
     for model in MODELS:
-        found |= chain(kind, seed, model, out)
+        found |= chain(kind, seed, model, out, profile)
     folder = out / f"{kind}-{seed}"
     sources = [folder / "models" / m if kind == "untrained" else ROOT / "data/models" / m for m in MODELS]
-    stage_of("05_reliability.py", [word for at in sources for word in ("--model", str(at))], folder, "--across")
+    stage_of("05_reliability.py", [word for at in sources for word in ("--model", str(at))] + [*profile, "--across"], folder)
     found["+", claims.ACROSS] = artifacts.load(folder / "+".join(MODELS) / "testbed-quick" / claims.ACROSS)
     return [{claim["id"]: claims.decide(claim, model, found)["verdict"] for claim in claims.listed()
              if kind in claim.get("null", ())} for model in MODELS]
 
 
-def chains(out):
-    """{claim: {kind: how often each verdict came}} of all cases, run side by side."""
+def chains(out, studies=sizes.STUDIES):
+    """{claim: {kind: how often each verdict came}} of all cases, run side by side, of the claims of these studies."""
     cases = [(kind, seed) for kind, seeds in SEEDS.items() for seed in seeds]
     for model in MODELS:                               # what the chains share, before they run
-        stage_of("01_extract.py", ("--model", str(ROOT / "data/models" / model)), out / "trained")
+        stage_of("01_extract.py", ("--model", str(ROOT / "data/models" / model), *sized(studies)), out / "trained")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda one: (one[0], case(*one, out)), cases))
+        found = list(pool.map(lambda one: (one[0], case(*one, out, sized(studies))), cases))
     each = {kind: [verdicts for k, models in found if k == kind for verdicts in models] for kind in SEEDS}
     return {claim["id"]: {kind: counted(Counter(one[claim["id"]] for one in each[kind]))
-                          for kind in SEEDS if kind in claim.get("null", ())} for claim in claims.listed()}
+                          for kind in SEEDS if kind in claim.get("null", ())}
+            for claim in claims.listed() if claims.study_of(claim) in studies}
 
 
 # --- permuted labels ----------------------------------------------------------------------------------------
@@ -199,13 +209,16 @@ def counted(verdicts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/null"), help="folder for the chains")
-    parser.add_argument("--only", action="append", choices=("permuted", "synthetic"),
-                        help="measure this part alone, without chains; may be repeated")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone; may be repeated")
+    parser.add_argument("--study", action="append", choices=sizes.STUDIES,
+                        help="with --only chains: of this study alone; may be repeated")
     args, start = parser.parse_args(), time.time()
-    parts = args.only or ("chains", "permuted", "synthetic")
+    if args.study and args.only != ["chains"]:
+        parser.error("--study goes with --only chains")
+    parts = args.only or PARTS
     before = artifacts.read_json(TOLD, {"claims": {str: dict}}) if args.only else {"claims": {}}
     told = {claim["id"]: {"chains": {}} | before["claims"].get(claim["id"], {}) for claim in claims.listed()}
-    for name, found in chains(args.out.resolve()).items() if "chains" in parts else ():
+    for name, found in chains(args.out.resolve(), args.study or sizes.STUDIES).items() if "chains" in parts else ():
         told[name]["chains"] |= found
     for name, verdicts in dealt().items() if "permuted" in parts else ():
         told[name]["chains"]["permuted"] = verdicts

@@ -91,3 +91,19 @@ def test_no_rule_speaks_where_there_is_nothing():
     for name, found in told["claims"].items():
         for kind in (*found["chains"].values(), *([found["false"]] if "false" in found else [])):
             assert kind["rate"][1] <= null.MOST, f"{name} speaks in {kind} of its null runs"
+
+
+def test_chains_of_one_study_leave_the_others_out():
+    *words, levels = null.sized(("relations",))
+    assert words == ["--profile", "quick", "--sizes"]
+    whole, one = (null.sizes.parse(text) for text in (null.PROFILE[-1], levels))
+    assert one == {study: whole[study] if study == "relations" else None for study in whole}
+    assert null.sizes.parse(null.sized(null.sizes.STUDIES)[-1]) == whole
+    assert {null.claims.study_of(claim) for claim in null.claims.listed()} == set(whole)
+
+
+def test_a_study_goes_with_chains(monkeypatch, capsys):
+    monkeypatch.setattr(null.sys, "argv", ["null", "--study", "values"])
+    with pytest.raises(SystemExit):
+        null.main()
+    assert "--study goes with --only chains" in capsys.readouterr().err

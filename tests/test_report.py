@@ -501,7 +501,7 @@ def test_a_study_without_time_says_so():
         bare = SimpleNamespace(config={"levels": levels}, results={"not_testable": {claim["key"].removesuffix(".*"): "no number"}},
                                digest="")
         found = dict.fromkeys([key, *(("m", stage) for stage in claims.STAGES)], bare)
-        mine = claims.STUDY.get(claim["stage"]) or claims.STUDY[claim["key"].split(".")[0]]
+        mine = claims.study_of(claim)
         said = claims.decide({**claim, "needs": ""}, "m", found)["reason"]
         assert said == ("left out of this quick run for its time" if mine == other else "no number")
 
