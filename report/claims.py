@@ -31,6 +31,7 @@ from report import draw, trace
 from report.declared import ACROSS, COMMANDS, PAPERS, STAGES, VERDICTS, listed, measured          # noqa: F401
 from report.examples import harmless
 
+NO_TIME = "left out of this quick run for its time"
 ESTIMATE = {**dict.fromkeys(("value", "low", "high"), NUMBER), "n": int}
 # The study that a claim's stage, or the first word of its key, belongs to.
 STUDY = {"04_compose": "preferences", "05_reliability": "reliability", ACROSS: "reliability", "traits": "preferences",
@@ -169,7 +170,7 @@ def decide(claim, name, found):
         return untested("needs two models", "", key)
     artifact = found[source(claim, name)]
     if left_out(claim, artifact):
-        return untested("left out of this quick run for its time", artifact.digest, key)
+        return untested(NO_TIME, artifact.digest, key)
     if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
         # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
         return untested("no more behaviours steer than luck explains", artifact.digest, key)
@@ -252,6 +253,9 @@ def verdict_table(claims, names, cells, found, to):
         for name in names:
             cell, artifact = cells[claim["id"], name], found.get(source(claim, name))
             said = harmless(cell["reason"])
+            if said == NO_TIME:                            # there is no line that it could lead to
+                row.append(f"*{NO_TIME}*")
+                continue
             if cell["estimate"]:
                 said = f"{show(cell['estimate'], claim['digits'])}, n = {cell['estimate']['n']}"
                 others = [f"{harmless(part)} {show(e, claim['digits'])}" for part, e in cell["parts"].items()

@@ -46,7 +46,7 @@ def picture(pages, listed, to):
         cell = columns[model][claim]
         sign, value = VERDICT[cell["verdict"]][1], cell["value"]
         if value is None:
-            return cell["verdict"], LEFT_OUT if cell["reason"].startswith(LEFT_OUT) else sign
+            return cell["verdict"], LEFT_OUT if left_out(cell) else sign
         return cell["verdict"], f"{sign} {draw.number(value, mine[claim]['digits'])}"
 
     figure, axis = plt.subplots(figsize=(4.6 + 0.95 * len(columns), 1.3 + 0.22 * len(mine)))
@@ -64,7 +64,13 @@ def picture(pages, listed, to):
 
 # --- the words ----------------------------------------------------------------------------------------------
 def ids(told, verdict, letter=""):
-    return [claim for claim, cell in told.items() if cell["verdict"] == verdict and claim.startswith(letter)]
+    """Claims with a verdict, or LEFT_OUT, which is kept apart: a run had no time for them, no gate was shut."""
+    return [claim for claim, cell in told.items() if claim.startswith(letter)
+            and (LEFT_OUT if left_out(cell) else cell["verdict"]) == verdict]
+
+
+def left_out(cell):
+    return cell["value"] is None and cell["reason"].startswith(LEFT_OUT)
 
 
 def ranges(some):
@@ -83,7 +89,11 @@ def ranges(some):
 def sentence(letter, models):
     """What a paper's claims came to on these models; why most of what could not be tested could not."""
     *tested, last = claims.VERDICTS
-    said, silent = [], [model for model, told in models.items() if not any(ids(told, word, letter) for word in tested)]
+    said = []
+    silent = [model for model, told in models.items()
+              if ids(told, last, letter) and not any(ids(told, word, letter) for word in tested)]
+    out = [model for model, told in models.items() if ids(told, LEFT_OUT, letter) and model not in silent
+           and not any(ids(told, word, letter) for word in tested)]
     for model, told in models.items():
         parts = [f"{word} {ranges(found)}" for word in tested if (found := ids(told, word, letter))]
         if parts:
@@ -93,6 +103,8 @@ def sentence(letter, models):
                   for told in models.values() for claim in ids(told, last, letter))
     if silent:
         said.append(f"nothing could be tested on {', '.join(map(harmless, silent))}")
+    if out:
+        said.append(f"left out for time on {', '.join(map(harmless, out))}")
     reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" for reason, _ in why.most_common(2))
     return (f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}."
             + (f" Not testable mostly for: {reasons}." if why else ""))
@@ -104,11 +116,12 @@ def block(pages):
     for what, models in pages:
         if what != "instrument check":
             lines += [f"- {sentence(letter, models)}" for letter in PAPERS] + [""]
-    lines += ["| | " + " | ".join(claims.VERDICTS) + " |", "|---" * (len(claims.VERDICTS) + 1) + "|"]
+    words = [*claims.VERDICTS, f"{LEFT_OUT} for time"]
+    lines += ["| | " + " | ".join(words) + " |", "|---" * (len(words) + 1) + "|"]
     for what, models in pages:
         beside = " (instrument check)" if what == "instrument check" else ""
         for model, told in models.items():
-            cells = [ids(told, word) for word in claims.VERDICTS]
+            cells = [ids(told, word) for word in (*claims.VERDICTS, LEFT_OUT)]
             told = [f"{len(some)}: {ranges(some)}" if some else "none" for some in cells]
             lines.append(f"| {harmless(model)}{beside} | {' | '.join(told)} |")
     outcomes = [cell["verdict"] for told in pages[-1][1].values() for cell in told.values()]

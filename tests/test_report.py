@@ -632,14 +632,18 @@ def spelled(cell):
 
 def test_front_lists_every_claim_once_per_model_real_ones_first(tmp_path):
     silent = {claim: {"verdict": claims.VERDICTS[-1], "value": None, "reason": "it cannot: 2"} for claim in outcomes(0)}
-    pages = [("real models", {"m": outcomes(0), "s": silent}), ("instrument check", {"k": outcomes(1)})]
+    late = {claim: cell | {"reason": claims.NO_TIME} for claim, cell in silent.items()}
+    pages = [("real models", {"m": outcomes(0), "s": silent, "o": late}), ("instrument check", {"k": outcomes(1)})]
     text = front.block(pages)
-    rows = [line for line in text.splitlines() if line.startswith(("| m", "| s", "| k"))]
-    assert [row.split()[1] for row in rows] == ["m", "s", "k"] and "k (instrument check)" in rows[-1]
+    rows = [line for line in text.splitlines() if line.startswith(("| m", "| s", "| o", "| k"))]
+    assert [row.split()[1] for row in rows] == ["m", "s", "o", "k"] and "k (instrument check)" in rows[-1]
     for row in rows:
         assert sorted(claim for cell in row.split("|")[2:] for claim in spelled(cell)) == sorted(c["id"] for c in CLAIMS)
     assert front.ranges(["P1", "P2", "P4", "P5", "P6", "R7", "R9"]) == "P1 P2 P4\u2013P6 R7 R9"
-    assert text.count("nothing could be tested on s") == 4 and "\u201cit cannot\u201d" in text
+    assert text.count("nothing could be tested on s;") == 4 and "\u201cit cannot\u201d" in text
+    # what a run had no time for is told apart from what a gate shut out, and is no reason of a gate
+    assert text.count("left out for time on o.") == 4 and claims.NO_TIME not in text
+    assert rows[2].split("|")[-2].strip().startswith(f"{len(CLAIMS)}: ")
     assert text.endswith(f"`make all` ends with: `{claims.tally([c['verdict'] for c in outcomes(1).values()])}`")
     front.picture(pages, CLAIMS, tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 10_000
