@@ -15,7 +15,7 @@ from report import build, compare, declared
 from report.claims import decide, own, show
 from report.examples import harmless
 
-RUNS = ("bfloat16", "float32")
+RUNS = stage.DTYPES[::-1]
 
 
 def runs(args):
