@@ -226,29 +226,58 @@ def ruled(claim):
     return rule + (f", where {', '.join(gates)}" if gates else "")
 
 
+def null_runs(claim, told):
+    """{kind: its counts in report/null.json} of the runs in which a claim is false."""
+    mine = told.get(claim["id"], {"chains": {}})
+    return mine["chains"] | ({"synthetic": mine["false"]} if "false" in mine else {})
+
+
 def null_rate(claim, told):
     """How often a claim's rule says `reproduced` where it is false, and where it is true, from report/null.json."""
-    if claim["id"] not in told:
-        return "not measured"
-    def share(name, one):
-        rate = "{} [{}, {}]".format(*(draw.number(x, 2) for x in one["rate"]))
-        return f"{one.get(VERDICTS[0], 0)} of {one['n']} {name}, {rate}"
-    mine = told[claim["id"]]
-    said = [share(harmless(kind), one) for kind, one in mine["chains"].items()]
-    said += [share("synthetic", mine["false"])] if "false" in mine else []
-    power = mine.get("planted")
-    said = said or ["no null run"]
-    said += [f"power {draw.number(power['rate'][0], 2)}: {harmless(mine['what'])}"] if power else []
-    return "<br>".join(said)
+    said = [f"{one.get(VERDICTS[0], 0)} of {one['n']} {harmless(kind)}, {rate(one)}"
+            for kind, one in null_runs(claim, told).items()] or ["no null run"]
+    power = told.get(claim["id"], {}).get("planted")
+    said += [f"power {draw.number(power['rate'][0], 2)}: {harmless(told[claim['id']]['what'])}"] if power else []
+    return "; ".join(said)
+
+
+def null_most(claim, told):
+    """The same in a cell: the kind in which the rule says it most often, and the power."""
+    runs = null_runs(claim, told)
+    most = max(runs, key=lambda kind: (runs[kind]["rate"][0], runs[kind]["n"]), default=None)
+    said = [f"{rate(runs[most])}<br>{harmless(most)}" if most else "no null run"]
+    power = told.get(claim["id"], {}).get("planted")
+    return "<br>".join(said + ([f"power {draw.number(power['rate'][0], 2)}"] if power else []))
+
+
+def rate(one):
+    return "{} [{}, {}]".format(*(draw.number(x, 2) for x in one["rate"]))
+
+
+def ranges(some):
+    """`P1 P4-P6` of claims in order: three or more of one paper in a row are told by their ends."""
+    runs = []
+    for claim in some:
+        letter, number = claim[0], int(claim[1:])
+        if runs and (letter, number - 1) == runs[-1][-1]:
+            runs[-1].append((letter, number))
+        else:
+            runs.append([(letter, number)])
+    return " ".join(f"{a}{i}\u2013{a}{run[-1][1]}" if len(run) > 2 else " ".join(f"{b}{n}" for b, n in run)
+                    for run in runs for a, i in run[:1])
 
 
 def verdict_table(claims, names, cells, found, to):
     """Markdown table, one row per claim: what is claimed, the rule, one column per model, how often the rule speaks
-    where there is nothing, and how to make it."""
+    where there is nothing, and how to make it. Behind it those that no model can test, by their reasons."""
     lines = ["| | claim | published | rule | " + " | ".join(map(harmless, names))
-             + " | reproduced in null runs, and power | command, time per model |", "|---" * (len(names) + 6) + "|"]
-    told = measured()
+             + " | reproduced where there is nothing, at most; power | command, time per model |", "|---" * (len(names) + 6) + "|"]
+    told, shut = measured(), {}
     for claim in claims:
+        mine = [cells[claim["id"], name] for name in names]
+        if not any(cell["estimate"] for cell in mine):
+            shut.setdefault(tuple(cell["reason"] for cell in mine), []).append(claim["id"])
+            continue
         row = [claim["id"], *map(own, (claim["title"], claim["published"], ruled(claim)))]
         for name in names:
             cell, artifact = cells[claim["id"], name], found.get(source(claim, name))
@@ -263,9 +292,13 @@ def verdict_table(claims, names, cells, found, to):
                 said += f" ({harmless(cell['part'])}, which decides; {'; '.join(others)})" if cell["part"] else ""
             said += f"<br>{link(artifact, cell['key'], to)}" if artifact else ""
             row.append(f"**{cell['verdict']}**<br>{said}")
-        row += [null_rate(claim, told)]
+        row += [null_most(claim, told)]
         row.append(f"`{claim['command']}`<br>{cost(claim['command'], names, found)}")
         lines.append("| " + " | ".join(row) + " |")
+    if shut:
+        lines = (lines + [""] if len(lines) > 2 else []) + [
+            "| not testable here | " + " | ".join(map(harmless, names)) + " |", "|---" * (len(names) + 1) + "|",
+            *(f"| {ranges(some)} | {' | '.join(map(harmless, why))} |" for why, some in shut.items())]
     return "\n".join(lines)
 
 
@@ -280,13 +313,14 @@ def tally(verdicts):
 
 def claim_list(claims, names, cells, found):
     """One paragraph per claim: statement, source, rule, where each number stands and how it was made."""
-    blocks = []
+    blocks, told = [], measured()
     for claim in claims:
         lines = [f"**{claim['id']}. {claim['title']}.** {claim['statement']}",
                  f"*Published*: {claim['published']} ({claim['source']}).",
                  f"*Rule*: {ruled(claim)}; {claim['rule']['why']}.",
                  f"*Key*: `{claim['stage']}` `{claim['key']}`, from `{claim['command']}`, "
-                 f"{cost(claim['command'], names, found)} per model."]
+                 f"{cost(claim['command'], names, found)} per model.",
+                 f"*Says reproduced*: {null_rate(claim, told)}."]
         for name in names:
             cell = cells[claim["id"], name]
             estimate, said = cell["estimate"], f": {harmless(cell['reason'])}."

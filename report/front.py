@@ -70,20 +70,7 @@ def ids(told, verdict, letter=""):
 
 
 def left_out(cell):
-    return cell["value"] is None and cell["reason"].startswith(LEFT_OUT)
-
-
-def ranges(some):
-    """`P1 P4-P6` of claims in order: three or more of one paper in a row are told by their ends."""
-    runs = []
-    for claim in some:
-        letter, number = claim[0], int(claim[1:])
-        if runs and (letter, number - 1) == runs[-1][-1]:
-            runs[-1].append((letter, number))
-        else:
-            runs.append([(letter, number)])
-    return " ".join(f"{a}{i}\u2013{a}{run[-1][1]}" if len(run) > 2 else " ".join(f"{b}{n}" for b, n in run)
-                    for run in runs for a, i in run[:1])
+    return cell.get("value") is None and cell["reason"].startswith(LEFT_OUT)
 
 
 def sentence(letter, models):
@@ -95,7 +82,7 @@ def sentence(letter, models):
     out = [model for model, told in models.items() if ids(told, LEFT_OUT, letter) and model not in silent
            and not any(ids(told, word, letter) for word in tested)]
     for model, told in models.items():
-        parts = [f"{word} {ranges(found)}" for word in tested if (found := ids(told, word, letter))]
+        parts = [f"{word} {claims.ranges(found)}" for word in tested if (found := ids(told, word, letter))]
         if parts:
             shut = len(ids(told, last, letter))
             said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
@@ -122,7 +109,7 @@ def block(pages):
         beside = " (instrument check)" if what == "instrument check" else ""
         for model, told in models.items():
             cells = [ids(told, word) for word in (*claims.VERDICTS, LEFT_OUT)]
-            told = [f"{len(some)}: {ranges(some)}" if some else "none" for some in cells]
+            told = [f"{len(some)}: {claims.ranges(some)}" if some else "none" for some in cells]
             lines.append(f"| {harmless(model)}{beside} | {' | '.join(told)} |")
     outcomes = [cell["verdict"] for told in pages[-1][1].values() for cell in told.values()]
     return "\n".join([*lines, "", f"`make all` ends with: `{claims.tally(outcomes)}`"])
