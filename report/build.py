@@ -133,7 +133,8 @@ def quick_sizes(args, names, found):
 
 # --- tables of the page -------------------------------------------------------------------------------------
 def rows_table(keys, stage, digits, names, found):
-    """Markdown table of estimates, one line per key (`key = label` renames it), one column per model."""
+    """Markdown table of estimates, one line per key (`key = label` renames it), one column per model; where there is
+    none at all, a line that says why."""
     columns = ["+"] if stage == ACROSS else names
     if stage == ACROSS and ("+", ACROSS) not in found:
         return "*Needs two models.*"
@@ -141,15 +142,18 @@ def rows_table(keys, stage, digits, names, found):
         raise UserError(f"report/template.md: no stage {stage!r}")
     heads = ["model set"] if stage == ACROSS else map(harmless, names)
     lines = ["| | " + " | ".join(heads) + " | n | resampled |", "|---" * (len(columns) + 3) + "|"]
+    reasons, some = {}, False
     for entry in keys:
         key, _, label = (part.strip() for part in entry.partition("="))
         values = [lookup(found[column, stage], key) for column in columns]
         plain = [artifacts.check(f"report/template.md: {key}", value, ESTIMATE)
                  for value in values if not _reason(value)]
+        some |= bool(plain)
+        reasons |= {show(value): None for value in values if _reason(value)}
         n = " / ".join(dict.fromkeys(str(value["n"]) for value in plain))
         lines.append(" | ".join([f"| {label or f'`{key}`'}", *(show(value, digits) for value in values), n,
                                  harmless(plain[0].get("unit", "")) if plain else ""]) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if some else f"*Nothing to show: {'; '.join(reasons)}.*"
 
 
 def provenance(names, found):

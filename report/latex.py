@@ -60,7 +60,7 @@ def breakable(text):
 
 def between(text):
     """A run of text without marks; only what looks like a path or a key may break inside a word."""
-    return breakable(text) if "_" in text else escape(text)
+    return breakable(text) if "_" in text or re.search(r"\w\.\w+\.\w", text) else escape(text)
 
 
 def inline(text):
