@@ -18,7 +18,7 @@ cost    an hour on two cores; the permuted part one minute, the synthetic one fo
 
     python -m report.null
     python -m report.null --only permuted       that part of report/null.json anew, the rest as it is
-    python -m report.null --only chains --study relations --study values      the chains of these two alone
+    python -m report.null --only chains --study relations --study values      the same, of these two alone
 """
 import argparse
 import importlib
@@ -211,18 +211,20 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("outputs/null"), help="folder for the chains")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part alone; may be repeated")
     parser.add_argument("--study", action="append", choices=sizes.STUDIES,
-                        help="with --only chains: of this study alone; may be repeated")
+                        help="with --only chains or synthetic: of this study alone; may be repeated")
     args, start = parser.parse_args(), time.time()
-    if args.study and args.only != ["chains"]:
-        parser.error("--study goes with --only chains")
-    parts = args.only or PARTS
+    if args.study and not set(args.only or PARTS) <= {"chains", "synthetic"}:
+        parser.error("--study goes with --only chains or synthetic")
+    parts, studies = args.only or PARTS, set(args.study or sizes.STUDIES)
     before = artifacts.read_json(TOLD, {"claims": {str: dict}}) if args.only else {"claims": {}}
     told = {claim["id"]: {"chains": {}} | before["claims"].get(claim["id"], {}) for claim in claims.listed()}
-    for name, found in chains(args.out.resolve(), args.study or sizes.STUDIES).items() if "chains" in parts else ():
+    for name, found in chains(args.out.resolve(), studies).items() if "chains" in parts else ():
         told[name]["chains"] |= found
     for name, verdicts in dealt().items() if "permuted" in parts else ():
         told[name]["chains"]["permuted"] = verdicts
     for study in STUDIES if "synthetic" in parts else ():
+        if not studies & set(sizes.BOTH.get(study, [study])):
+            continue
         for name, found in synthetic(study).items():
             told[name] |= found
     over = sorted(name for name, found in told.items() for kind in (*found["chains"].values(), found.get("false"))

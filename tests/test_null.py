@@ -106,4 +106,4 @@ def test_a_study_goes_with_chains(monkeypatch, capsys):
     monkeypatch.setattr(null.sys, "argv", ["null", "--study", "values"])
     with pytest.raises(SystemExit):
         null.main()
-    assert "--study goes with --only chains" in capsys.readouterr().err
+    assert "--study goes with --only chains or synthetic" in capsys.readouterr().err
