@@ -20,7 +20,7 @@ from report.examples import harmless
 PAGES = {"real models": "report/real", "instrument check": "report"}
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 PAPERS = {"P": "preferences", "R": "reliability", "A": "alignment", "B": "beyond the papers"}
-LEFT_OUT = "left out"                              # how the reason of a claim begins that a run had no time for
+LEFT_OUT = "left out"                              # what stands for claims that a run had no time for
 LETTERS = "PRA"                                    # rows of the picture
 
 
@@ -70,22 +70,20 @@ def ids(told, verdict, letter=""):
 
 
 def left_out(cell):
-    return cell.get("value") is None and cell["reason"].startswith(LEFT_OUT)
+    return cell["reason"] == claims.NO_TIME
 
 
 def sentence(letter, models):
     """What a paper's claims came to on these models; why most of what could not be tested could not."""
     *tested, last = claims.VERDICTS
-    said = []
-    silent = [model for model, told in models.items()
-              if ids(told, last, letter) and not any(ids(told, word, letter) for word in tested)]
-    out = [model for model, told in models.items() if ids(told, LEFT_OUT, letter) and model not in silent
-           and not any(ids(told, word, letter) for word in tested)]
+    said, silent, out = [], [], []
     for model, told in models.items():
         parts = [f"{word} {claims.ranges(found)}" for word in tested if (found := ids(told, word, letter))]
         if parts:
             shut = len(ids(told, last, letter))
             said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
+        else:
+            (silent if ids(told, last, letter) else out).append(model)
     why = Counter(re.split(f":| on (?={'|'.join(map(re.escape, models))})", told[claim]["reason"])[0]
                   for told in models.values() for claim in ids(told, last, letter))
     if silent:

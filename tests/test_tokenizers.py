@@ -89,7 +89,8 @@ def run(stages, folder, suite, out, patch):
     patch.setattr(judges, "load", lambda *_: HashJudge())
     patch.setattr(STAGES[0], "why_dropped", lambda *_: None)
     # A vocabulary of 250,000 is slow even at width 16, and controls do not depend on it.
-    for name, few in {"N_RANDOM": {"full": 2, "smoke": 2}, "N_RANDOM_WAYS": 1, "N_RANDOM_TEXT": {"full": 1, "smoke": 1},
+    for name, few in {"N_RANDOM": {"full": 2, "smoke": 2}, "N_RANDOM_VALUES": {"full": 2, "smoke": 2}, "N_RANDOM_WAYS": 1,
+                      "N_RANDOM_TEXT": {"full": 1, "smoke": 1},
                       "STRENGTHS": {"full": (0.4,), "smoke": (0.4,)}}.items():
         patch.setattr(STAGES[2], name, few)
     patch.setitem(metrics.bootstrap.__kwdefaults__, "n_boot", 100)
