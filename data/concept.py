@@ -14,6 +14,7 @@ for this project; the relations that a relation is centred with are those of the
 writes outputs/<model>/card-<name>/suite/ and prints that folder.
 """
 import csv
+import difflib
 import random
 import re
 import shutil
@@ -168,7 +169,8 @@ def of_suite(suite, key):
     if not key and len(known) == 1:
         kind, _, name = known[0].partition("/")
     elif key not in known:
-        raise UserError(f"{suite.folder}: no concept {key!r}; there are {', '.join(known[:60])}")
+        near = difflib.get_close_matches(key, known, 5, 0) if key else known[:60]
+        raise UserError(f"{suite.folder}: no concept {key!r} of its {len(known)}; there are {', '.join(near)}")
 
     def only(records):
         return [record for record in records if record["name"] == name]

@@ -8,8 +8,10 @@ page reads what they left. A vector from elsewhere takes the place of the concep
 beside it, card-<name>-of-<file>/; at a layer that the file lacks it is zero, which stage 02 never picks. Controls
 (shuffled labels, other methods, heads) stay those of the concept's own pairs.
 
+Behind the stages report/card_contrasts.py measures what else the vector moves.
+
 reads   the stages' manifests, tables and arrays; nothing is computed but how far other traits move along, counted in
-        the texts of stage 03 (report/card_along.py)
+        the texts of stage 03 (report/card_along.py), and what weak inputs have in common (report/card_parts.py)
 writes  card.md, card.png, card.json beside them: "numbers" says of every number which table it is from
 
     python -m report.card --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
@@ -26,7 +28,7 @@ from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError, write_json
 from report import card_draw
 from report.draw import table
-from report.card_parts import KINDS, QUESTIONS, Read, clear
+from report.card_parts import CONTRASTS, KINDS, QUESTIONS, Read, clear
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked
@@ -38,7 +40,8 @@ UNTESTED = ("other models", "contexts of thousands of tokens", "answers longer t
 def run_stage(name, args, suite):
     """One stage on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
     shared = ["-m", "lib.work", args.nproc] if args.nproc != "1" else []
-    command = [sys.executable, *shared, str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite),
+    script = ["-m", f"report.{name}"] if name == CONTRASTS else [*shared, str(ROOT / f"{name}.py")]
+    command = [sys.executable, *script, "--model", args.model, "--suite", str(suite),
                "--profile", args.profile, "--dtype", args.dtype, "--out", args.out]
     pico, last = Path(args.model).resolve().parent == ROOT / "data" / "models", ""
     env = os.environ | ({"OMP_NUM_THREADS": "1"} if pico else {})              # one thread, as in the Makefile
@@ -102,7 +105,7 @@ def run(args):
         own, suite, args.suite = artifacts.load(folder / STAGES[0], STAGES[0]), other, str(other)
         folder = stage.paths(args)
         place(own, key, args.vector, args.layer, folder / STAGES[0])
-    for name in STAGES[1:]:
+    for name in (*STAGES[1:], CONTRASTS):
         run_stage(name, args, suite)
     return folder, suites.load(suite, args.profile)
 
@@ -111,11 +114,11 @@ def run(args):
 def verdict(part, key, where):
     """(word, first line) from what a kind's function found."""
     kind, _, name = key.partition("/")
-    side, reach = clear(part["effect"]), part.get("reach")
+    side, reach, high = clear(part["effect"]), part.get("reach"), (part["effect"] or {"high": np.inf})["high"]
     word = {"above": "works", "below": "backwards", "within": "nothing",
-            "undecided": "nothing" if part["effect"]["high"] <= 0 else "undecided"}[reach] if reach else (
+            "undecided": "nothing" if high <= 0 else "undecided"}[reach] if reach else (
         "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else
-        "nothing" if part["effect"]["high"] <= part.get("least", 0) else "undecided")
+        "nothing" if high <= part.get("least", 0) else "undecided")
     first = {"works": f"The {kind} {name} works {where}: the vector {part['told']}",
              "backwards": f"The vector for {name} works backwards {where}: it {part['told']}",
              "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it "
@@ -201,7 +204,7 @@ def command_of(args, suite):
 
 def build(folder, suite, command):
     """The card of finished stages: writes it beside them and returns it."""
-    found, key = {name: artifacts.load(folder / name, name) for name in STAGES}, concept_of(suite)
+    found, key = {name: artifacts.load(folder / name, name) for name in (*STAGES, CONTRASTS)}, concept_of(suite)
     read, model = Read(found), found[STAGES[0]].config["model"]["id"]
     part = KINDS[key.partition("/")[0]](read, key, suite)
     failed = [gate for gate, passed in gates_of(read, key) if not passed]

@@ -1,6 +1,6 @@
 """Card parts: what a card says about each kind of concept. Every number is read from a result or table of a stage,
-and the card keeps where from. Nothing is computed here but which rows are shown, and for a trait what moves along
-(report/card_along.py).
+and the card keeps where from. Nothing is computed here but which rows are shown, what the inputs on which a relation or
+a value does little have in common, and for a trait what moves along (report/card_along.py).
 
 `Read` finds numbers and remembers their places. A function per kind returns
     effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than
@@ -11,10 +11,12 @@ and the card keeps where from. Nothing is computed here but which rows are shown
     picture  {"forest": [(label, estimate)], "unit", "x", "xlabel", "lines": [(label, [y], right axis?)], "window",
               "chosen", "inputs": [effect per input]}
 """
+from lib import metrics
 from report import card_along, draw
 from report.claims import widened
 
 # --- what is said -------------------------------------------------------------------------------------------
+SEED = 13
 WORST = 5                    # inputs in full
 OTHER_WAY = 0.1              # share of inputs that go the other way, from which the first line says so
 COSTS = 0.05                 # of the facts, whole interval; and of the perplexity of neutral text
@@ -22,14 +24,13 @@ COSTS = 0.05                 # of the facts, whole interval; and of the perplexi
 TASKS, PLURAL = ("question", "summary", "email"), {"summary": "summaries", "email": "emails"}
 QUESTIONS = ("Does it do anything?", "Better than asking?", "How strong?", "For whom does it fail?",
              "Does it hold elsewhere?", "What does it break?")
-UNCOUNTED = "Traits that nothing counts, other kinds of concepts, and cosines with their vectors: not measured."
-UNSEEN = ["Other concepts that move along, and cosines with their vectors: not measured."]
+CONTRASTS = "card_contrasts"     # report/card_contrasts.py
 
 
 class Read:
     """found {stage: Artifact}. numbers {name: {"at": [stage, table, step, ...], "found": value}} of all that was
     read; a step is a key, an index, or the equal fields of a row. "counted" names the trait, where the value is what
-    report/card_along.py counts in the texts of that table."""
+    report/card_along.py counts in the texts of that table; "correlated" what the gains are ranked against."""
 
     def __init__(self, found):
         self.found, self.numbers = found, {}
@@ -66,7 +67,9 @@ def look(artifact, table, steps):
 
 # --- words --------------------------------------------------------------------------------------------------
 def est(found, digits=1, scale=1):
-    """`12.3 [8.1, 16.0]`; of a bare number the number."""
+    """`12.3 [8.1, 16.0]`; of a bare number the number; of what `deciding` left out words."""
+    if found is None:
+        return "(one unit, no interval)"
     if not isinstance(found, dict):
         return draw.number(scale * found, digits)
     low, high = (draw.number(scale * found[end], digits) for end in ("low", "high"))
@@ -117,7 +120,7 @@ def moves_along(read, name, cases):
     """(traits, sentences): what else a trait's vector moves, of what can be counted in its cases [{arm: case}]."""
     found = card_along.along([{arm: case["output"] for arm, case in arms.items()} for arms in cases], name)
     if not found:
-        return [], UNSEEN
+        return [], []
     for other, one in found.items():
         read.numbers[f"moves along: {other}"] = {"at": ["03_transfer", "cases"], "counted": other, "found": one}
     moved, n = card_along.moved(found), max(one["steered"]["n"] for one in found.values())
@@ -125,7 +128,36 @@ def moves_along(read, name, cases):
                      for other, one in ((other, found[other]) for other in moved))
     return moved, [f"Of {len(found)} other traits that can be counted in any English text, {len(moved) or 'none'} "
                    f"{'move' if len(moved) > 1 else 'moves'} along over {n} prompts, intervals widened for their "
-                   f"number{'; points of 100: ' * bool(told)}{told}.", UNCOUNTED]
+                   f"number{'; points of 100: ' * bool(told)}{told}."]
+
+
+def contrasts(read, own):
+    """(contrasts, sentences): which of data/contrasts.json a vector of any kind moves, and lies along; `own` is no other."""
+    names = [row["name"] for row in draw.table(read.found[CONTRASTS], "contrasts") if row["name"] != own]
+    rows = {name: {field: read(f"{name}: {field}", CONTRASTS, "contrasts", {"name": name}, field) for field in (
+        "cosine", "cosine_limits", "shift", "shift_limits", "along", "moves", "positive", "negative")} for name in names}
+
+    def told(counts, of, unit):
+        some = sorted((row for row in rows.values() if row[counts]), key=lambda row: -abs(row[of]["value"]))
+        return "; ".join(f"{row['positive']} rather than {row['negative']} {est(row[of], 2)}{unit} (limits "
+                         f"{', '.join(draw.number(end, 2) for end in row[of + '_limits'])})" for row in some) or "none"
+
+    n = max((row["shift"]["n"] for row in rows.values()), default=0)
+    return [name for name, row in rows.items() if row["moves"]], [
+        f"Of {len(rows)} contrasts between ways to answer, {n} pairs each, it moves beyond what random vectors of its norm "
+        f"reach: {told('moves', 'shift', ' nats per token')}.",
+        f"It lies along, beyond what vectors of shuffled labels reach, cosine: {told('along', 'cosine', '')}."]
+
+
+def common(read, table, gains, of):
+    """[sentence]: what the inputs on which a vector does little have in common. of {what: (input,)} beside gains."""
+    told = []
+    for i, (what, x) in enumerate(of.items()):
+        if len(set(x)) > 1 and len(set(gains)) > 1:
+            found = metrics.bootstrap_corr(x, gains, unit="inputs", seed_address=[SEED, i])
+            read.numbers[f"gain by {what}"] = {"at": ["03_transfer", table], "correlated": what, "found": found}
+            told.append(f"with {what} {est(deciding(found), 2)}")
+    return [f"Rank correlation of an input's gain {', '.join(told)}."] if told else []
 
 
 def tuned(read, key):
@@ -135,6 +167,7 @@ def tuned(read, key):
 # --- kinds --------------------------------------------------------------------------------------------------
 def trait(read, key, suite):
     name, but = key.partition("/")[2], []
+    along, others = contrasts(read, name)
 
     def at(what, field, task="question"):
         return read(what, "03_transfer", "traits", {"trait": name, "task": task}, field)
@@ -196,7 +229,7 @@ def trait(read, key, suite):
     for case in draw.table(read.found["03_transfer"], "cases"):
         if case["task"] in TASKS and name in case["expression"]:
             arms.setdefault((case["task"], case["item"]), {})[case["arm"]] = case
-    along, others = moves_along(read, name, arms.values())
+    counted, said = moves_along(read, name, arms.values())
     pairs = [(arm["steered"], arm["unsteered"]) for arm in arms.values() if {"steered", "unsteered"} <= set(arm)]
     gains = sorted(((new["expression"][name] - old["expression"][name], i) for i, (new, old) in enumerate(pairs)
                     if None not in (new["expression"][name], old["expression"][name])))
@@ -211,9 +244,9 @@ def trait(read, key, suite):
               ("both minus prompt", both),
               *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
     lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
-    return {"effect": effect, "least": least, "but": but, "along": along, "worst": worst,
+    return {"effect": effect, "least": least, "but": but, "along": counted + along, "worst": worst,
             "told": f"raises it by {est(effect)} points of 100 more than random vectors do{missed}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + said + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
                         "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
@@ -221,6 +254,7 @@ def trait(read, key, suite):
 
 def behaviour(read, key, suite):
     name, but = key.partition("/")[2], []
+    along, others = contrasts(read, name)
 
     def of(what, *steps, stage="05_reliability", table="behaviours"):
         return read(what, stage, table, {"name": name}, *steps)
@@ -278,10 +312,10 @@ def behaviour(read, key, suite):
              for i in order[:WORST]]
     forest = [("vector, \u00b11 unit", effect), ("random, 95 % of them", limit),
               ("shuffled labels, at most", shuffled), *((words[setting], found) for setting, found in there.items())]
-    return {"effect": decided, "reach": reach, "but": but, "worst": worst,
+    return {"effect": decided, "reach": reach, "but": but, "along": along, "worst": worst,
             "told": f"moves the odds of its answer by {est(effect, 2)} nats per unit, where random vectors reach "
                     f"{est(limit, 2)}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + UNSEEN))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "nats per unit", "x": multipliers,
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats", "window": None, "chosen": 1.0,
                         "lines": [("odds of its answer, nats", curve, False),
@@ -291,6 +325,7 @@ def behaviour(read, key, suite):
 
 def relation(read, key, suite):
     name, but = key.partition("/")[2], []
+    along, others = contrasts(read, name)
 
     def of(what, *steps):
         return read(what, "03_transfer", "results", "relations", *steps)
@@ -319,19 +354,22 @@ def relation(read, key, suite):
     gains = sorted((float(logp[i, 1] - logp[i, 0]), i) for i in own)
     lower = sum(gain < 0 for gain, _ in gains)
     but += [f"it lowers {lower} of {len(gains)} answers"] if lower >= OTHER_WAY * len(gains) else []
+    short = common(read, "relation_items", [gain for gain, _ in gains], {
+        "the unsteered log-probability": [float(logp[i, 0]) for _, i in gains],
+        "the length of the answer": [len(items[i]["y"]) for _, i in gains]})
     worst = [{"input": f"{items[i]['x']} -> {items[i]['y']}", "found": f"log-probability {est(float(logp[i, 0]), 2)} "
               f"unsteered, {est(float(logp[i, 1]), 2)} steered"} for _, i in gains[:WORST]]
     line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and "way" not
                    in row and row["layer"] == layer), key=lambda row: row["strength"])
     fails = [f"Bare, in the template of the lists, {lower} of {len(gains)} answers lose log-probability: the picture "
-             "has all, random vectors not taken off, the list below the least."]
+             "has all, random vectors not taken off, the list below the least.", *short]
     there = ["By context: " + "; ".join(f"{k} {est(v, 2)}" for k, v in where.items()) + ".",
              "By template: " + "; ".join(f"{k} {est(v, 2)}" for k, v in styles.items()) + "."]
     forest = [("over random vectors", gain), ("over the best of them", effect), ("another relation's", other),
               ("turned round", flipped), *((f"behind {k}", v) for k, v in where.items() if k != "bare")]
-    return {"effect": effect, "but": but, "worst": worst,
+    return {"effect": effect, "but": but, "along": along, "worst": worst,
             "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, there, broken(read, key, but) + UNSEEN))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, there, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("gain on tuning pairs", [row["score"] for row in line], False)],
@@ -340,6 +378,7 @@ def relation(read, key, suite):
 
 def value(read, key, suite):
     name, but = key.partition("/")[2], []
+    along, others = contrasts(read, name)
 
     def of(what, *steps):
         return read(what, "03_transfer", "results", "values", *steps)
@@ -385,14 +424,17 @@ def value(read, key, suite):
     def text_of(probe):
         return " / ".join(probe[side] for side in ("positive_text", "negative_text", "prompt") if side in probe)
 
+    fails += common(read, "value_items", [gain for gain, _ in gains], {
+        "the unsteered lean": [lean[i] for _, i in gains],
+        "the length of the text": [len(text_of(probes[items[i]["id"]])) for _, i in gains]})
     worst = [{"input": text_of(probes[items[i]["id"]]),
               "found": f"log-odds {est(lean[i], 2)} unsteered, {est(steered[i], 2)} steered"}
              for _, i in gains[:WORST]]
     forest = [("over random vectors", shift), ("over the best of them", effect), ("random vectors", noise),
               *((f"context level {k}", v) for k, v in levels.items())]
-    return {"effect": effect, "but": but, "worst": worst,
+    return {"effect": effect, "but": but, "along": along, "worst": worst,
             "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs + UNSEEN))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in grid],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("shift, nats", [row["shift"]["value"] for row in grid], False),

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^```([\w.]+)\n(.*?)^```", DOCUMENT, re.M | re.S))
 PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+READ = (*card.STAGES, card_parts.CONTRASTS)
 RUN_STAGE = card.run_stage               # the fixture below replaces it
 FORMAL = "formal: Write in a formal tone. | Write in a casual tone."
 
@@ -208,7 +209,8 @@ class Alternating:
 
 def in_process(name, args, suite):
     """A stage in this process: importing torch for each would take most of the time."""
-    words = [str(ROOT / f"{name}.py"), "--model", args.model, "--suite", str(suite), "--profile", args.profile, "--out", args.out]
+    script = ROOT / ("report" if name == card_parts.CONTRASTS else ".") / f"{name}.py"
+    words = [str(script), "--model", args.model, "--suite", str(suite), "--profile", args.profile, "--out", args.out]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", words)
         try:
@@ -259,12 +261,14 @@ def cards(tmp_path_factory):
 def test_a_card_says_what_the_stages_measured(kind, cards):
     at, found = cards[kind]
     key = found["concept"].partition("/")[2]
-    stages = {name: artifacts.load(at / name, name) for name in card.STAGES}
+    stages = {name: artifacts.load(at / name, name) for name in READ}
     assert len(found["numbers"]) > 8 and found["digests"] == {name: one.digest for name, one in stages.items()}
     for name, number in found["numbers"].items():
         stage, table, *steps = number["at"]
         if "counted" in number:
             assert along(stages[stage].table(table), key)[number["counted"]] == number["found"], name
+        elif "correlated" in number:
+            assert number["found"]["n"] == len(found["picture"]["inputs"]) and -1 <= number["found"]["value"] <= 1
         elif "layer" in number:
             rows = stages[stage].table(table)
             assert number["found"] == sorted({row["strength"] for row in rows if row["strength"] and (row["key"], row["layer"])
@@ -351,7 +355,7 @@ def test_the_first_line_follows_the_interval(low, high, word):
 def test_an_example_is_rebuilt_from_its_stages(tmp_path, at):
     """Page, numbers and picture, byte by byte, from the stages that are committed beside them."""
     suite, told = suites.load(at / "suite"), artifacts.read_json(at / "card.json")
-    for name in card.STAGES:
+    for name in READ:
         stage = artifacts.load(at / name, name)
         assert stage.manifest["inputs"]["suite"] == suite.digest and all(map(stage.file, stage.manifest["outputs"]))
         (tmp_path / name).symlink_to(at / name)
@@ -363,7 +367,7 @@ def test_an_example_is_rebuilt_from_its_stages(tmp_path, at):
 @pytest.mark.parametrize("ahead, told", [(-20, True), (-9, False), (58, False)])
 def test_a_setting_that_does_more_is_named(ahead, told):
     """The tuned setting decides; one of the published search that gains what counts more is in the first line."""
-    stages = {name: artifacts.load(ROOT / "report/cards/thirdperson" / name) for name in card.STAGES}
+    stages = {name: artifacts.load(ROOT / "report/cards/thirdperson" / name) for name in READ}
     stages["03_transfer"].results["traits"]["search_effect"]["value"] = ahead
     part = card_parts.trait(card_parts.Read(stages), "trait/thirdperson", None)
     line = card.verdict(part, "trait/thirdperson", "here")[1]

@@ -1,0 +1,123 @@
+"""Card, what moves along: eight contrasts of the project's own beside the vector of a card, whatever its kind.
+
+data/contrasts.json has short answers to everyday questions, each in two ways: formal and casual, agreeing and
+disagreeing, and so on. For each contrast, over its pairs:
+    cosine   of the vector with the mean difference of the two answers' states (averaged over the answer's tokens), at
+             the vector's layer. Limit: what one more vector of shuffled labels reaches.
+    shift    of the log-odds of the first way, nats per token, steered as stage 02 tuned it from the last prompt token
+             on, less unsteered. Limits: what one more random vector of the same norm reaches.
+Limits are prediction intervals (Student's t) from the vectors at hand. A contrast counts if its whole interval lies
+beyond; intervals and limits are widened for the number of contrasts. A change is no fault by itself.
+
+reads   01_extract: vectors, shuffled_vectors; 02_tune: tuned; data/contrasts.json
+writes  contrasts.json   per contrast: estimates, limits, and what counts
+        logprob.npy      per contrast, pair, side, row: nats per token; rows: unsteered, the vector, random ones
+        cosine.npy       per contrast, vector: the vector, then shuffled ones
+
+    python -m report.card_contrasts --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
+"""
+import numpy as np
+
+from lib import stage
+
+CLI = stage.cli(__doc__)
+AFTER = ("01_extract", "02_tune")
+PAIRS = stage.artifacts.ROOT / "data/contrasts.json"
+stage.begin(__name__, CLI, AFTER, [PAIRS])
+
+from lib import artifacts, engine, identity, metrics
+from report.claims import student, widened
+
+# --- settings that change the numbers -----------------------------------------------------------------------
+SEED = 12
+N_PAIRS = {"full": 10, "smoke": 3}
+N_RANDOM = {"full": 10, "smoke": 2}
+# ------------------------------------------------------------------------------------------------------------
+SIDES = ("positive", "negative")
+
+
+def measure(lm, system, contrasts, layer, rows):
+    """{"logprob" (contrast, pair, side, row) nats per token, "states" (contrast, pair, side, d) at the layer}
+    of every answer; rows: rows of the engine."""
+    asked = [(lm.chat(system, pair["prompt"]), lm.tokens(pair[side])) for c in contrasts for pair in c["pairs"]
+             for side in SIDES]
+    prompts, answers = zip(*asked)
+    lengths = np.array(list(map(len, answers)))
+    states = engine.read(lm, [prompt + answer for prompt, answer in asked], tail=lengths.tolist())[:, layer]
+    logprob = engine.sequence_logprob(lm, prompts, answers, rows) / lengths[:, None]
+    shape = len(contrasts), -1, 2
+    return {"logprob": logprob.reshape(*shape, len(rows)), "states": states.reshape(*shape, states.shape[-1])}
+
+
+def limits(reached, parts, mean=None):
+    """[low, high] that hold one more draw with LEVEL, widened for `parts`. reached (n,), n >= 2; mean: if it is known."""
+    degrees = len(reached) - (mean is None)
+    middle = np.mean(reached) if mean is None else mean
+    spread = np.sqrt(np.square(reached - middle).sum() / degrees * (1 + (1 / len(reached) if mean is None else 0)))
+    half = student(1 - (1 - metrics.LEVEL) / 2 / parts, degrees) * spread
+    return [float(middle - half), float(middle + half)]
+
+
+def beyond(estimate, limit):
+    """+1, -1: the whole interval lies above, below both limits and 0; 0: neither."""
+    low, high = min(limit[0], 0), max(limit[1], 0)
+    return 0 if estimate["low"] is None else int(estimate["low"] > high) - int(estimate["high"] < low)
+
+
+def conclude(contrasts, logprob, states, vectors):
+    """(records of the contrasts, cosines (contrast, vector)) from what `measure` gave; vectors (1 + shuffled, d).
+
+    "along" and "moves" are +1 or -1 where the widened interval decides; those that are written down are not widened."""
+    odds = np.subtract(*np.moveaxis(logprob, 2, 0)).astype(np.float64)                # (contrast, pair, row)
+    diffs = np.subtract(*np.moveaxis(states, 2, 0)).astype(np.float64)                # (contrast, pair, d)
+    cosines = np.array([[metrics.cosine(mean, v) for v in vectors] for mean in diffs.mean(axis=1)])
+    unit, found = vectors[0] / np.linalg.norm(vectors[0]), {what: {} for what in ("cosine", "shift", "lean", "random")}
+    for c, contrast in enumerate(contrasts):
+        def over(tag, values, stat=lambda means: means[:, 0]):
+            return metrics.of_means(values, stat, unit="pairs", seed_address=[SEED, 1, c, tag])
+        name, moved = contrast["name"], odds[c] - odds[c, :, :1]
+        found["cosine"][name] = over(0, diffs[c], lambda means: means @ unit / np.linalg.norm(means, axis=1))
+        found["shift"][name], found["lean"][name] = over(1, moved[:, 1:2]), over(2, odds[c, :, :1])
+        found["random"][name] = moved[:, 2:].mean(axis=0)
+    wide, records = {what: widened(found[what]) for what in ("cosine", "shift")}, []
+    for c, contrast in enumerate(contrasts):
+        name, n = contrast["name"], len(contrasts)
+        record = {"name": name, "positive": contrast["positive"], "negative": contrast["negative"],
+                  "cosine": found["cosine"][name], "cosine_limits": limits(cosines[c, 1:], n, mean=0.0),
+                  "shift": found["shift"][name], "shift_limits": limits(found["random"][name], n),
+                  "lean": found["lean"][name]}
+        records.append(record | {"along": beyond(wide["cosine"][name], record["cosine_limits"]),
+                                 "moves": beyond(wide["shift"][name], record["shift_limits"])})
+    return records, cosines
+
+
+def main():
+    args = CLI.parse_args()
+
+    # 1. the vector at its dose, and what it is held against
+    at = stage.open(args, __file__, AFTER, judged=False)
+    (extract, tune), size = at.before, at.suite.profile == "smoke" and "smoke" or "full"
+    (key,) = tune.table("tuned") if not at.suite.relations else [f"relation/{at.suite.studied[0]}"]
+    number = [concept["key"] for concept in extract.table("concepts")].index(key)
+    record, contrasts = tune.table("tuned")[key], artifacts.read_json(PAIRS)
+    layer = record["layer"]
+    v = np.float32(record["coefficient"]) * at.vectors()[key][layer]
+    vectors = np.concatenate([v[None], extract.array("shuffled_vectors")[number, :, layer]])
+    contrasts = [contrast | {"pairs": contrast["pairs"][:N_PAIRS[size]]} for contrast in contrasts]
+    rows = [(), *(((layer, w),) for w in [v, *metrics.norm_matched_random(v, N_RANDOM[size], [SEED, 0])])]
+
+    # 2. states and log-probabilities of every answer
+    found = measure(at.lm, at.suite.system, contrasts, layer, rows)
+
+    # 3. results
+    records, cosines = conclude(contrasts, **found, vectors=vectors)
+    config = at.config | {"seed": SEED, "key": key, "layer": layer, "coefficient": record["coefficient"],
+                          "n_pairs": N_PAIRS[size], "n_random": N_RANDOM[size], "pairs": identity.sha256(PAIRS)}
+    moved = [record["name"] for record in records if record["moves"]]
+    at.save(config, f"moves along: {', '.join(moved) or 'none'}", tables={"contrasts": records}, arrays={
+        "logprob": (found["logprob"].astype(np.float32), ["contrast", "pair", "side", "row"]),
+        "cosine": (cosines, ["contrast", "vector"])}, results={"n": {"contrasts": len(records), "moved": len(moved)}})
+
+
+if __name__ == "__main__":
+    stage.run(main)
