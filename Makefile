@@ -161,7 +161,7 @@ smoke:                          ## the whole chain on a handful of items, under 
 	@$(MAKE) --no-print-directory all PROFILE=smoke FROZEN=
 
 test: $(ENV)                    ## the tests (CPU, no network, no embedded model needed)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q tests
+	@$(PYTHON) -m tests
 
 null: $(ENV)                    ## how often each rule speaks where there is nothing, and where there is something; report/null.json
 	$(PYTHON) -m report.null

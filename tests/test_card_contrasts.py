@@ -71,7 +71,7 @@ def test_beyond_means_the_whole_interval(low, high, limit, side):
     assert beyond({"low": low, "high": high}, limit) == side
 
 
-def data(rng, moved=0.0, turned=0.0, d=16):
+def data(rng, moved=0.0, turned=0.0, d=64):
     """Arrays of `measure`, and vectors: contrast 3 is moved by the vector, and contrast 5 lies along it."""
     logprob = rng.standard_normal((8, 10, 2, 1)) * 2 + np.zeros((8, 10, 2, 12))
     own = 0.3 * rng.standard_normal((8, 1, 1, 11))                 # of each vector, alike for all pairs
@@ -94,6 +94,6 @@ def test_what_is_planted_is_found():
 
 def test_where_there_is_nothing_it_rarely_speaks():
     """A random vector among random ones: each moves every contrast in its own way, alike for all pairs."""
-    told = [any(r["moves"] or r["along"] for r in conclude(NAMES, *data(np.random.default_rng([4, i])))[0])
+    told = [any(r["moves"] or r["along"] for r in conclude(NAMES, *data(np.random.default_rng([4, i]), d=16))[0])
             for i in range(30)]
     assert sum(told) <= 3
