@@ -155,7 +155,8 @@ def sure(read, key, suite, command):
         told.append("Stages 02 to 05 ran in bfloat16, which moves the effect of a vector by at most "
                     f"{error:.2g} half-widths of its interval.")
     model, digests = config["model"], ", ".join(f"{s[:2]} {read.found[s].digest[:12]}" for s in STAGES)
-    others = ", but for the traits counted above" if key.startswith("trait/") else ": the suite holds this one alone"
+    digests += f", contrasts {read.found[CONTRASTS].digest[:12]}"
+    others = f", but for the {'traits and ' * key.startswith('trait/')}contrasts above"
     told += ["Intervals are 95 % bootstrap intervals over the inputs of this one concept; one model, one suite.",
              f"Not tested: other concepts{others}; {'; '.join(UNTESTED)}.",
              f"Model {model['id']}, revision {model['revision'] or 'a local folder'}, weights "

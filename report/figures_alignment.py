@@ -70,7 +70,7 @@ def complexity_draw(rows, names):
             axis.errorbar(range(len(line)), col(line, "value"), yerr=spread(line) if what == "gain" else None,
                           color=color, marker=marker, linestyle="", capsize=2, label=label)
         axis.axhline(0, color=GREY, linewidth=0.8)           # last: it widens the axis that the gains have set
-    axis.legend(loc="upper left")
+    axis.legend(loc="best")
     return figure
 
 
