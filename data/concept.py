@@ -170,7 +170,8 @@ def of_suite(suite, key):
         kind, _, name = known[0].partition("/")
     elif key not in known:
         near = difflib.get_close_matches(key, known, 5, 0) if key else known[:60]
-        raise UserError(f"{suite.folder}: no concept {key!r} of its {len(known)}; there are {', '.join(near)}")
+        raise UserError(f"CONCEPT: {key!r} is neither \"name: for | against\" or \"name: file.csv\", nor one of the "
+                        f"{len(known)} of {suite.folder}: {', '.join(near)}")
 
     def only(records):
         return [record for record in records if record["name"] == name]

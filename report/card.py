@@ -91,6 +91,9 @@ def place(own, key, file, layer, folder):
 def run(args):
     """(folder of the results, the suite): everything that the card reads."""
     folder = stage.paths(args)
+    if args.vector:
+        from lib import vectors                            # brings torch
+        vectors.load(args.vector, layer=args.layer)        # what is no vector is said before minutes of stage 01
     run_stage(STAGES[0], args, args.suite)
     suite = Path(args.suite)
     if args.vector:

@@ -87,7 +87,7 @@ def test_wrong_files_are_named(text, fault, tmp_path):
 
 @pytest.mark.parametrize("text, fault", [
     ("../x: a | b", "is no name"), ("odd: a | b", "has no text to be tried on"), ("formal: a | ", "expected an instruction"),
-    ("formal: a | b | c | d", "4 parts"), ("mine: nowhere.csv", "cannot be read"), ("trait/none", "no concept"),
+    ("formal: a | b | c | d", "4 parts"), ("mine: nowhere.csv", "cannot be read"), ("trait/none", "is neither"),
     ("mine: file.txt", "expected a .csv or .jsonl file")])
 def test_wrong_concepts_are_named(text, fault):
     with pytest.raises(UserError, match=re.escape(fault)):
