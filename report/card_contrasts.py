@@ -1,4 +1,5 @@
-"""Card, what moves along: eight contrasts of the project's own beside the vector of a card, whatever its kind.
+"""Card, what moves along: eight contrasts of the project's own beside the vector of a card, whatever its kind. And its
+dose for tools that add a vector at all positions (report/export.py), since the model is at hand.
 
 data/contrasts.json has short answers to everyday questions, each in two ways: formal and casual, agreeing and
 disagreeing, and so on. For each contrast, over its pairs:
@@ -13,6 +14,7 @@ reads   01_extract: vectors, shuffled_vectors; 02_tune: tuned; data/contrasts.js
 writes  contrasts.json   per contrast: estimates, limits, and what counts
         logprob.npy      per contrast, pair, side, row: nats per token; rows: unsteered, the vector, random ones
         cosine.npy       per contrast, vector: the vector, then shuffled ones
+        results          dose: KL as tuned and at all positions, and the coefficient there with the same effect
 
     python -m report.card_contrasts --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
 """
@@ -26,6 +28,7 @@ PAIRS = stage.artifacts.ROOT / "data/contrasts.json"
 stage.begin(__name__, CLI, AFTER, [PAIRS])
 
 from lib import artifacts, engine, identity, metrics
+from report import export
 from report.claims import student, widened
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -106,8 +109,10 @@ def main():
     contrasts = [contrast | {"pairs": contrast["pairs"][:N_PAIRS[size]]} for contrast in contrasts]
     rows = [(), *(((layer, w),) for w in [v, *metrics.norm_matched_random(v, N_RANDOM[size], [SEED, 0])])]
 
-    # 2. states and log-probabilities of every answer
+    # 2. states and log-probabilities of every answer; the dose
     found = measure(at.lm, at.suite.system, contrasts, layer, rows)
+    dose = export.measure(at.lm, export.prompts(at.lm, at.suite, key, extract), layer, at.vectors()[key][layer],
+                          record["coefficient"])
 
     # 3. results
     records, cosines = conclude(contrasts, **found, vectors=vectors)
@@ -116,7 +121,7 @@ def main():
     moved = [record["name"] for record in records if record["moves"]]
     at.save(config, f"moves along: {', '.join(moved) or 'none'}", tables={"contrasts": records}, arrays={
         "logprob": (found["logprob"].astype(np.float32), ["contrast", "pair", "side", "row"]),
-        "cosine": (cosines, ["contrast", "vector"])}, results={"n": {"contrasts": len(records), "moved": len(moved)}})
+        "cosine": (cosines, ["contrast", "vector"])}, results={"n": {"contrasts": len(records), "moved": len(moved)}, "dose": dose})
 
 
 if __name__ == "__main__":

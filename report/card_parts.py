@@ -164,6 +164,15 @@ def tuned(read, key):
     return (read(name, "02_tune", "tuned", key, name) for name in ("layer", "strength", "coefficient"))
 
 
+def dose(read, where="from the last prompt token on, answer included,"):
+    """[sentence]: where the vector is added, and what to use in a tool that adds it elsewhere."""
+    n, kl, there, everywhere, why = (read(f"dose: {field}", CONTRASTS, "results", "dose", field) for field in (
+        "n", "kl", "kl_at_all_positions", "coefficient_at_all_positions", "why"))
+    same = f"coefficient {everywhere:.3g} has the same effect there" if everywhere else why
+    return [f"It is added {where} and moves the next token by KL {kl:.2g} nats ({n} "
+            f"prompts); a tool that adds it at all positions moves it by {there:.2g}, and {same}."]
+
+
 # --- kinds --------------------------------------------------------------------------------------------------
 def trait(read, key, suite):
     name, but = key.partition("/")[2], []
@@ -246,7 +255,7 @@ def trait(read, key, suite):
     lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
     return {"effect": effect, "least": least, "but": but, "along": counted + along, "worst": worst,
             "told": f"raises it by {est(effect)} points of 100 more than random vectors do{missed}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + said + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where, broken(read, key, but) + said + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
                         "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
@@ -315,7 +324,7 @@ def behaviour(read, key, suite):
     return {"effect": decided, "reach": reach, "but": but, "along": along, "worst": worst,
             "told": f"moves the odds of its answer by {est(effect, 2)} nats per unit, where random vectors reach "
                     f"{est(limit, 2)}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, broken(read, key, but) + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "nats per unit", "x": multipliers,
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats", "window": None, "chosen": 1.0,
                         "lines": [("odds of its answer, nats", curve, False),
@@ -369,7 +378,7 @@ def relation(read, key, suite):
               ("turned round", flipped), *((f"behind {k}", v) for k, v in where.items() if k != "bare")]
     return {"effect": effect, "but": but, "along": along, "worst": worst,
             "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, there, broken(read, key, but) + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, there, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("gain on tuning pairs", [row["score"] for row in line], False)],
@@ -401,7 +410,8 @@ def value(read, key, suite):
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}).",
            f"One sign for all lowers the bias and keeps the facts at {', '.join(f'{s:g}' for s in span_)} units."
            if span_ else "With one sign for all, no strength lowers the bias and keeps the facts, both beyond doubt.",
-           f"Picked for that on the tuning split it removes {percent(removed)} of the bias."]
+           f"Picked for that on the tuning split it removes {percent(removed)} of the bias.",
+           *dose(read, "at every token of a sentence, of a prompt at the last,")]
     worse, over = of("worse", "worse_in_window"), of("over-corrected", "overcorrected_tuned")
     if worse["value"] >= OTHER_WAY:
         but.append(f"in its window it adds bias to {percent(worse['value'])} of the probes")
