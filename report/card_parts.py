@@ -12,6 +12,7 @@ a value does little have in common, and for a trait what moves along (report/car
               "chosen", "inputs": [effect per input]}
 """
 from lib import metrics
+from lib.studies import reliability
 from report import card_along, draw
 from report.claims import widened
 
@@ -80,9 +81,15 @@ def percent(found):
     return f"{est(found, 0, 100)} %"
 
 
-def span(value, interval):
-    """An estimate of a value and an interval that stand apart."""
-    return {"value": value, "low": interval[0], "high": interval[1]}
+def share(found):
+    """`percent` of what counts inputs: a widened interval ends at none and at all of them."""
+    return percent({**found, **{end: min(max(found[end], 0.0), 1.0) for end in ("low", "high")}} if isinstance(
+        found, dict) else found)
+
+
+def span(value, interval, n):
+    """An estimate of a value and a bootstrap interval over n units that stand apart; see `deciding`."""
+    return deciding({"value": value, "low": interval[0], "high": interval[1], "n": n, "method": "bootstrap"})
 
 
 def clear(found):
@@ -223,7 +230,7 @@ def trait(read, key, suite):
                    f"new questions show {est(-behind)} points more of it (coherence by {est(-coherent)}).")
     worse, still, lean, length = (of_inputs(field) for field in ("worse", "unmoved", "by_unsteered", "by_length"))
     but += [f"it lowers the trait on {percent(worse['value'])} of the prompts"] if worse["value"] >= OTHER_WAY else []
-    fails = [f"{percent(worse)} of {worse['n']} prompts show less of it than unsteered, {percent(still)} are "
+    fails = [f"{share(worse)} of {worse['n']} prompts show less of it than unsteered, {share(still)} are "
              "unmoved."]
     fails += [f"Rank correlation of the gain {what}: {est(found, 2)}." for what, found in (
         ("with what the answer showed unsteered", lean), ("with the prompt's length", length)) if found]
@@ -255,7 +262,8 @@ def trait(read, key, suite):
     lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
     return {"effect": effect, "least": least, "but": but, "along": counted + along, "worst": worst,
             "told": f"raises it by {est(effect)} points of 100 more than random vectors do{missed}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where, broken(read, key, but) + said + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where,
+                                            broken(read, key, but) + said + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
                         "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
@@ -268,10 +276,12 @@ def behaviour(read, key, suite):
     def of(what, *steps, stage="05_reliability", table="behaviours"):
         return read(what, stage, table, {"name": name}, *steps)
 
-    reach, limit, n = of("reach", "reach"), of("random vectors reach", "random", "p95"), of("inputs", "n")
-    effect = span(of("slope, two multipliers", "control_slope"), of("its interval", "intervals", "control_slope"))
+    limit, n = of("random vectors reach", "random", "p95"), of("inputs", "n")
     shuffled, slope = max(map(abs, of("shuffled labels", "shuffled", "means"))), of("slope", "slope")
-    decided = effect if reach == "below" else {end: found - limit for end, found in effect.items()}
+    contents = of("contents", "slope", "n")
+    effect = span(of("slope, two multipliers", "control_slope"), of("its interval", "intervals", "control_slope"), contents)
+    reach = reliability.reach(effect["low"], effect["high"], limit) if effect else "undecided"
+    decided = effect and (effect if reach == "below" else {end: effect[end] - limit for end in ("value", "low", "high")})
     does = [f"One unit moves the odds of its answer by {est(effect, 2)} nats on {n} new inputs. "
             f"Random vectors of its norm reach {est(limit, 2)} (95 % of them), vectors of shuffled labels "
             f"{est(shuffled, 2)} at most.", f"The slope over all multipliers is {est(slope, 2)} nats per unit."]
@@ -289,11 +299,11 @@ def behaviour(read, key, suite):
            f"{multipliers[-1]:g} units.", "The model answers with a letter at all of them." if not low else
            f"At {', '.join(f'{m:g}' for m in low)} units less than half of the probability is on the letters."]
     anti = span(of("goes the other way", "anti_steerable"),
-                of("its interval, other way", "intervals", "anti_steerable"))
+                of("its interval, other way", "intervals", "anti_steerable"), contents)
     letter, yes, chance = (of(f"explained: {part}", "bias", part) for part in ("letter", "yes_marginal", "permuted"))
     each = of("each", "inputs", "each")
-    but += [f"it goes the other way on {percent(anti['value'])} of the inputs"] if anti["value"] >= OTHER_WAY else []
-    fails = [f"{percent(anti)} of {n} inputs go the other way.",
+    but += [f"it goes the other way on {percent(anti['value'])} of the inputs"] if anti and anti["value"] >= OTHER_WAY else []
+    fails = [f"{share(anti)} of {n} inputs go the other way.",
              f"Of the differences between inputs the letter explains {percent(letter)}, Yes or No {percent(yes)} "
              f"(both together by chance {percent(chance)}).",
              f"Rank correlation of an input's slope with its unsteered lean {est(each['propensity'], 2)}, with the "
@@ -304,7 +314,7 @@ def behaviour(read, key, suite):
         fails.append(f"Exchanging the two options alone turns the sign of {turned} of the slopes.")
     shifts = [(setting, row) for setting in ("SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG") if (row := read(
         f"BASE to {setting}", "03_transfer", "shifts", {"behaviour": name, "shift": f"BASE->{setting}"}))]
-    there = {setting: span(row["ood"], row["ood_interval"]) for setting, row in shifts}
+    there = {setting: span(row["ood"], row["ood_interval"], contents) for setting, row in shifts}
     words = {"SYS_POS": "system prompt for it", "SYS_NEG": "system prompt against it",
              "USER_POS": "user's wish for it", "USER_NEG": "user's wish against it"}
     where = ["Slope under a " + ", a ".join(f"{words[setting]} {est(found, 2)}" for setting, found in there.items())
@@ -343,12 +353,12 @@ def relation(read, key, suite):
     top = {who: of(f"answered right, {who}", "top1", who) for who in ("unsteered", "vector", "random")}
     other, flipped = of("another relation's vector", "other_vector_gain"), of("flipped", "flipped_gain")
     does = [f"The answer gains {est(gain, 2)} nats of log-probability over random vectors, {est(effect, 2)} over the "
-            f"best of them; right answers go from {percent(top['unsteered'])} to {percent(top['vector'])} "
-            f"(random: {percent(top['random'])}).",
+            f"best of them; right answers go from {share(top['unsteered'])} to {share(top['vector'])} "
+            f"(random: {share(top['random'])}).",
             f"Another relation's vector gains {est(other, 2)}, this one turned round {est(flipped, 2)}."]
     but += ["another relation's vector does as much"] if other["high"] > gain["low"] else []
     lists, bare = of("lists right", "lists", "clean_list", "top1"), of("bare right", "lists", "zero_shot", "top1")
-    prompt = [f"With worked examples in front {percent(lists)} are right, without {percent(bare)} (unsteered)."]
+    prompt = [f"With worked examples in front {share(lists)} are right, without {share(bare)} (unsteered)."]
     layer, strength, coefficient = tuned(read, key)
     matched = read("best of the grid", "02_tune", "tuned", key, "matched")
     how = [f"Layer {layer}, coefficient {coefficient:.3g}, which is {strength:.2g} units; on tuning pairs the best "
@@ -396,8 +406,8 @@ def value(read, key, suite):
                             of("random vectors", "shift_random"))
     prefer = {who: of(f"preferred, {who}", "preferred", who) for who in ("unsteered", "tuned")}
     does = [f"It shifts the log-odds by {est(shift, 2)} nats over random vectors, {est(effect, 2)} over the best of "
-            f"them; the positive side is preferred in {percent(prefer['unsteered'])} of the probes before and "
-            f"{percent(prefer['tuned'])} after."]
+            f"them; the positive side is preferred in {share(prefer['unsteered'])} of the probes before and "
+            f"{share(prefer['tuned'])} after."]
     asked, against = of("bias removed by examples", "prompted", "bias_removed"), of("vector minus examples",
                                                                                      "against_minus_prompted")
     prompt = [f"Examples in the prompt remove {percent(asked)} of the bias; the vector, against each probe's lean, "
@@ -415,8 +425,8 @@ def value(read, key, suite):
     worse, over = of("worse", "worse_in_window"), of("over-corrected", "overcorrected_tuned")
     if worse["value"] >= OTHER_WAY:
         but.append(f"in its window it adds bias to {percent(worse['value'])} of the probes")
-    fails = [f"In the window {percent(worse)} of the probes end with more bias than before; as tuned, against the "
-             f"lean, {percent(over)} end further on the other side than they began."]
+    fails = [f"In the window {share(worse)} of the probes end with more bias than before; as tuned, against the "
+             f"lean, {share(over)} end further on the other side than they began."]
     levels = of("levels", "shift_at_level") or {}
     where = [f"By complexity of the context: {'; '.join(f'level {k} {est(v, 2)}' for k, v in levels.items())} nats."]
     lost, text = of("facts lost", "fact_loss_tuned"), of("perplexity", "perplexity", "tuned")
