@@ -9,7 +9,7 @@ writes  FILE, in Markdown: that, and each claim that either run can test
 import copy
 from pathlib import Path
 
-from lib import artifacts, sizes, stage
+from lib import artifacts, identity, sizes, stage
 from lib.artifacts import UserError
 from report import build, compare, declared
 from report.claims import decide, own, show
@@ -26,7 +26,7 @@ def runs(args):
         mine.dtype = dtype
         (name,), loaded = build.load(mine)
         found |= {(dtype, key[1]): loaded[key] for key in list(loaded)}
-    levels = [found[dtype, "01_extract"].config["levels"] for dtype in RUNS]
+    levels = [sizes.parse(sizes.told(found[dtype, "01_extract"].config["levels"])) for dtype in RUNS]
     if levels[0] != levels[1]:
         raise UserError(f"{name}: the two runs have other sizes, {' and '.join(map(sizes.told, levels))}")
     return found
@@ -41,6 +41,20 @@ def inside(found, stages):
             n += 1
             k += all(a["low"] <= b["value"] <= a["high"] for a, b in ((one[key], two[key]), (two[key], one[key])))
     return n, k
+
+
+def changed(found):
+    """[text]: what else lies between the runs, settings and sources; two runs of one commit have neither."""
+    settings, moved = {}, set()
+    for name in declared.STAGES:
+        one, two = (found[dtype, name] for dtype in RUNS)
+        for where, _ in compare.gaps(one.config, two.config):
+            key = where.partition("[")[0].partition(".")[0]
+            if key not in ("model", "levels"):
+                settings[f"{key} of {name[:2]}"] = None
+        moved |= {text.split()[0] for text in identity.moved(one.run["sources"], two.run["sources"])}
+    return [f"Between them changed, of the settings: {', '.join(settings) or 'none'}; of the sources: "
+            f"{', '.join(sorted(moved)) or 'none'}."] if settings or moved else []
 
 
 def page(name, claims, found):
@@ -58,7 +72,7 @@ def page(name, claims, found):
     return "\n".join([
         f"# {harmless(name)} twice", "",
         f"The same samples, seeds and vectors, the weights of stages 02 to 05 in {RUNS[0]} and in {RUNS[1]}: layers, "
-        "strengths, texts and answers are found again from there.", "",
+        "strengths, texts and answers are found again from there.", "", *(line for text in changed(found) for line in (text, "")),
         f"{same} of {len(claims)} verdicts are the same. Of {n} estimates with an interval that both runs have, {k} lie in "
         "each other's.", "",
         *(rows if known else ["Neither can test any claim."]), ""])

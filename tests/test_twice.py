@@ -62,3 +62,20 @@ def test_runs_of_other_sizes_are_refused(tmp_path, monkeypatch, capsys):
     path.write_text(path.read_text().replace('"preferences": 0.5', '"preferences": 0.25'))
     with pytest.raises(UserError):
         told(tmp_path, monkeypatch, capsys)
+
+
+def test_what_else_changed_is_said(tmp_path, monkeypatch, capsys):
+    """A setting and a function that differ are named; alike, in whatever words the levels stand, nothing is."""
+    class Run:
+        def __init__(self, n, meaning, levels):
+            self.config = {"model": {"dtype": str(n)}, "n_random": n, "levels": levels}
+            self.run = {"sources": {"lib/a.py": {"f": meaning}}}
+
+    def found(n, meaning):
+        levels = {"alignment": 0.1}, {"relations": 0.1, "values": 0.1}
+        return {(dtype, name): Run(*one, level) for name in twice.declared.STAGES
+                for dtype, one, level in zip(twice.RUNS, ((8, "x"), (n, meaning)), levels)}
+
+    assert twice.changed(found(8, "x")) == []
+    (text,) = twice.changed(found(20, "y"))
+    assert "n_random of 01" in text and text.endswith("of the sources: lib/a.py.")
