@@ -10,6 +10,9 @@ disagreeing, and so on. For each contrast, over its pairs:
 Limits are prediction intervals (Student's t) from the vectors at hand. A contrast counts if its whole interval lies
 beyond; intervals and limits are widened for the number of contrasts. A change is no fault by itself.
 
+How often it speaks where nothing is: random vectors in the vector's place moved no contrast in 40 cards of pico-llama
+and none in 16 of SmolLM2 (8 contrasts each), and vectors of shuffled labels lay along none.
+
 reads   01_extract: vectors, shuffled_vectors; 02_tune: tuned; data/contrasts.json
 writes  contrasts.json   per contrast: estimates, limits, and what counts
         logprob.npy      per contrast, pair, side, row: nats per token; rows: unsteered, the vector, random ones
@@ -99,7 +102,7 @@ def main():
 
     # 1. the vector at its dose, and what it is held against
     at = stage.open(args, __file__, AFTER, judged=False)
-    (extract, tune), size = at.before, at.suite.profile == "smoke" and "smoke" or "full"
+    (extract, tune), size = at.before, "smoke" if at.suite.profile == "smoke" else "full"
     (key,) = tune.table("tuned") if not at.suite.relations else [f"relation/{at.suite.studied[0]}"]
     number = [concept["key"] for concept in extract.table("concepts")].index(key)
     record, contrasts = tune.table("tuned")[key], artifacts.read_json(PAIRS)
@@ -121,7 +124,8 @@ def main():
     moved = [record["name"] for record in records if record["moves"]]
     at.save(config, f"moves along: {', '.join(moved) or 'none'}", tables={"contrasts": records}, arrays={
         "logprob": (found["logprob"].astype(np.float32), ["contrast", "pair", "side", "row"]),
-        "cosine": (cosines, ["contrast", "vector"])}, results={"n": {"contrasts": len(records), "moved": len(moved)}, "dose": dose})
+        "cosine": (cosines, ["contrast", "vector"])}, results={
+            "n": {"contrasts": len(records), "moved": len(moved)}, "dose": dose})
 
 
 if __name__ == "__main__":
