@@ -199,8 +199,9 @@ def markdown(card):
 def command_of(args, suite):
     """The line that makes this card again."""
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
-    # An absolute path is a name of data/checkpoints.json, resolved.
-    model = Path(args.model).name if Path(args.model).is_absolute() else args.model
+    # The Makefile has put a folder in the place of a name of data/checkpoints.json.
+    given = Path(args.model)
+    model = given.name if given.is_absolute() or given.parent == Path("data/checkpoints") else args.model
     words = [("MODEL", model, None), ("VECTOR", args.vector, None), ("LAYER", args.vector and args.layer, None),
              ("PROFILE", args.profile, "full"), ("DTYPE", args.dtype, "float32")]
     return " ".join([f"make card {told}", *(f"{name}={given}" for name, given, plain in words if given != plain)])

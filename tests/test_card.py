@@ -329,7 +329,9 @@ def test_the_command_names_what_changes_a_number(tmp_path):
     suite = concept.write(tmp_path / "suite", concept.build("trait/allcaps")[1])
     args = argparse.Namespace(model="org/m", profile="full", dtype="float32", nproc="4", vector=None, layer=None)
     assert card.command_of(args, suite) == 'make card CONCEPT="trait/allcaps" SUITE=testbed MODEL=org/m'
-    args.dtype = "bfloat16"
+    args.model = "data/checkpoints/smollm2-135m-instruct-q4_1"
+    assert card.command_of(args, suite).endswith(" MODEL=smollm2-135m-instruct-q4_1")
+    args.model, args.dtype = "org/m", "bfloat16"
     assert card.command_of(args, suite).endswith(" MODEL=org/m DTYPE=bfloat16")
 
 
