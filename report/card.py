@@ -37,14 +37,17 @@ UNTESTED = ("other models", "contexts of thousands of tokens", "answers longer t
 
 
 # --- running ------------------------------------------------------------------------------------------------
+def embedded(args):
+    return Path(args.model).resolve().parent == ROOT / "data" / "models"
+
+
 def run_stage(name, args, suite):
-    """One stage on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
+    """One stage, or a module of report, on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
     shared = ["-m", "lib.work", args.nproc] if args.nproc != "1" else []
-    script = ["-m", f"report.{name}"] if name == CONTRASTS else [*shared, str(ROOT / f"{name}.py")]
+    script = [*shared, str(ROOT / f"{name}.py")] if name[0].isdigit() else ["-m", f"report.{name}"]
     command = [sys.executable, *script, "--model", args.model, "--suite", str(suite),
                "--profile", args.profile, "--dtype", args.dtype, "--out", args.out]
-    pico, last = Path(args.model).resolve().parent == ROOT / "data" / "models", ""
-    env = os.environ | ({"OMP_NUM_THREADS": "1"} if pico else {})              # one thread, as in the Makefile
+    env, last = os.environ | ({"OMP_NUM_THREADS": "1"} if embedded(args) else {}), ""      # one thread, as in the Makefile
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         for line in process.stderr:
             print(line, end="", file=sys.stderr)
@@ -94,6 +97,8 @@ def run(args):
     if args.vector:
         from lib import vectors                            # brings torch
         vectors.load(args.vector, layer=args.layer)        # what is no vector is said before minutes of stage 01
+    if not (embedded(args) or (folder / STAGES[0]).is_dir()):
+        run_stage("plan", args, args.suite)                # minutes that it will take
     run_stage(STAGES[0], args, args.suite)
     suite = Path(args.suite)
     if args.vector:

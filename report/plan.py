@@ -350,7 +350,7 @@ def one_model(args, model, full, share, folder):
     began = time.perf_counter()
     lm = models.load(model, dtype)
     start = time.perf_counter() - began + LOADED
-    kind = suites.judge_kind(args.judge or full.judge)[0]
+    kind = suites.judge_kind(args.judge or full.judge)[0] if args.judge or full.traits else ""
     judge = judges.load(args.judge, full, lm) if full.traits and kind != "api" else None
     levels = dict.fromkeys(sizes.STUDIES, 0.0) if share else stage.levels(args, model)
     suite = suites.load(args.suite, args.profile, levels)

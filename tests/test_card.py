@@ -209,7 +209,7 @@ class Alternating:
 
 def in_process(name, args, suite):
     """A stage in this process: importing torch for each would take most of the time."""
-    script = ROOT / ("report" if name == card_parts.CONTRASTS else ".") / f"{name}.py"
+    script = ROOT / ("." if name in card.STAGES else "report") / f"{name}.py"
     words = [str(script), "--model", args.model, "--suite", str(suite), "--profile", args.profile, "--out", args.out]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", words)
