@@ -31,7 +31,7 @@ CONTRASTS = "card_contrasts"     # report/card_contrasts.py
 class Read:
     """found {stage: Artifact}. numbers {name: {"at": [stage, table, step, ...], "found": value}} of all that was
     read; a step is a key, an index, or the equal fields of a row. "counted" names the trait, where the value is what
-    report/card_along.py counts in the texts of that table; "correlated" what the gains are ranked against."""
+    report/card_along.py counts in the texts of that table; "computed" says what is made here from its rows."""
 
     def __init__(self, found):
         self.found, self.numbers = found, {}
@@ -162,9 +162,24 @@ def common(read, table, gains, of):
     for i, (what, x) in enumerate(of.items()):
         if len(set(x)) > 1 and len(set(gains)) > 1:
             found = metrics.bootstrap_corr(x, gains, unit="inputs", seed_address=[SEED, i])
-            read.numbers[f"gain by {what}"] = {"at": ["03_transfer", table], "correlated": what, "found": found}
+            read.numbers[f"gain by {what}"] = {"at": ["03_transfer", table], "computed": f"rank correlation of the gain with {what}", "found": found}
             told.append(f"with {what} {est(deciding(found), 2)}")
     return [f"Rank correlation of an input's gain {', '.join(told)}."] if told else []
+
+
+def asked_too(read):
+    """[sentence]: answers behind worked examples with the vector added, less those without it."""
+    artifact = read.found["03_transfer"]
+    items, rank = draw.table(artifact, "way_items"), artifact.array("way_rank")
+    lists, centred = [i for i, item in enumerate(items) if item["context"] == "clean list"], 1
+    if not lists or artifact.config["ways"][0] != "centred":
+        return []
+    right = (rank[lists] == 0).astype(float)
+    found = metrics.bootstrap(right[:, centred] - right[:, 0], unit="word components", seed_address=[SEED, 2],
+                              clusters=[items[i]["component"] for i in lists])
+    read.numbers["right behind examples, steered less unsteered"] = {
+        "at": ["03_transfer", "way_items"], "computed": "top-1 behind clean lists, vector less none", "found": found}
+    return [f"Examples and vector together: {percent(deciding(found))} more than examples alone."]
 
 
 def tuned(read, key):
@@ -358,7 +373,7 @@ def relation(read, key, suite):
             f"Another relation's vector gains {est(other, 2)}, this one turned round {est(flipped, 2)}."]
     but += ["another relation's vector does as much"] if other["high"] > gain["low"] else []
     lists, bare = of("lists right", "lists", "clean_list", "top1"), of("bare right", "lists", "zero_shot", "top1")
-    prompt = [f"With worked examples in front {share(lists)} are right, without {share(bare)} (unsteered)."]
+    prompt = [f"With worked examples in front {share(lists)} are right, without {share(bare)} (unsteered).", *asked_too(read)]
     layer, strength, coefficient = tuned(read, key)
     matched = read("best of the grid", "02_tune", "tuned", key, "matched")
     how = [f"Layer {layer}, coefficient {coefficient:.3g}, which is {strength:.2g} units; on tuning pairs the best "
@@ -411,7 +426,7 @@ def value(read, key, suite):
     asked, against = of("bias removed by examples", "prompted", "bias_removed"), of("vector minus examples",
                                                                                      "against_minus_prompted")
     prompt = [f"Examples in the prompt remove {percent(asked)} of the bias; the vector, against each probe's lean, "
-              f"{percent(against)} more."]
+              f"{percent(against)} more. Both together: not measured."]
     but += ["examples in the prompt do more"] if clear(against) < 0 else []
     layer, strength, coefficient = tuned(read, key)
     rows = [row for row in draw.table(read.found["03_transfer"], "values") if row["value_name"] == name]
