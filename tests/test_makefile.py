@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,20 @@ def test_readme_commands_are_targets():
     text = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^    make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M):
         assert re.search(rf"^{target}:|^ *{target} |{target}:", text, re.M), target
+
+
+def test_processes_share_the_tests(tmp_path):
+    """`python -m tests`: every file runs once, whichever process it falls to, and a failure in any is one of the whole."""
+    shutil.copytree(ROOT / "lib", tmp_path / "lib")
+    (tmp_path / "tests").mkdir()
+    for name in ("__main__", "conftest"):
+        shutil.copy(ROOT / f"tests/{name}.py", tmp_path / "tests")
+    for i in range(4):
+        (tmp_path / f"tests/test_{i}.py").write_text(
+            "import os, pytest\n@pytest.mark.parametrize('k', range(5))\ndef test_it(k):\n"
+            f"    assert 'TESTS_CLAIMED' not in os.environ\n    open(f'ran-{i}-{{k}}', 'x').close()\n")
+    done = subprocess.run([sys.executable, "-m", "tests"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("20 passed in "), done.stdout
+    assert len(list(tmp_path.glob("ran-*"))) == 20
+    done = subprocess.run([sys.executable, "-m", "tests"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("20 failed in "), done.stdout
