@@ -1,6 +1,7 @@
 """Card parts: what a card says about each kind of concept. Every number is read from a result or table of a stage,
 and the card keeps where from. Nothing is computed here but which rows are shown, what the inputs on which a relation or
-a value does little have in common, and for a trait what moves along (report/card_along.py).
+a value does little have in common, what a relation's vector adds to worked examples, and for a trait what moves along
+(report/card_along.py).
 
 `Read` finds numbers and remembers their places. A function per kind returns
     effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than
@@ -162,7 +163,8 @@ def common(read, table, gains, of):
     for i, (what, x) in enumerate(of.items()):
         if len(set(x)) > 1 and len(set(gains)) > 1:
             found = metrics.bootstrap_corr(x, gains, unit="inputs", seed_address=[SEED, i])
-            read.numbers[f"gain by {what}"] = {"at": ["03_transfer", table], "computed": f"rank correlation of the gain with {what}", "found": found}
+            read.numbers[f"gain by {what}"] = {"at": ["03_transfer", table], "found": found,
+                                               "computed": f"rank correlation of the gain with {what}"}
             told.append(f"with {what} {est(deciding(found), 2)}")
     return [f"Rank correlation of an input's gain {', '.join(told)}."] if told else []
 
@@ -179,7 +181,7 @@ def asked_too(read):
                               clusters=[items[i]["component"] for i in lists])
     read.numbers["right behind examples, steered less unsteered"] = {
         "at": ["03_transfer", "way_items"], "computed": "top-1 behind clean lists, vector less none", "found": found}
-    return [f"Examples and vector together: {percent(deciding(found))} more than examples alone."]
+    return [f"Examples and vector together: {est(deciding(found), 0, 100)} points more of 100 than examples alone."]
 
 
 def tuned(read, key):
