@@ -1,5 +1,6 @@
-"""Card, what moves along: eight contrasts of the project's own beside the vector of a card, whatever its kind. And its
-dose for tools that add a vector at all positions (report/export.py), since the model is at hand.
+"""Card, what moves along: eight contrasts of the project's own beside the vector of a card, whatever its kind. And, since
+the model is at hand, its dose for tools that add a vector at all positions (report/export.py), and what a value's vector
+adds to examples in the prompt.
 
 data/contrasts.json has short answers to everyday questions, each in two ways: formal and casual, agreeing and
 disagreeing, and so on. For each contrast, over its pairs:
@@ -17,7 +18,8 @@ reads   01_extract: vectors, shuffled_vectors; 02_tune: tuned; data/contrasts.js
 writes  contrasts.json   per contrast: estimates, limits, and what counts
         logprob.npy      per contrast, pair, side, row: nats per token; rows: unsteered, the vector, random ones
         cosine.npy       per contrast, vector: the vector, then shuffled ones
-        results          dose: KL as tuned and at all positions, and the coefficient there with the same effect
+        results          dose: KL as tuned and at all positions, and the coefficient there with the same effect;
+                         together, of a value: share of the bias that examples and vector remove, less the examples alone
 
     python -m report.card_contrasts --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
 """
@@ -30,7 +32,8 @@ AFTER = ("01_extract", "02_tune")
 PAIRS = stage.artifacts.ROOT / "data/contrasts.json"
 stage.begin(__name__, CLI, AFTER, [PAIRS])
 
-from lib import artifacts, engine, identity, metrics
+from lib import artifacts, engine, identity, metrics, suite as suites
+from lib.studies import values
 from report import export
 from report.claims import student, widened
 
@@ -38,6 +41,7 @@ from report.claims import student, widened
 SEED = 12
 N_PAIRS = {"full": 10, "smoke": 3}
 N_RANDOM = {"full": 10, "smoke": 2}
+N_EXAMPLES = 4                           # of a value, in the prompt, as in stage 03
 # ------------------------------------------------------------------------------------------------------------
 SIDES = ("positive", "negative")
 
@@ -53,6 +57,19 @@ def measure(lm, system, contrasts, layer, rows):
     logprob = engine.sequence_logprob(lm, prompts, answers, rows) / lengths[:, None]
     shape = len(contrasts), -1, 2
     return {"logprob": logprob.reshape(*shape, len(rows)), "states": states.reshape(*shape, states.shape[-1])}
+
+
+def together(lm, value, layer, vector):
+    """Share of the bias that examples in the prompt and the vector (d,) remove together, each against the probe's lean,
+    less what the examples alone do (stage 03 has these, and the vector alone); an estimate over subjects."""
+    probes, subjects = (suites.value_split(value, "evaluate", labels=which) for which in (False, True))
+    lean, rows = values.preference(lm, probes, [()])[:, 0], [(), ((layer, vector),), ((layer, -vector),)]
+    asked = np.stack([values.preference(lm, probes, rows, [
+        values.examples(value, side, N_EXAMPLES, [SEED, 2, s, i]) for i in range(len(probes))])
+        for s, side in enumerate(SIDES)], axis=1)                                     # (probe, side, row)
+    sizes = [np.abs(lean)] + [np.abs(values.against(lean, asked[:, None, (0, 1), both]))[:, 0] for both in ((0, 0), (1, 2))]
+    return metrics.of_means(np.stack(sizes, axis=1), lambda means: values.removed(means[:, [0, 2]]) - values.removed(
+        means[:, [0, 1]]), unit="subjects", clusters=subjects, seed_address=[SEED, 2])
 
 
 def limits(reached, parts, mean=None):
@@ -117,6 +134,12 @@ def main():
     dose = export.measure(at.lm, export.prompts(at.lm, at.suite, key, extract), layer, at.vectors()[key][layer],
                           record["coefficient"])
 
+    more = {"dose": dose}
+    if key.startswith("value/"):
+        against = record["against"]
+        more["together"] = together(at.lm, at.suite.values[0], against["layer"], np.float32(against["coefficient"])
+                                    * at.vectors()[key][against["layer"]])
+
     # 3. results
     records, cosines = conclude(contrasts, **found, vectors=vectors)
     config = at.config | {"seed": SEED, "key": key, "layer": layer, "coefficient": record["coefficient"],
@@ -125,7 +148,7 @@ def main():
     at.save(config, f"moves along: {', '.join(moved) or 'none'}", tables={"contrasts": records}, arrays={
         "logprob": (found["logprob"].astype(np.float32), ["contrast", "pair", "side", "row"]),
         "cosine": (cosines, ["contrast", "vector"])}, results={
-            "n": {"contrasts": len(records), "moved": len(moved)}, "dose": dose})
+            "n": {"contrasts": len(records), "moved": len(moved)}, **more})
 
 
 if __name__ == "__main__":

@@ -319,7 +319,8 @@ def behaviour(read, key, suite):
                 of("its interval, other way", "intervals", "anti_steerable"), contents)
     letter, yes, chance = (of(f"explained: {part}", "bias", part) for part in ("letter", "yes_marginal", "permuted"))
     each = of("each", "inputs", "each")
-    but += [f"it goes the other way on {percent(anti['value'])} of the inputs"] if anti and anti["value"] >= OTHER_WAY else []
+    if anti and anti["value"] >= OTHER_WAY:
+        but.append(f"it goes the other way on {percent(anti['value'])} of the inputs")
     fails = [f"{share(anti)} of {n} inputs go the other way.",
              f"Of the differences between inputs the letter explains {percent(letter)}, Yes or No {percent(yes)} "
              f"(both together by chance {percent(chance)}).",
@@ -375,7 +376,8 @@ def relation(read, key, suite):
             f"Another relation's vector gains {est(other, 2)}, this one turned round {est(flipped, 2)}."]
     but += ["another relation's vector does as much"] if other["high"] > gain["low"] else []
     lists, bare = of("lists right", "lists", "clean_list", "top1"), of("bare right", "lists", "zero_shot", "top1")
-    prompt = [f"With worked examples in front {share(lists)} are right, without {share(bare)} (unsteered).", *asked_too(read)]
+    prompt = [f"With worked examples in front {share(lists)} are right, without {share(bare)} (unsteered).",
+              *asked_too(read)]
     layer, strength, coefficient = tuned(read, key)
     matched = read("best of the grid", "02_tune", "tuned", key, "matched")
     how = [f"Layer {layer}, coefficient {coefficient:.3g}, which is {strength:.2g} units; on tuning pairs the best "
@@ -427,8 +429,10 @@ def value(read, key, suite):
             f"{share(prefer['tuned'])} after."]
     asked, against = of("bias removed by examples", "prompted", "bias_removed"), of("vector minus examples",
                                                                                      "against_minus_prompted")
+    both = read("examples and vector minus examples", CONTRASTS, "results", "together")
     prompt = [f"Examples in the prompt remove {percent(asked)} of the bias; the vector, against each probe's lean, "
-              f"{percent(against)} more. Both together: not measured."]
+              f"{percent(against)} more; both together remove {est(both, 0, 100)} points of 100 more than the examples "
+              "alone."]
     but += ["examples in the prompt do more"] if clear(against) < 0 else []
     layer, strength, coefficient = tuned(read, key)
     rows = [row for row in draw.table(read.found["03_transfer"], "values") if row["value_name"] == name]

@@ -97,3 +97,23 @@ def test_where_there_is_nothing_it_rarely_speaks():
     told = [any(r["moves"] or r["along"] for r in conclude(NAMES, *data(np.random.default_rng([4, i]), d=16))[0])
             for i in range(30)]
     assert sum(told) <= 3
+
+
+def test_examples_and_vector_pull_against_the_lean(monkeypatch):
+    """Four probes by hand: one that leans to the positive side gets negative examples and the vector turned round."""
+    lean = np.array([2.0, -1.0, 4.0, -4.0])
+    sides = {"positive": np.array([[9, 9, 9], [0.5, 0.0, 9], [9, 9, 9], [-2, 1, 9]], float),       # rows: none, v, -v
+             "negative": np.array([[1, 9, -0.5], [9, 9, 9], [2, 9, 1], [9, 9, 9]], float)}
+    given = []
+
+    def preference(lm, probes, rows, before=None):
+        given.append(rows)
+        return lean[:, None] if before is None else sides[before[0]]
+
+    monkeypatch.setattr(card_contrasts.values, "preference", preference)
+    monkeypatch.setattr(card_contrasts.values, "examples", lambda value, side, n, address: side)
+    monkeypatch.setattr(card_contrasts.suites, "value_split", lambda value, part, labels: ["a", "b", "c", "d"])
+    found = card_contrasts.together(None, None, 3, np.float32([1, 2]))
+    alone, both = (1 - size / 11 for size in (1 + 0.5 + 2 + 2, 0.5 + 0 + 1 + 1))
+    assert found["value"] == pytest.approx(both - alone) and found["n"] == 4
+    assert given[1][0] == () and [row[0][0] for row in given[1][1:]] == [3, 3] and (given[1][2][0][1] == [-1, -2]).all()
