@@ -371,7 +371,7 @@ def relation(read, key, suite):
     top = {who: of(f"answered right, {who}", "top1", who) for who in ("unsteered", "vector", "random")}
     other, flipped = of("another relation's vector", "other_vector_gain"), of("flipped", "flipped_gain")
     does = [f"The answer gains {est(gain, 2)} nats of log-probability over random vectors, {est(effect, 2)} over the "
-            f"best of them; right answers go from {share(top['unsteered'])} to {share(top['vector'])} "
+            f"best of them and of none; right answers go from {share(top['unsteered'])} to {share(top['vector'])} "
             f"(random: {share(top['random'])}).",
             f"Another relation's vector gains {est(other, 2)}, this one turned round {est(flipped, 2)}."]
     but += ["another relation's vector does as much"] if other["high"] > gain["low"] else []
@@ -406,7 +406,7 @@ def relation(read, key, suite):
     forest = [("over random vectors", gain), ("over the best of them", effect), ("another relation's", other),
               ("turned round", flipped), *((f"behind {k}", v) for k, v in where.items() if k != "bare")]
     return {"effect": effect, "but": but, "along": along, "worst": worst,
-            "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors",
+            "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors and of none",
             "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, there, broken(read, key, but) + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
@@ -425,7 +425,7 @@ def value(read, key, suite):
                             of("random vectors", "shift_random"))
     prefer = {who: of(f"preferred, {who}", "preferred", who) for who in ("unsteered", "tuned")}
     does = [f"It shifts the log-odds by {est(shift, 2)} nats over random vectors, {est(effect, 2)} over the best of "
-            f"them; the positive side is preferred in {share(prefer['unsteered'])} of the probes before and "
+            f"them and of none; the positive side is preferred in {share(prefer['unsteered'])} of the probes before and "
             f"{share(prefer['tuned'])} after."]
     asked, against = of("bias removed by examples", "prompted", "bias_removed"), of("vector minus examples",
                                                                                      "against_minus_prompted")
@@ -474,7 +474,7 @@ def value(read, key, suite):
     forest = [("over random vectors", shift), ("over the best of them", effect), ("random vectors", noise),
               *((f"context level {k}", v) for k, v in levels.items())]
     return {"effect": effect, "but": but, "along": along, "worst": worst,
-            "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors",
+            "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors and of none",
             "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in grid],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
