@@ -395,7 +395,7 @@ def test_a_setting_that_does_more_is_named(ahead, told):
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("report/cards/*/card.json")), ids=lambda path: path.parent.name)
 def test_committed_cards_are_what_their_numbers_say(path):
-    """Page and picture from the card's own numbers, byte by byte; of real models the stages are not committed."""
+    """Page and picture from the card's own numbers, byte by byte: also of cards whose stages are not committed."""
     found = artifacts.read_json(path)
     assert card.markdown(found) == path.with_name("card.md").read_text(encoding="utf-8")
     assert found["word"] == "no vector" or card_draw.draw_card(found).axes[0].get_title(loc="left") == "Effect and controls"
