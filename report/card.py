@@ -28,7 +28,8 @@ from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError, write_json
 from report import card_draw
 from report.draw import table
-from report.card_parts import CONTRASTS, KINDS, QUESTIONS, Read, clear
+from report.card_parts import CONTRASTS, KINDS, QUESTIONS
+from report.card_read import Read, clear
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked

@@ -17,7 +17,7 @@ from lib import artifacts, suite as suites, vectors
 from lib.artifacts import UserError
 from lib.judging import judges, natural
 from lib.studies import transfer, tuning, values
-from report import card, card_along, card_draw, card_parts
+from report import card, card_along, card_draw, card_parts, card_read
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -274,7 +274,7 @@ def test_a_card_says_what_the_stages_measured(kind, cards):
             assert number["found"] == sorted({row["strength"] for row in rows if row["strength"] and (row["key"], row["layer"])
                                               == (found["concept"], number["layer"])}), name
         else:
-            assert card_parts.look(stages[stage], table, steps) == number["found"], name
+            assert card_read.look(stages[stage], table, steps) == number["found"], name
     counted = [number["counted"] for number in found["numbers"].values() if "counted" in number]
     assert sorted(counted) == (sorted(natural.SCORERS) if kind == "trait" else [])
     page = (at / "card.md").read_text()
@@ -387,7 +387,7 @@ def test_a_setting_that_does_more_is_named(ahead, told):
     """The tuned setting decides; one of the published search that gains what counts more is in the first line."""
     stages = {name: artifacts.load(ROOT / "report/cards/thirdperson" / name) for name in READ}
     stages["03_transfer"].results["traits"]["search_effect"]["value"] = ahead
-    part = card_parts.trait(card_parts.Read(stages), "trait/thirdperson", None)
+    part = card_parts.trait(card_read.Read(stages), "trait/thirdperson", None)
     line = card.verdict(part, "trait/thirdperson", "here")[1]
     assert ("(20.0 more where the published search sets it)" in line) == told
     assert ("layer 3, 1.3 units, new questions show 20.0 points more" in str(part["answers"])) == told
