@@ -29,7 +29,7 @@ from lib.artifacts import ROOT, UserError, write_json
 from report import card_draw
 from report.draw import table
 from report.card_parts import CONTRASTS, KINDS, QUESTIONS
-from report.card_read import Read, clear
+from report.card_read import Read, clear, concept_of
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked
@@ -43,7 +43,8 @@ def embedded(args):
 
 
 def run_stage(name, args, suite):
-    """One stage, or a module of report, on the suite's folder, its lines shown as they come. UserError with its last line if it fails."""
+    """One stage, or a module of report, on the suite's folder, its lines shown as they come. UserError with its last line
+    if it fails."""
     shared = ["-m", "lib.work", args.nproc] if args.nproc != "1" else []
     script = [*shared, str(ROOT / f"{name}.py")] if name[0].isdigit() else ["-m", f"report.{name}"]
     command = [sys.executable, *script, "--model", args.model, "--suite", str(suite),
@@ -55,16 +56,6 @@ def run_stage(name, args, suite):
             last = line.strip() or last
     if process.returncode:
         raise UserError(last.removeprefix("error: ") or f"{name} ended with status {process.returncode}")
-
-
-def concept_of(suite):
-    """Key of the concept that a card's suite is about."""
-    if suite.relations:
-        return f"relation/{suite.studied[0]}"
-    keys = [f"{kind}/{c['name']}" for kind in ("trait", "behaviour", "value") for c in getattr(suite, kind + "s")]
-    if len(keys) != 1:
-        raise UserError(f"{suite.folder}: {len(keys)} concepts, expected one; CONCEPT= says which")
-    return keys[0]
 
 
 def place(own, key, file, layer, folder):
@@ -206,8 +197,8 @@ def command_of(args, suite):
     """The line that makes this card again."""
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
     # The Makefile has put a folder in the place of a name of data/checkpoints.json.
-    given = Path(args.model)
-    model = given.name if given.is_absolute() or given.parent == Path("data/checkpoints") else args.model
+    at = Path(args.model)
+    model = at.name if at.is_absolute() or at.parent == Path("data/checkpoints") else args.model
     words = [("MODEL", model, None), ("VECTOR", args.vector, None), ("LAYER", args.vector and args.layer, None),
              ("PROFILE", args.profile, "full"), ("DTYPE", args.dtype, "float32")]
     return " ".join([f"make card {told}", *(f"{name}={given}" for name, given, plain in words if given != plain)])

@@ -25,16 +25,18 @@ writes  contrasts.json   per contrast: estimates, limits, and what counts
 """
 import numpy as np
 
-from lib import stage
+from lib import artifacts, stage
 
 CLI = stage.cli(__doc__)
 AFTER = ("01_extract", "02_tune")
-PAIRS = stage.artifacts.ROOT / "data/contrasts.json"
+PAIRS = artifacts.ROOT / "data/contrasts.json"
 stage.begin(__name__, CLI, AFTER, [PAIRS])
 
-from lib import artifacts, engine, identity, metrics, suite as suites
+from lib import engine, identity, metrics, sizes, suite as suites
 from lib.studies import values
+from lib.studies.values import SIDES
 from report import export
+from report.card_read import concept_of
 from report.claims import student, widened
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -43,7 +45,6 @@ N_PAIRS = {"full": 10, "smoke": 3}
 N_RANDOM = {"full": 10, "smoke": 2}
 N_EXAMPLES = 4                           # of a value, in the prompt, as in stage 03
 # ------------------------------------------------------------------------------------------------------------
-SIDES = ("positive", "negative")
 
 
 def measure(lm, system, contrasts, layer, rows):
@@ -119,31 +120,28 @@ def main():
 
     # 1. the vector at its dose, and what it is held against
     at = stage.open(args, __file__, AFTER, judged=False)
-    (extract, tune), size = at.before, "smoke" if at.suite.profile == "smoke" else "full"
-    (key,) = tune.table("tuned") if not at.suite.relations else [f"relation/{at.suite.studied[0]}"]
-    number = [concept["key"] for concept in extract.table("concepts")].index(key)
-    record, contrasts = tune.table("tuned")[key], artifacts.read_json(PAIRS)
+    (extract, tune), key, made = at.before, concept_of(at.suite), at.vectors()
+    record, layered = tune.table("tuned")[key], made[key]                             # (layer, d)
+    n_pairs, n_random = (sizes.at(size, at.suite.profile) for size in (N_PAIRS, N_RANDOM))
     layer = record["layer"]
-    v = np.float32(record["coefficient"]) * at.vectors()[key][layer]
-    vectors = np.concatenate([v[None], extract.array("shuffled_vectors")[number, :, layer]])
-    contrasts = [contrast | {"pairs": contrast["pairs"][:N_PAIRS[size]]} for contrast in contrasts]
-    rows = [(), *(((layer, w),) for w in [v, *metrics.norm_matched_random(v, N_RANDOM[size], [SEED, 0])])]
+    v = np.float32(record["coefficient"]) * layered[layer]
+    vectors = np.concatenate([v[None], extract.array("shuffled_vectors")[list(made).index(key), :, layer]])
+    contrasts = [contrast | {"pairs": contrast["pairs"][:n_pairs]} for contrast in artifacts.read_json(PAIRS)]
+    rows = [(), *(((layer, w),) for w in [v, *metrics.norm_matched_random(v, n_random, [SEED, 0])])]
 
-    # 2. states and log-probabilities of every answer; the dose
+    # 2. states and log-probabilities of every answer; the dose; a value's vector behind examples
     found = measure(at.lm, at.suite.system, contrasts, layer, rows)
-    dose = export.measure(at.lm, export.prompts(at.lm, at.suite, key, extract), layer, at.vectors()[key][layer],
-                          record["coefficient"])
-
-    more = {"dose": dose}
+    more = {"dose": export.measure(at.lm, export.prompts(at.lm, at.suite, key, extract), layer, layered[layer],
+                                   record["coefficient"])}
     if key.startswith("value/"):
         against = record["against"]
-        more["together"] = together(at.lm, at.suite.values[0], against["layer"], np.float32(against["coefficient"])
-                                    * at.vectors()[key][against["layer"]])
+        more["together"] = together(at.lm, at.suite.values[0], against["layer"],
+                                    np.float32(against["coefficient"]) * layered[against["layer"]])
 
     # 3. results
     records, cosines = conclude(contrasts, **found, vectors=vectors)
     config = at.config | {"seed": SEED, "key": key, "layer": layer, "coefficient": record["coefficient"],
-                          "n_pairs": N_PAIRS[size], "n_random": N_RANDOM[size], "pairs": identity.sha256(PAIRS)}
+                          "n_pairs": n_pairs, "n_random": n_random, "pairs": identity.sha256(PAIRS)}
     moved = [record["name"] for record in records if record["moves"]]
     at.save(config, f"moves along: {', '.join(moved) or 'none'}", tables={"contrasts": records}, arrays={
         "logprob": (found["logprob"].astype(np.float32), ["contrast", "pair", "side", "row"]),

@@ -7,7 +7,7 @@ A function per kind returns
     effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than
              it comes to nothing
     answers  {one of QUESTIONS: [sentence, ...]}
-    but      what else to say in the first line; along: what else moves (traits)
+    but      what else to say in the first line; along: what else moves (traits, contrasts)
     worst    the inputs on which it does least, [{"input", "found"}]
     picture  {"forest": [(label, estimate)], "unit", "x", "xlabel", "lines": [(label, [y], right axis?)], "window",
               "chosen", "inputs": [effect per input]}

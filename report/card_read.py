@@ -1,6 +1,17 @@
-"""Card, reading: numbers of finished stages with their places, and how they are written."""
+"""Card, reading: the concept of a suite, numbers of finished stages with their places, and how they are written."""
+from lib.artifacts import UserError
 from report import draw
 from report.claims import widened
+
+
+def concept_of(suite):
+    """Key of the concept that a card's suite is about."""
+    if suite.relations:
+        return f"relation/{suite.studied[0]}"
+    keys = [f"{kind}/{c['name']}" for kind in ("trait", "behaviour", "value") for c in getattr(suite, kind + "s")]
+    if len(keys) != 1:
+        raise UserError(f"{suite.folder}: {len(keys)} concepts, expected one; CONCEPT= says which")
+    return keys[0]
 
 
 class Read:

@@ -114,14 +114,14 @@ def values_draw(rows, names):
 FIGURES = (
     Figure("antonym", "The antonym vector across templates",
            "Above: gain in the log-probability of the antonym over norm-matched random vectors, 95 % intervals, every "
-           "model on its own scale; dark: the template the vector was made on. Below: how often the antonym's first token is the top one "
-           "under each way to make the vector, and without a vector.",
+           "model on its own scale; dark: the template the vector was made on. Below: how often the antonym's first token "
+           "is the top one under each way to make the vector, and without a vector.",
            partial(facet_rows, facet="template"), antonym_draw),
     Figure("complexity", "The antonym vector in longer and in contrary contexts",
            "Above: gain over norm-matched random vectors behind none to many neutral sentences, behind pairs of "
            "synonyms, and behind a conflicting instruction, in all templates, 95 % intervals, and the gain under the "
-           "synonym's vector; every model on its own scale. Below: how often the antonym's first token is the top one, in the template the vector "
-           "was made on.", partial(facet_rows, facet="context"), complexity_draw),
+           "synonym's vector; every model on its own scale. Below: how often the antonym's first token is the top one, in the "
+           "template the vector was made on.", partial(facet_rows, facet="context"), complexity_draw),
     Figure("values", "Bias, facts and text against strength",
            "Mean size of the log-odds under the one sign of the vector that the tuning split picks, with 95 % "
            "intervals (dashed: each probe steered against its own lean); share of unrelated facts still right; "

@@ -44,17 +44,15 @@ def inside(found, stages):
 
 
 def changed(found):
-    """[text]: what else lies between the runs, settings and sources; two runs of one commit have neither."""
-    settings, moved = {}, set()
+    """Lines of the page: what else lies between the runs, settings and sources; two runs of one commit have neither."""
+    settings, moved = [], set()
     for name in declared.STAGES:
         one, two = (found[dtype, name] for dtype in RUNS)
-        for where, _ in compare.gaps(one.config, two.config):
-            key = where.partition("[")[0].partition(".")[0]
-            if key not in ("model", "levels"):
-                settings[f"{key} of {name[:2]}"] = None
+        settings += [f"{key} of {name[:2]}" for key in sorted(one.config.keys() | two.config.keys())
+                     if key not in ("model", "levels") and one.config.get(key) != two.config.get(key)]
         moved |= {text.split()[0] for text in identity.moved(one.run["sources"], two.run["sources"])}
     return [f"Between them changed, of the settings: {', '.join(settings) or 'none'}; of the sources: "
-            f"{', '.join(sorted(moved)) or 'none'}."] if settings or moved else []
+            f"{', '.join(sorted(moved)) or 'none'}.", ""] if settings or moved else []
 
 
 def page(name, claims, found):
@@ -72,7 +70,7 @@ def page(name, claims, found):
     return "\n".join([
         f"# {harmless(name)} twice", "",
         f"The same samples, seeds and vectors, the weights of stages 02 to 05 in {RUNS[0]} and in {RUNS[1]}: layers, "
-        "strengths, texts and answers are found again from there.", "", *(line for text in changed(found) for line in (text, "")),
+        "strengths, texts and answers are found again from there.", "", *changed(found),
         f"{same} of {len(claims)} verdicts are the same. Of {n} estimates with an interval that both runs have, {k} lie in "
         "each other's.", "",
         *(rows if known else ["Neither can test any claim."]), ""])

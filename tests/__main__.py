@@ -23,7 +23,7 @@ def start(rank, folder, words):
 
 
 def main():
-    began, n = time.time(), min(MOST, len(os.sched_getaffinity(0)))
+    began, n = time.time(), min(MOST, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         running, said = [start(rank, folder, sys.argv[1:]) for rank in range(n)], b""

@@ -1,4 +1,6 @@
 """What moves along on a card: contrasts of the project's own against naive passes, planted effects and nothing at all."""
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,7 @@ def test_examples_and_vector_pull_against_the_lean(monkeypatch):
     alone, both = (1 - size / 11 for size in (1 + 0.5 + 2 + 2, 0.5 + 0 + 1 + 1))
     assert found["value"] == pytest.approx(both - alone) and found["n"] == 4
     assert given[1][0] == () and [row[0][0] for row in given[1][1:]] == [3, 3] and (given[1][2][0][1] == [-1, -2]).all()
+
+
+def test_examples_are_as_many_as_in_stage_03():
+    assert card_contrasts.N_EXAMPLES == importlib.import_module("03_transfer").N_EXAMPLES

@@ -441,7 +441,7 @@ class Coin:
         return [zlib.crc32(f"{trait}{text}".encode()) % 5 - 2 for trait, _, text in asked]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
 def test_the_study_runs_on_any_model_folder_and_random_models_are_a_control(real, architecture, tmp_path, monkeypatch, capsys):
     """All stages on the public data with a random model: slopes near zero against the random vectors. On Llama a coin
     judges, so that traits get vectors; the others judge themselves, which gives no usable score and no trait."""
