@@ -12,7 +12,8 @@ Limits are prediction intervals (Student's t) from the vectors at hand. A contra
 beyond; intervals and limits are widened for the number of contrasts. A change is no fault by itself.
 
 How often it speaks where nothing is: random vectors in the vector's place moved no contrast in 40 cards of pico-llama
-and none in 16 of SmolLM2 (8 contrasts each), and vectors of shuffled labels lay along none.
+and none in 16 of SmolLM2 (8 contrasts each), and vectors of shuffled labels lay along none; tests/test_card_contrasts.py
+does it again in small.
 
 reads   01_extract: vectors, shuffled_vectors; 02_tune: tuned; data/contrasts.json
 writes  contrasts.json   per contrast: estimates, limits, and what counts

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import artifacts, hooks, models
+from lib import artifacts, hooks, metrics, models
 from report import card_contrasts
 from report.card_contrasts import beyond, conclude, limits
 from tests import tiny
@@ -123,3 +123,17 @@ def test_examples_and_vector_pull_against_the_lean(monkeypatch):
 
 def test_examples_are_as_many_as_in_stage_03():
     assert card_contrasts.N_EXAMPLES == importlib.import_module("03_transfer").N_EXAMPLES
+
+
+def test_random_vectors_move_nothing_on_an_embedded_model():
+    """Each of six in the vector's place, nine others beside it, at half of the stream's norm; shuffled ones are random too."""
+    lm = models.load(str(artifacts.ROOT / "data/models/pico-llama"))
+    few = [contrast | {"pairs": contrast["pairs"][:5]} for contrast in PAIRS]
+    drawn = metrics.norm_matched_random(np.full(lm.d_model, 40 / lm.d_model ** 0.5), 10, [5])
+    found = card_contrasts.measure(lm, "You are a helpful assistant.", few, 3, [(), *(((3, v),) for v in drawn)])
+    moves = 0
+    for own in range(6):
+        order = [own, *(i for i in range(10) if i != own)]
+        records, _ = conclude(few, found["logprob"][..., [0, *(1 + i for i in order)]], found["states"], drawn[order])
+        moves += sum(bool(record["moves"] or record["along"]) for record in records)
+    assert np.abs(found["logprob"][..., 1:] - found["logprob"][..., :1]).max() > 0.1 and moves <= 2
