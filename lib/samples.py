@@ -49,13 +49,14 @@ def smoke(suite):
 
 
 def quick(suite, levels):
-    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}. What has splits
-    is drawn inside those of the full suite and keeps them; of traits, tasks, templates and values it is the first."""
+    """A full suite at the quick profile: nested samples, sizes by QUICK and the levels {study: level}, and of sizes.APART
+    where it has one. What has splits is drawn inside those of the full suite and keeps them; of traits, tasks, templates
+    and values it is the first."""
     suite = replace(suite, **{sizes.PARTS[study]: [] for study, level in levels.items() if level is None})
 
     def n(part, there):
         study, least, most = QUICK[part]
-        return sizes.between(least, min(most or there, there), levels[study] or 0.0)
+        return sizes.between(least, min(most or there, there), levels.get(part, levels[study]) or 0.0)
 
     def items(records):
         seen, mine = Counter(), [[name for name in item.get("traits", names) if name in names] for item in records]

@@ -6,7 +6,9 @@ per study, which a time budget sets (report/plan.py) or --sizes. A study of leve
     a tuple at level u     as many of the full one as such a number says: L's first, then always the one that stands
                            farthest from those there are, in their order
 
-What a lower level has, a higher one has too, so a run with more time extends the sample of one with less.
+What a lower level has, a higher one has too, so a run with more time extends the sample of one with less. How many
+behaviours and how many of their inputs are evaluated may have levels apart from their study's: many behaviours with few
+inputs each answer another question than few with many.
 """
 from collections import defaultdict
 
@@ -17,6 +19,7 @@ from lib.artifacts import UserError
 PARTS = {"preferences": "traits", "reliability": "behaviours", "relations": "relations", "values": "values"}  # of a suite
 STUDIES = tuple(PARTS)
 BOTH = {"alignment": ("relations", "values")}             # the third paper has two, of very different cost
+APART = {"behaviours": "reliability", "evaluate": "reliability"}       # sizes that may have a level apart: of which study
 LEFT_OUT = "none"                                         # how a command line says None
 
 
@@ -43,7 +46,8 @@ def at(constant, profile, level=None):
 # --- levels on a command line ---------------------------------------------------------------------------------
 def parse(text):
     """{study: level or None} of "preferences=0.41 reliability=0.55 relations=1 values=none"; "alignment=0.5" stands for
-    relations and values. UserError for anything else, and if no study is left."""
+    relations and values. "behaviours=1" and others of APART may follow, where their study is not left out. UserError for
+    anything else, and if no study is left."""
     pairs = [word.partition("=") for word in str(text).replace(",", " ").split()]
     pairs = [(study, level) for name, _, level in pairs for study in BOTH.get(name, [name])]
     try:
@@ -51,10 +55,12 @@ def parse(text):
     except ValueError:
         levels = {}
     kept = [level for level in levels.values() if level is not None]
-    if sorted(levels) != sorted(STUDIES) or len(pairs) > len(levels) or not kept or not all(0 <= u <= 1 for u in kept):
-        raise UserError(f"sizes {text!r}: expected {'=LEVEL '.join(STUDIES)}=LEVEL, levels from 0 to 1, or "
-                        f"{LEFT_OUT} for a study that is left out")
-    return {study: levels[study] for study in STUDIES}
+    apart = {part: levels[part] for part in APART if part in levels}
+    if ({*levels} != {*STUDIES, *apart} or len(pairs) > len(levels) or not kept or not all(0 <= u <= 1 for u in kept)
+            or None in apart.values() or None in [levels[APART[part]] for part in apart]):
+        raise UserError(f"sizes {text!r}: expected {'=LEVEL '.join(STUDIES)}=LEVEL, levels from 0 to 1, or {LEFT_OUT} for "
+                        f"a study that is left out; {', '.join(f'{part}=LEVEL' for part in APART)} may follow")
+    return {study: levels[study] for study in STUDIES} | apart
 
 
 def told(levels):
