@@ -7,7 +7,7 @@ from lib.fields import SPLITS
 
 # --- settings that change the numbers -----------------------------------------------------------------------
 # What the smoke profile keeps: the first of each, in file order.
-SMOKE = {"traits_per_task": 3, "items": 4, "behaviours_per_format": 2, "contents": 10, "words": 15,
+SMOKE = {"traits_per_task": 3, "items": 6, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
 # What quick keeps: study, least, most (None: all). A vector converges slowly where its statements are diverse: of
 # myopic-reward on SmolLM2-135M those of 32, 64 and 128 items have cosines of .67, .82 and .93 with that of 200.
