@@ -139,7 +139,7 @@ def test_smoke_takes_the_first_few_in_order(tmp_path):
     full, smoke = (suites.load(write(tmp_path / "mini", miniature()), profile) for profile in ("full", "smoke"))
     assert Counter(t["task"] for t in smoke.traits) == {"email": 3, "summary": 3, None: 3}
     assert len(smoke.behaviours) == 2 and smoke.behaviours[0]["items"] == full.behaviours[0]["items"][:20]
-    assert len(smoke.relations[0]["pairs"]) == 15 and len(smoke.tasks["question"]["tune"]) == 4
+    assert len(smoke.relations[0]["pairs"]) == 15 and len(smoke.tasks["question"]["tune"]) == 6
     assert len(full.behaviours[0]["items"]) == 40
 
 
