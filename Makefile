@@ -21,7 +21,7 @@ JUDGE ?=
 PROFILE ?= full
 # bfloat16 for stages 02 to 05, checked against float32, or one of the two for each model; vectors are always made in float32:
 DTYPE ?=
-# Of a quick run: time for all models together, as 90m, 1.5h or 3600s; or the levels that a plan printed:
+# Of a quick run: time for all models together, as 90m, 1.5h or 3600s; or the levels that a plan printed (lib/sizes.py):
 BUDGET ?= 60m
 SIZES ?=
 # The default makes .venv from requirements.txt once; PYTHON=python3 uses the environment one is in.

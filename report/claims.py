@@ -31,7 +31,7 @@ from report import draw, trace
 from report.declared import ACROSS, COMMANDS, PAPERS, STAGES, VERDICTS, listed, measured          # noqa: F401
 from report.examples import harmless
 
-NO_TIME = "left out of this quick run for its time"
+NO_TIME, LEFT_OUT = "left out of this quick run for its time", "left out"       # the reason, and its sign in a cell
 ESTIMATE = {**dict.fromkeys(("value", "low", "high"), NUMBER), "n": int}
 # The study that a claim's stage, or the first word of its key, belongs to.
 STUDY = {"04_compose": "preferences", "05_reliability": "reliability", ACROSS: "reliability", "traits": "preferences",
@@ -159,6 +159,11 @@ def left_out(claim, artifact):
     study = study_of(claim)
     levels = artifact.config.get("levels") or {}
     return levels.get(study, levels.get("alignment", 0)) is None      # of runs that had one level for both its parts
+
+
+def no_time(cell):
+    """Whether an outcome is that: no gate was shut."""
+    return cell["reason"] == NO_TIME
 
 
 def decide(claim, name, found):

@@ -2,6 +2,7 @@
 from matplotlib.patches import Patch, Rectangle
 
 from report import figures_alignment, figures_composition, figures_preferences, figures_reliability
+from report.claims import LEFT_OUT, no_time
 from report.draw import (BLUE, Figure, GREEN, GREY, PINK, RED, VERDICT, below, by_model, col, estimate, number,
                          panels, pick, plt, records, series, sources, table)
 
@@ -15,7 +16,7 @@ def verdict_rows(names, found, claims, cells):
             rows.append({"claim": claim["id"], "title": claim["title"], "model": name, "verdict": cell["verdict"],
                          **estimate(cell["estimate"] or dict.fromkeys(("value", "low", "high", "n"), "")),
                          **pick(claim, "unit", "digits"), "part": cell["part"], **pick(claim, "stage", "key"),
-                         "digest": cell["digest"]})
+                         "digest": cell["digest"], "left_out": no_time(cell)})
     stages = set(col(claims, "stage"))
     keys = [key for key in found if key[1] in stages]
     return rows, sources(found, keys, f"{len(claims)} claims on {len(names)} model" + "s" * (len(names) > 1))
@@ -34,7 +35,7 @@ def verdict_draw(rows, names):
 
     def said(claim, name):
         row = cells[claim, name]
-        text = VERDICT[row["verdict"]][1]
+        text = LEFT_OUT if row["left_out"] else VERDICT[row["verdict"]][1]
         if row["value"] != "":
             value, low, high = (number(row[key], row["digits"]) for key in ("value", "low", "high"))
             text += f"  {value}  [{low}, {high}]"

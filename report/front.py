@@ -14,13 +14,13 @@ from lib import artifacts
 from lib.artifacts import ROOT
 from report import claims, declared, draw, figures
 from report.build import with_block, write
+from report.claims import LEFT_OUT, no_time
 from report.draw import VERDICT, plt
 from report.examples import harmless
 
 PAGES = {"real models": "report/real", "instrument check": "report"}
 MARKS = ("<!-- verdicts: written by make report -->", "<!-- end of verdicts -->")
 PAPERS = {"P": "preferences", "R": "reliability", "A": "alignment", "B": "beyond the papers"}
-LEFT_OUT = "left out"                              # what stands for claims that a run had no time for
 LETTERS = "PRA"                                    # rows of the picture
 
 
@@ -46,7 +46,7 @@ def picture(pages, listed, to):
         cell = columns[model][claim]
         sign, value = VERDICT[cell["verdict"]][1], cell["value"]
         if value is None:
-            return cell["verdict"], LEFT_OUT if left_out(cell) else sign
+            return cell["verdict"], LEFT_OUT if no_time(cell) else sign
         return cell["verdict"], f"{sign} {draw.number(value, mine[claim]['digits'])}"
 
     figure, axis = plt.subplots(figsize=(4.6 + 0.95 * len(columns), 1.3 + 0.22 * len(mine)))
@@ -66,11 +66,7 @@ def picture(pages, listed, to):
 def ids(told, verdict, letter=""):
     """Claims with a verdict, or LEFT_OUT, which is kept apart: a run had no time for them, no gate was shut."""
     return [claim for claim, cell in told.items() if claim.startswith(letter)
-            and (LEFT_OUT if left_out(cell) else cell["verdict"]) == verdict]
-
-
-def left_out(cell):
-    return cell["reason"] == claims.NO_TIME
+            and (LEFT_OUT if no_time(cell) else cell["verdict"]) == verdict]
 
 
 def sentence(letter, models):

@@ -1,7 +1,9 @@
 """Cards: a concept becomes a suite, the stages run on it, and the page says what they measured."""
 import argparse
+import contextlib
 import csv
 import importlib
+import io
 import json
 import re
 import runpy
@@ -211,13 +213,13 @@ def in_process(name, args, suite):
     """A stage in this process: importing torch for each would take most of the time."""
     script = ROOT / ("." if name in card.STAGES else "report") / f"{name}.py"
     words = [str(script), "--model", args.model, "--suite", str(suite), "--profile", args.profile, "--out", args.out]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as told:
         patch.setattr(sys, "argv", words)
         try:
             runpy.run_path(words[0], run_name="__main__")
         except SystemExit as end:
             if end.code:
-                raise UserError(f"{name} ended with {end.code}") from None
+                raise UserError(told.getvalue().splitlines()[-1].removeprefix("error: ")) from None
 
 
 def make(patch, text, *more):
@@ -257,9 +259,8 @@ def cards(tmp_path_factory):
         yield {kind: (folder / at, one) for kind, (at, one) in found.items()}
 
 
-@pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", "mine.npy", "other.gguf"])
-def test_a_card_says_what_the_stages_measured(kind, cards):
-    at, found = cards[kind]
+def check_numbers(at, found):
+    """Every number of a card is the one that its stage has there, or comes out again from that stage's rows."""
     key = found["concept"].partition("/")[2]
     stages = {name: artifacts.load(at / name, name) for name in READ}
     assert len(found["numbers"]) > 8 and found["digests"] == {name: one.digest for name, one in stages.items()}
@@ -275,6 +276,12 @@ def test_a_card_says_what_the_stages_measured(kind, cards):
                                               == (found["concept"], number["layer"])}), name
         else:
             assert card_read.look(stages[stage], table, steps) == number["found"], name
+
+
+@pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", "mine.npy", "other.gguf"])
+def test_a_card_says_what_the_stages_measured(kind, cards):
+    at, found = cards[kind]
+    check_numbers(at, found)
     counted = [number["counted"] for number in found["numbers"].values() if "counted" in number]
     assert sorted(counted) == (sorted(natural.SCORERS) if kind == "trait" else [])
     page = (at / "card.md").read_text()

@@ -268,7 +268,7 @@ def test_readme_shows_the_committed_verdicts():
     for claim, cells in (item for page in index for item in page.items()):
         for model, cell in cells.items():
             row = next(line for line in block.splitlines() if line.startswith((f"| {model} |", f"| {model} (")))
-            column = len(claims.VERDICTS) if front.left_out(cell) else claims.VERDICTS.index(cell["verdict"])
+            column = len(claims.VERDICTS) if claims.no_time(cell) else claims.VERDICTS.index(cell["verdict"])
             assert claim in spelled(row.split("|")[2 + column])
 
 
