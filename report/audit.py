@@ -25,7 +25,7 @@ from report import compare, trace
 from report.declared import STAGES
 
 OWN = ("manifest.json", "run.json")
-LARGE = 4_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
+LARGE = 3_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
 LEFT_OUT = "left_out.json"       # beside the manifest, which has their hashes: {file: bytes}
 SPOTS = "spot.json"              # beside the stage folders of a model: what was checked when (report/spot.py)
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
