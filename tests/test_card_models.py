@@ -1,4 +1,4 @@
-"""Cards and exports at smoke size on models that people have: an embedded one, and a real one where its checkpoint is.
+"""Cards and exports at smoke size on models that people have: an embedded one, and the one that CARD_MODEL names.
 
     CARD_MODEL=data/checkpoints/qwen2.5-coder-0.5b-instruct-q4_k_m python -m pytest tests/test_card_models.py
 """
@@ -17,7 +17,7 @@ from tests.test_card import check_numbers, in_process
 
 # the four kinds of data/README.md, of concepts that the models can be asked for
 CONCEPTS = {"trait": "trait/allcaps", "behaviour": "behaviour/openness", "relation": "relation/past", "value": "value/pronoun"}
-REAL = os.environ.get("CARD_MODEL", "data/checkpoints/smollm2-135m-instruct-q4_1")       # no trait has a vector on that one
+REAL = os.environ.get("CARD_MODEL", "no-model")          # minutes of work, so only where it is asked for
 MODELS = [ROOT / "data/models/pico-llama", (ROOT / REAL).resolve()]
 
 
@@ -31,7 +31,7 @@ def call(module, *words):
 def made(request, tmp_path_factory):
     """(model, {kind: folder of its card}); the stages run in this process."""
     if not (request.param / "config.json").is_file():
-        pytest.skip(f"no checkpoint at {request.param}: make checkpoint NAME={request.param.name}")
+        pytest.skip(f"no model at {request.param}: CARD_MODEL names a real one")
     folder, found = tmp_path_factory.mktemp("cards"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
