@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data import papers
-from lib import artifacts, suite as suites
+from lib import artifacts, samples, suite as suites
 from lib.judging import judges
 from lib.artifacts import ROOT, UserError
 from lib.models import load as load_model
@@ -296,12 +296,14 @@ def test_texts_are_whole_in_one_split_and_go_to_the_right_traits(real, suite):
 
 
 def test_smoke_has_items_for_its_traits(real):
-    smoke = suites.load(real[0] / "papers", "smoke")
+    full, smoke = suites.load(real[0] / "papers"), suites.load(real[0] / "papers", "smoke")
     assert len(smoke.traits) == 7 and len({t["group"] for t in smoke.traits}) == 3
     for trait in smoke.traits:
         for task, splits in smoke.tasks.items():
             for part, items in splits.items():
-                assert len(suites.tasks(smoke, task, part, trait["name"])) >= 3 and len(items) < 30
+                n = min(samples.SMOKE["items"], len(suites.tasks(full, task, part, trait["name"])))
+                assert len(suites.tasks(smoke, task, part, trait["name"])) >= n >= 3
+                assert len(items) <= samples.SMOKE["items"] * len(smoke.traits)
 
 
 # --- relations, templates, values ------------------------------------------------------------------------------------
