@@ -87,14 +87,14 @@ def layers_rows(names, found):
 
 def layers_draw(rows, names):
     figure, axes = panels(names, 5.0, rows=2, sharey="row")
-    kinds = [kind for kind in ("trait", "behaviour", "relation", "value") if kind in col(rows, "kind")]
+    styles = {"trait": (BLUE, "o"), "behaviour": (RED, "s"), "relation": (GREEN, "D"), "value": (PINK, "^")}
     least = min(col(series(rows, what="split_half_cosine"), "value"), default=0)       # halves can disagree
     for (upper, lower), (name, mine) in zip(axes.T, by_model(rows, names)):
-        for kind, color, marker in zip(kinds, (BLUE, RED, GREEN, PINK), "osD^"):
-            line = series(mine, "layer", kind=kind, what="split_half_cosine")
+        for kind in [kind for kind in styles if kind in col(rows, "kind")]:
+            (color, marker), line = styles[kind], series(mine, "layer", kind=kind, what="split_half_cosine")
             upper.plot(col(line, "layer"), col(line, "value"), color=color, marker=marker, label=kind)
         line = series(mine, "layer", what="steerability")
-        lower.plot(col(line, "layer"), col(line, "value"), color=RED, marker="s")
+        lower.plot(col(line, "layer"), col(line, "value"), color=styles["behaviour"][0], marker=styles["behaviour"][1])
         for row in series(line, chosen=True):
             lower.axvline(row["layer"], color=GREY, linestyle="--", linewidth=1)
         if not line:

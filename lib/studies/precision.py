@@ -3,6 +3,10 @@
 A vector's effect on an input is (m(1) - m(-1)) / 2, m the difference of two logits, nats. bfloat16 keeps eight bits, so
 what a weak vector does drowns in rounding, and how weak is too weak depends on model and layer. The error of the mean
 effect is told in half-widths of its own 95 % interval: what it is to the numbers that the stages report.
+
+Vectors are made in float32 always. A behaviour's is what is left of large differences once the letters have cancelled,
+and rounding is not small beside it: on Qwen2.5-Coder-0.5B three of them, of 16 items each, had cosines of .62 to .97 with
+the same made in bfloat16, layer by layer; a value's, where nothing cancels, .999.
 """
 import numpy as np
 import torch
