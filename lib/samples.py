@@ -9,9 +9,9 @@ from lib.fields import SPLITS
 # What the smoke profile keeps: the first of each, in file order.
 SMOKE = {"traits_per_task": 3, "items": 6, "behaviours_per_format": 2, "contents": 10, "words": 15,
          "templates": 3, "values": 3, "pairs": 8, "probes": 12, "max_new_tokens": 48}
-# What quick keeps: study, least, most (None: all). A vector converges slowly where its statements are diverse: of
-# myopic-reward on SmolLM2-135M those of 32, 64 and 128 items have cosines of .67, .82 and .93 with that of 200.
-QUICK = {"traits_per_task": ("preferences", 3, None), "items": ("preferences", 24, None),
+# What quick keeps: study, least, most (None: all); of traits per task. A vector converges slowly where its statements are
+# diverse: of myopic-reward on SmolLM2-135M those of 32, 64 and 128 items have cosines of .67, .82 and .93 with that of 200.
+QUICK = {"traits": ("preferences", 3, None), "items": ("preferences", 24, None),
          "max_new_tokens": ("preferences", 96, 96), "behaviours": ("reliability", 8, None),
          "extract": ("reliability", 16, 128), "tune": ("reliability", 8, 32), "evaluate": ("reliability", 16, None),
          "words": ("relations", 12, None), "templates": ("relations", 2, None), "values": ("values", 3, None),
@@ -92,7 +92,7 @@ def quick(suite, levels):
 
     tasks = [trait["task"] for trait in suite.traits]
     traits = [t for i, t in enumerate(suite.traits)
-              if tasks[:i].count(t["task"]) < n("traits_per_task", max(map(tasks.count, tasks)))]
+              if tasks[:i].count(t["task"]) < n("traits", max(map(tasks.count, tasks)))]
     kept = sizes.drawn(n("behaviours", len(suite.behaviours)), [b["format"] for b in suite.behaviours], [SEED, 5])
     names, length = [trait["name"] for trait in traits], n("max_new_tokens", suite.max_new_tokens)
     return replace(

@@ -7,8 +7,8 @@ per study, which a time budget sets (report/plan.py) or --sizes. A study of leve
                            farthest from those there are, in their order
 
 What a lower level has, a higher one has too, so a run with more time extends the sample of one with less. How many
-behaviours and how many of their inputs are evaluated may have levels apart from their study's: many behaviours with few
-inputs each answer another question than few with many.
+traits, how many behaviours, and how many of their inputs are evaluated may have levels apart from their study's: many
+with few inputs each answer another question than few with many.
 """
 from collections import defaultdict
 
@@ -19,7 +19,7 @@ from lib.artifacts import UserError
 PARTS = {"preferences": "traits", "reliability": "behaviours", "relations": "relations", "values": "values"}  # of a suite
 STUDIES = tuple(PARTS)
 BOTH = {"alignment": ("relations", "values")}             # the third paper has two, of very different cost
-APART = {"behaviours": "reliability", "evaluate": "reliability"}       # sizes that may have a level apart: of which study
+APART = {"traits": "preferences", "behaviours": "reliability", "evaluate": "reliability"}    # may have a level of their own
 LEFT_OUT = "none"                                         # how a command line says None
 
 

@@ -41,7 +41,7 @@ def test_geometric_between():
     assert sizes.at({"full": (1, 2, 3, 4, 5), "smoke": (1, 3)}, "quick", 0.4) == (1, 3, 5)       # the end before 2 or 4
 
 
-@pytest.mark.parametrize("levels", [at(0.0), at(1.0), at(0.0) | {"behaviours": 1.0}, at(0.5) | {"behaviours": 0.0, "evaluate": 0.25}, at(0.0) | {"relations": None}, at(0.0) | {"relations": 0.5, "values": None}, {"preferences": 0.41, "reliability": 0.055, "relations": 0.999, "values": 0.999}])
+@pytest.mark.parametrize("levels", [at(0.0), at(1.0), at(0.0) | {"behaviours": 1.0}, at(0.5) | {"traits": 1.0, "behaviours": 0.0, "evaluate": 0.25}, at(0.0) | {"relations": None}, at(0.0) | {"relations": 0.5, "values": None}, {"preferences": 0.41, "reliability": 0.055, "relations": 0.999, "values": 0.999}])
 def test_levels_survive_a_command_line(levels):
     assert sizes.parse(sizes.told(levels)) == levels
 
@@ -62,6 +62,7 @@ def test_one_level_for_both_parts_of_a_paper():
                                   "preferences=none reliability=none alignment=none", "behaviours=1",
                                   "preferences=0 reliability=0 alignment=0 behaviours=none",
                                   "preferences=0 reliability=0 alignment=0 behaviours=2",
+                                  "preferences=none reliability=0 alignment=0 traits=1",
                                   "preferences=0 reliability=none alignment=0 behaviours=1"])
 def test_other_levels_are_refused(text):
     with pytest.raises(UserError, match="expected preferences=LEVEL reliability=LEVEL relations=LEVEL values=LEVEL"):
@@ -178,6 +179,8 @@ def test_breadth_and_depth_have_levels_apart(testbed):
     base, wide, deep = (parts(samples.quick(testbed, at(0.0) | apart)) for apart in ({}, {"behaviours": 1}, {"evaluate": 1}))
     assert wide["behaviours"] == {b["name"] for b in testbed.behaviours} > base["behaviours"]
     assert all(wide[key] == base[key] for key in base if key != "behaviours")
+    every, few = (samples.quick(testbed, at(0.0) | apart).traits for apart in ({"traits": 1}, {}))
+    assert every == testbed.traits and len(few) < len(every) and [t for t in every if t in few] == few
     moved = {key for key in deep if deep[key] != base[key]}
     assert moved == {(name, "evaluate") for name in base["behaviours"]} and all(deep[key] > base[key] for key in moved)
 
