@@ -25,7 +25,7 @@ from report import compare, trace
 from report.declared import STAGES
 
 OWN = ("manifest.json", "run.json")
-LARGE = 3_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
+LARGE = 2_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
 LEFT_OUT = "left_out.json"       # beside the manifest, which has their hashes: {file: bytes}
 SPOTS = "spot.json"              # beside the stage folders of a model: what was checked when (report/spot.py)
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
@@ -222,13 +222,14 @@ def publish(args):
 
 
 def lighten(path):
-    """Deletes large arrays of a stage folder that is to be committed, and writes down which."""
+    """Deletes large arrays of a stage folder that is to be committed, and writes down which; one that came from there may
+    lack some already."""
     outputs = read_json(path / "manifest.json")["outputs"]
     large = {name: (path / name).stat().st_size for name, entry in outputs.items()
-             if entry.get("axes", [""])[-1:] == ["d_model"] and name != "vectors.npy"}
+             if entry.get("axes", [""])[-1:] == ["d_model"] and name != "vectors.npy" and (path / name).is_file()}
     large = {name: size for name, size in large.items() if size > LARGE}
     if large:
-        write_json(path / LEFT_OUT, large)
+        write_json(path / LEFT_OUT, (read_json(path / LEFT_OUT) if (path / LEFT_OUT).is_file() else {}) | large)
     for name in large:
         (path / name).unlink()
 

@@ -197,6 +197,10 @@ def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
     assert "files 3, left out 1, inputs 0" in capsys.readouterr().out
     command(monkeypatch, "compare", "--model", "m", "--brief")
     assert capsys.readouterr().out == "2 of 2 stages equal the committed ones\n"
+    shutil.rmtree(committed / "outputs/m")                                  # committed results go in and come out again
+    shutil.copytree(committed / "outputs/committed/m", committed / "outputs/m")
+    command(monkeypatch, "publish", "--model", "m")
+    assert artifacts.read_json(kept / audit.LEFT_OUT) == {"shuffled_vectors.npy": 2176}
     save(first.path, tables={"t": [1]}, arrays={"shuffled_vectors": (2 * many, axes), "vectors": (many, axes),
                                                  "scores": (many, ("item", "draw"))})
     assert audit.compare.compare(kept, first.path)[0] == "moved"
