@@ -19,7 +19,7 @@ from lib.artifacts import UserError
 PARTS = {"preferences": "traits", "reliability": "behaviours", "relations": "relations", "values": "values"}  # of a suite
 STUDIES = tuple(PARTS)
 BOTH = {"alignment": ("relations", "values")}             # the third paper has two, of very different cost
-APART = {"traits": "preferences", "behaviours": "reliability", "evaluate": "reliability"}    # may have a level of their own
+APART = {"traits": "preferences", "behaviours": "reliability", "evaluate": "reliability"}    # study of a size with a level apart
 LEFT_OUT = "none"                                         # how a command line says None
 
 

@@ -1,4 +1,6 @@
 """Figures of the preference study: several traits at once."""
+import textwrap
+
 from matplotlib.patches import Rectangle
 
 from report.draw import (BLACK, BLUE, Figure, GREEN, GREY, ORANGE, PALE, PINK, RED, SKY, below, by_model, caption,
@@ -104,7 +106,7 @@ def fronts_draw(rows, names):
                 axis.plot(col(best, "coherence"), col(best, "expression"), marker=marker, color="none",
                           markeredgecolor=color, markersize=9)
             axis.axvline(mine[0]["limit"], color=GREY, linewidth=0.8, linestyle=":")
-            axis.set(title=f"{name}, k = {k}", xlim=(-3, 103))
+            axis.set(title="\n".join(textwrap.wrap(f"{name}, k = {k}", 24)), xlim=(-3, 103))
     for axis in axes[-1]:
         axis.set_xlabel("coherence")
     for axis in axes[:, 0]:
