@@ -53,7 +53,8 @@ RULES = ("<!-- rules: written by make report -->", "<!-- end of rules -->")
 FORM = re.compile(r"len|est\d?|,?(\.\d)?[a-z%]?")              # of a token; no width, which would fill the memory
 HEADS = {"full": "",
          "smoke": "> **SMOKE**: a handful of items, to see that everything runs. The numbers mean nothing.\n\n",
-         "quick": "> **quick**: samples of the suite: fewer inputs, wider intervals. {sizes}.\n\n"}
+         "quick": "> **quick**: samples of the suite: fewer inputs, wider intervals. {sizes}; 0 is the smallest sample, 1 the "
+                  "whole, none a study that is left out.\n\n"}
 
 
 class Reads(dict):

@@ -176,11 +176,12 @@ def decide(claim, name, found):
     artifact = found[source(claim, name)]
     if left_out(claim, artifact):
         return untested(NO_TIME, artifact.digest, key)
-    if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
-        # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
-        return untested("no more behaviours steer than luck explains", artifact.digest, key)
     value, parts = _of(claim, check, key, _of(claim, lookup, artifact, key), dict), {}
-    reason = value.get("reason") or shut(claim, name, found)
+    reason = value.get("reason")                           # the stage's own first: it may not have steered at all
+    if not reason and claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
+        # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
+        reason = "no more behaviours steer than luck explains"
+    reason = reason or shut(claim, name, found)
     if reason:
         return untested(reason, artifact.digest, key)
     several = claim["key"].endswith(".*")

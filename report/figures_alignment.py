@@ -124,7 +124,8 @@ FIGURES = (
            "template the vector was made on.", partial(facet_rows, facet="context"), complexity_draw),
     Figure("values", "Bias, facts and text against strength",
            "Mean size of the log-odds under the one sign of the vector that the tuning split picks, with 95 % "
-           "intervals (dashed: each probe steered against its own lean); share of unrelated facts still right; "
+           "intervals (dashed: each probe steered against its own lean); share of unrelated facts still right, mean of both "
+           "signs (A5 takes the vector's own); "
            "perplexity of neutral text. Dotted: random vectors of the same norm. Bars below zero: strengths at which the "
            "one sign lowers the bias and the facts hold.", values_rows, values_draw),
 )

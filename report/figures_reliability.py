@@ -232,9 +232,6 @@ FIGURES = (
     Figure("steerability", "Steerability of single inputs",
            "Least-squares slope of the propensity against the multiplier, matched strength, held-out "
            "inputs.", steerability_rows, steerability_draw),
-    Figure("bias", "What explains the spread within a behaviour",
-           "Share of the variance of slopes that the letter of the positive option explains, and Yes/No on top.",
-           bias_rows, bias_draw),
     Figure("published_reliability", "Beside the published models",
            "Each line: one model's behaviours, sorted. Solid: here; broken: digitised from the figures of arXiv "
            "2407.12404. Both are of the released definition and raw multipliers (the variance shares here: matched "
@@ -243,6 +240,9 @@ FIGURES = (
     Figure("published_by_name", "The same statements, here and published",
            "Mean slope of each behaviour here against what was digitised from the figures of arXiv 2407.12404, of the same "
            "statements, in the order of their slopes here; released definition and raw multipliers on both.", matched_rows, matched_draw),
+    Figure("bias", "What explains the spread within a behaviour",
+           "Share of the variance of slopes that the letter of the positive option explains, and Yes/No on top.",
+           bias_rows, bias_draw),
     Figure("id_ood", "Steerability under shifted prompts",
            "Mean steerability per behaviour under the prompt the vector was made on, and under a shifted prompt.",
            id_ood_rows, id_ood_draw),

@@ -80,15 +80,16 @@ def sentence(letter, models):
             said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
         else:
             (silent if ids(told, last, letter) else out).append(model)
-    why = Counter(re.split(f":| on (?={'|'.join(map(re.escape, models))})", told[claim]["reason"])[0]
-                  for told in models.values() for claim in ids(told, last, letter))
+    why = Counter((re.split(f":| on (?={'|'.join(map(re.escape, models))})", reason)[0], ", needed " in reason)
+                  for told in models.values() for reason in (told[claim]["reason"] for claim in ids(told, last, letter)))
     if silent:
         said.append(f"nothing could be tested on {', '.join(map(harmless, silent))}")
     if out:
         said.append(f"left out for time on {', '.join(map(harmless, out))}")
-    reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" for reason, _ in why.most_common(2))
+    reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" + " does not hold" * gate
+                           for (reason, gate), _ in why.most_common(2))
     return (f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}."
-            + (f" Not testable mostly for: {reasons}." if why else ""))
+            + (f" Not testable mostly because {reasons}." if why else ""))
 
 
 def block(pages):
