@@ -15,8 +15,10 @@ writes outputs/<model>/card-<name>/suite/ and prints that folder.
 """
 import csv
 import difflib
+import io
 import random
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -41,35 +43,63 @@ COLUMNS = {"statement": ("statement", "answer"), "choice": ("question", "a", "b"
            "value": ("positive", "negative")}
 ANSWERS = {"statement": ("Yes", "No"), "choice": ("A", "B")}
 NAME = re.compile(r"[A-Za-z0-9][\w-]{0,59}")
+TAKEN = re.compile(r"-by-|-(smoke|quick|bfloat16)$")         # how folders of other judges, profiles and dtypes are named
 PLAIN, CALIBRATION, TESTBED = ROOT / "data/plain.json", ROOT / "data/calibration.json", ROOT / "data/suites/testbed"
 
 
 # --- reading ------------------------------------------------------------------------------------------------
+def text_of(path):
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    except (OSError, ValueError) as error:                     # ValueError: a NUL in the path
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    wrong = re.search("[\0\udc80-\udcff]", text)
+    if wrong:
+        line = text.count("\n", 0, wrong.start()) + 1
+        raise UserError(f"{path}, line {line}: byte 0x{ord(wrong[0]) % 256:02x}, expected text in UTF-8")
+    return text
+
+
+def cells_of(path, text):
+    """[(line on which a row begins, {column: text}), ...] of a CSV file. UserError for a row with more or fewer cells
+    than the first, and for a column that stands twice there."""
+    reader, found, line = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True), [], 1
+    try:
+        for cells in reader:
+            found += [(line, cells)] * bool(cells)             # of an empty line there are none
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {line}: {error}; expected quotes to be closed, and doubled in quotes") from None
+    head = [name.strip() for name in found[0][1]] if found else []
+    for name in head:
+        if name and head.count(name) > 1:
+            raise UserError(f"{path}, line {found[0][0]}: the column {name!r} stands twice, expected once")
+    for line, cells in found:
+        if len(cells) != len(head):
+            raise UserError(f"{path}, line {line}: {len(cells)} cells, expected {len(head)}; put text with commas in "
+                            "quotes")
+    return [(line, dict(zip(head, cells))) for line, cells in found[1:]]
+
+
 def rows_of(path):
-    """(kind, [(line, row), ...]) of a .csv or .jsonl file; the kind is told by the columns. UserError names file,
-    line and what was expected."""
+    """(kind, [row, ...]) of a .csv or .jsonl file; the kind is told by the columns. A choice whose options stand
+    exchanged in a later row is one row. UserError names file, line and what was expected."""
     path, known = Path(path), "; or ".join(", ".join(names) for names in COLUMNS.values())
-    if path.suffix == ".jsonl":
-        found = list(enumerate(read_json(path), 1))
-    elif path.suffix == ".csv":
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, strict=True)
-                found = [(reader.line_num, row) for row in reader]
-        except (OSError, ValueError, csv.Error) as error:
-            raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    else:
-        raise UserError(f"{path}: expected a .csv or .jsonl file with the columns {known}")
+    if path.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"{path}: expected a .csv or .jsonl file with the columns {known}; or instruction | instruction "
+                        "against")
+    text = text_of(path)
+    found = list(enumerate(read_json(path), 1)) if path.suffix == ".jsonl" else cells_of(path, text)
     if not found or not isinstance(found[0][1], dict):
         raise UserError(f"{path}, line 1: expected rows with the columns {known}")
     kind = next((kind for kind, names in COLUMNS.items() if set(names) <= set(found[0][1])), None)
     if kind is None:
         raise UserError(f"{path}, line 1: the columns {', '.join(map(str, found[0][1]))}; expected {known}")
-    seen = set()
+    seen, rows = {}, []
     for line, row in found:
         for name in COLUMNS[kind]:
             text = row.get(name) if isinstance(row, dict) else None
-            if not isinstance(text, str) or not text.strip():
+            if not isinstance(text, str) or not text.strip() or "\0" in text:
                 raise UserError(f"{path}, line {line}: {name} is {text!r}, expected text")
         got = tuple(row[name].strip() for name in COLUMNS[kind])
         if kind in ANSWERS and got[-1] not in ANSWERS[kind]:
@@ -77,13 +107,24 @@ def rows_of(path):
         if kind == "value" and not shared_words(*got)[1]:
             raise UserError(f"{path}, line {line}: the sentences share no word after the first that differs, "
                             "expected two that differ before their end")
-        if got[:-1] in seen:
-            raise UserError(f"{path}, line {line}: {got[0][:60]!r} stands twice, expected once")
-        seen.add(got[:-1])
-    if len(found) < LEAST[kind]:
-        raise UserError(f"{path}, line {found[-1][0]}: ends after {len(found)} rows, expected {LEAST[kind]} or more")
-    drawn = random.Random(SEED).sample(found, min(len(found), MOST[kind]))
-    return kind, [tuple(row[name].strip() for name in COLUMNS[kind]) for _, row in drawn]
+        if kind == "choice" and got[1] == got[2]:
+            raise UserError(f"{path}, line {line}: a and b are {got[1][:60]!r}, expected two options")
+        # Whatever repeats may come to lie in two splits: a question with its options, each sentence of a value.
+        parts = [(part,) for part in got] if kind == "value" else [(got[0], frozenset(got[1:-1]))]
+        twice = next((part for part in parts if part in seen), None)
+        if twice:
+            first, before = seen[twice]
+            if kind == "choice" and got[1] == before[2] and got[-1] != before[-1]:
+                continue                                       # both orders are made of every row
+            raise UserError(f"{path}, line {line}: {twice[0][:60]!r} stands in line {first} too, expected once" + (
+                ", or its options and the answer exchanged" if kind == "choice" else ""))
+        seen |= dict.fromkeys(parts, (line, got))
+        rows.append(got)
+    if len(rows) < LEAST[kind]:
+        swaps = " and their swaps" if len(rows) < len(found) else ""
+        raise UserError(f"{path}, line {found[-1][0]}: ends after {len(rows)} rows{swaps}, expected {LEAST[kind]} or "
+                        "more")
+    return kind, random.Random(SEED).sample(rows, min(len(rows), MOST[kind]))
 
 
 # --- suites -------------------------------------------------------------------------------------------------
@@ -200,6 +241,11 @@ def studied(name, names):
     return [name, next(other for other in ("synonym", *names) if other != name)]
 
 
+def quoted(text):
+    """One word of a shell's line for make, which reads a $ after the shell."""
+    return shlex.quote(str(text).replace("$", "$$"))
+
+
 def build(concept, suite="testbed", judge=None):
     """(name, {file of a suite: content}) from CONCEPT; see the head."""
     given = judge
@@ -212,16 +258,21 @@ def build(concept, suite="testbed", judge=None):
         files["suite.json"] |= {"judge": judge} if judge else {}
     else:
         if not NAME.fullmatch(name):
-            raise UserError(f"CONCEPT: {name[:60]!r} is no name, expected letters, digits and - before the colon")
+            raise UserError(f"CONCEPT: {name[:61]!r} is no name; expected a to z, A to Z or 0 to 9, then letters, digits, "
+                            "- or _, 60 in all at most, before the colon")
         parts = [part.strip() for part in told.split("|")]
         if len(parts) == 1 or Path(parts[0]).suffix in (".csv", ".jsonl"):
             judge, files = "none", from_file(name, parts)
         else:
             judge, files = trait(name, parts, judge)
         files = {"values.json": around(), **files, "suite.json": head(name, judge, f"CONCEPT={concept}")}
+    if TAKEN.search(f"card-{name}"):
+        raise UserError(f"CONCEPT: {name!r} reads as the results of another judge or profile; expected a name without "
+                        "-by- that does not end in -smoke, -quick or -bfloat16")
     relations = [file[10:-5] for file in files if file.startswith("relations/")]
-    files["suite.json"]["card"] = f'CONCEPT="{concept}"' + ("" if colon else f" SUITE={suite}") + (
-        f" JUDGE={judge}" if given else "")
+    one = quoted(concept) if re.search(r'["$`\\!]', concept) else f'"{concept}"'
+    files["suite.json"]["card"] = f"CONCEPT={one}" + ("" if colon else f" SUITE={quoted(suite)}") + (
+        f" JUDGE={quoted(judge)}" if given else "")
     if relations:
         if len(relations) < 2:
             raise UserError(f"relation {name}: the suite has no other, expected one to centre it with")

@@ -6,20 +6,22 @@ as everywhere in the project. What each format calls a layer, and where its tool
     gguf              control vector of llama.cpp, repeng and EasySteer: tensor direction.N, F32, 1-D. All three add
                       it to the output of block N, counted from 0, at all positions. llama.cpp's buffer begins at
                       block 1, and it drops a file with direction.0; repeng reads and writes direction.0. llama.cpp
-                      sums tensors of one name, here they are refused
+                      sums tensors of one name, here they are refused. controlvector.layer_count is not read: tools
+                      write the number of directions, that of the model's layers or the last layer there
     lm-eval           lm-evaluation-harness, --model steered: torch.save of {hook point: {"steering_vector",
                       "steering_coefficient", "action", "bias", "head_index"}}. A hook point is a module's name under
                       model.base_model, and its one number the block; coefficient times vector is added at all
-                      positions. Clamping and vectors of single heads are refused
+                      positions. Clamping, vectors of single heads, encoders and experts are refused
     steering-vectors  package of that name: SteeringVector(layer_activations {N: tensor}, layer_type), as its object,
                       as a dict of its fields or the activations alone. Added to block N's output from
                       min_token_index on, by default at all positions; other layer types are refused
     svec              steerability: JSON {"model_type", "directions": {"N": [[...]]}}, one direction a block
-    safetensors       tensors direction.N, layers.N or, with `layer`, steering_vector
+    safetensors       tensors direction.N, layers.N or, with `layer` given or in the metadata, steering_vector
     tensor, npy       one array. (d_model,): of block `layer`. (n_layers, d_model): row l is block l.
                       (n_layers + 1, d_model): rows as transformers' hidden_states, row l + 1 is block l, and row 0,
                       the embeddings, is left out: persona_vectors. Needs `n_layers`, since the two differ by one row
 
+Metadata that names another n_layers than the model's is of another model: refused. Of several layers `layer` takes one.
 The format is told by content. No pickle is run: torch reads with weights_only, and SteeringVector becomes a class of
 this module. Lengths that a file states are held to its size before anything is allocated.
 
@@ -29,7 +31,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import mmap
 import os
 import re
@@ -42,17 +43,18 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from lib.artifacts import UserError, plain, read_json, run, write_json
+from lib.artifacts import UserError, _once, plain, read_json, run, write_json
 
 EXTENSIONS = {"gguf": ".gguf", "safetensors": ".safetensors", "lm-eval": ".lm-eval.pt", "svec": ".svec",
               "steering-vectors": ".steering-vectors.pt", "npy": ".npy"}      # lm-eval demands .pt
 SIDECAR = ("steering-vectors", "npy")          # have no place for metadata; <file>.json beside them has it
 NAMED = re.compile(r"(?:direction|layers)\.(\d{1,5})")
-HOOK = re.compile(r"(?:[A-Za-z_]\w*\.)+(\d{1,5})")                            # layers.3, h.3, decoder.layers.3
+HOOK = re.compile(r"(?!.*(?:encoder|vision|visual|audio|expert))(?:[A-Za-z_]\w*\.)+(\d{1,5})")  # h.3, decoder.layers.3
 # GGUF: value types by number as struct letters, and those that have none
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY, F32, ALIGNMENT, DIRECTION = 8, 9, 0, 32, "direction."
 METADATA = "controlvector.metadata"            # ours: what `save` was told, as JSON
+QUIET = np.errstate(over="ignore", invalid="ignore")             # what overflows is refused in one line
 
 
 @dataclass
@@ -71,13 +73,14 @@ class Vectors:
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
+@QUIET
 def load(path, n_layers=None, d_model=None, layer=None):
     """The Vectors of a file.
 
     n_layers, d_model  of the model that they are for: what does not fit is refused
-    layer              the block, for a file that holds one vector and does not say whose
+    layer              the block: of a file with several the one to take, of one that does not say it, its own
 
-    UserError in one line for whatever is no such file, and for a vector that is zero or not finite."""
+    UserError in one line for whatever is no such file, and where what a tool would add is zero or not finite."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -89,13 +92,15 @@ def load(path, n_layers=None, d_model=None, layer=None):
         found = read(path)
         if found.format in (*SIDECAR, "tensor") and Path(f"{path}.json").is_file():
             found.meta = _dict(read_json(f"{path}.json"))
+        n_layers = _agreed(found.meta, "n_layers", n_layers)
         if not isinstance(found.layers, dict):
             found.layers = _bare(found, n_layers, layer)
-        if layer is not None and set(found.layers) != {layer}:
-            raise UserError(f"holds layers {sorted(found.layers)}, expected {layer}")
-        found.layers = checked(found.layers, n_layers, d_model)
-        if not math.isfinite(found.coefficient):
-            raise UserError(f"its coefficient is {found.coefficient}")
+        if layer is not None:
+            _in_model(layer, n_layers)
+            if layer not in found.layers:
+                raise UserError(f"holds layers {sorted(found.layers)}, expected {layer}")
+            found.layers = {layer: found.layers[layer]}
+        found.layers = checked(found.layers, n_layers, d_model, found.coefficient)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:             # whatever a file from elsewhere holds, it ends in one line
@@ -104,21 +109,27 @@ def load(path, n_layers=None, d_model=None, layer=None):
     return found
 
 
-def checked(layers, n_layers=None, d_model=None):
-    """{layer: (d,) float32} by layer. UserError for what no model, or not this one, could be given."""
+def _in_model(layer, n_layers):
+    if layer < 0 or n_layers is not None and layer >= n_layers:
+        raise UserError(f"layer {layer}, expected " + (f"layers 0 to {n_layers - 1}" if n_layers else "0 or more"))
+
+
+@QUIET
+def checked(layers, n_layers=None, d_model=None, coefficient=1.0):
+    """{layer: (d,) float32} by layer. UserError for what no model, or not this one, could be given times coefficient."""
     if not layers:
         raise UserError("holds no vector")
     out, width = {}, d_model
     for layer in sorted(layers):
-        with np.errstate(over="ignore"):
-            vector = np.array(layers[layer], dtype=np.float32)
+        vector = np.array(layers[layer], dtype=np.float32)
+        added = np.float32(coefficient) * vector
         width = width or vector.size
         if vector.shape != (width,):
             raise UserError(f"layer {layer}: vector {vector.shape}, expected ({width},)")
-        if layer < 0 or n_layers is not None and layer >= n_layers:
-            raise UserError(f"layer {layer}, but the model has layers 0 to {(n_layers or 0) - 1}")
-        if not np.isfinite(vector).all() or not vector.any():
-            raise UserError(f"layer {layer}: the vector is zero or holds values that are not finite")
+        _in_model(layer, n_layers)
+        if not np.isfinite(added).all() or not added.any():
+            times = "" if coefficient == 1 else f" times {coefficient:g}"
+            raise UserError(f"layer {layer}: the vector{times} is zero or holds values that are not finite")
         out[layer] = vector
     return out
 
@@ -127,15 +138,22 @@ def _bare(found, n_layers, layer):
     """{layer: vector} of an array whose rows are not named."""
     rows = found.layers[0] if found.layers.ndim == 2 and len(found.layers) == 1 else found.layers
     if rows.ndim == 1:
-        layer = found.meta.get("layer", layer)
-        if not isinstance(layer, int):
+        layer = _agreed(found.meta, "layer", layer)
+        if layer is None:
             raise UserError("one vector, and nothing says of which layer: give the layer")
         return {layer: rows}
-    n_layers = found.meta.get("n_layers") if n_layers is None else n_layers
     if rows.ndim != 2 or n_layers is None or len(rows) not in (n_layers, n_layers + 1):
         raise UserError(f"array {rows.shape}; expected (d_model,), (n_layers, d_model) or (n_layers + 1, d_model), "
                         f"with n_layers given; it is {n_layers}")
     return dict(enumerate(rows[len(rows) - n_layers:]))
+
+
+def _agreed(meta, key, given):
+    """`given`, or what the metadata says where it is None. UserError if they differ."""
+    told = given if meta.get(key) is None else _whole(meta[key], key)
+    if given is not None and told != given:
+        raise UserError(f"its metadata says {key} {told}, expected {given}")
+    return told
 
 
 def _floats(path, tensors):
@@ -156,11 +174,23 @@ def _dict(value):
     return value
 
 
-def _whole(key):
-    """A layer from a key: an int, or its digits."""
-    if not re.fullmatch(r"\d{1,5}", str(key)):
-        raise UserError(f"{str(key)[:40]!r} names no layer")
-    return int(key)
+def _json(text):
+    return _dict(json.loads(text, object_pairs_hook=_once))
+
+
+def _whole(told, what="layer"):
+    """An int, or its digits."""
+    if not re.fullmatch(r"\d{1,5}", str(told)):
+        raise UserError(f"{what} {str(told)[:40]!r}, expected a whole number")
+    return int(told)
+
+
+def _by_layer(found):
+    """{key: value} with whole numbers for keys."""
+    layers = {_whole(key): value for key, value in _dict(found).items()}
+    if len(layers) < len(found):
+        raise UserError(f"holds {len(found)} vectors of {len(layers)} layers, expected one of each")
+    return layers
 
 
 def _npy(path):
@@ -174,21 +204,23 @@ def _safetensors(path):
     with safetensors.safe_open(path, "pt") as file:                # holds its header to the size of the file
         names, meta = list(file.keys()), dict(file.metadata() or {})
         layers = {int(match[1]): name for name in names if (match := NAMED.fullmatch(name))}
-        if names != ["steering_vector"] and len(layers) < len(names):
+        layers = {None: names[0]} if names == ["steering_vector"] else layers
+        if len(layers) < len(names):
             other = next(name for name in names if name not in layers.values())
             raise UserError(f"tensor {other[:40]!r}; expected direction.N, layers.N or steering_vector, each N once")
-        tensors = _floats(path, {key: file.get_tensor(name) for key, name in (layers or {None: names[0]}).items()})
-    meta = _dict(json.loads(meta["metadata"])) if "metadata" in meta else meta
-    return Vectors(tensors if layers else tensors[None], "safetensors", hint=meta.pop("model_type", None), meta=meta)
+        tensors = _floats(path, {key: file.get_tensor(name) for key, name in layers.items()})
+    meta = _json(meta["metadata"]) if "metadata" in meta else meta
+    return Vectors(tensors.get(None, tensors), "safetensors", hint=meta.pop("model_type", None), meta=meta)
 
 
 def _svec(path):
-    told, layers = _dict(json.loads(path.read_text(encoding="utf-8"))), {}
-    for key, rows in _dict(told.get("directions")).items():
+    told = _json(path.read_text(encoding="utf-8"))
+    layers = _by_layer(told.get("directions"))
+    for layer, rows in layers.items():
         rows = np.array(rows, dtype=np.float64)
         if rows.ndim == 2 and len(rows) != 1:
-            raise UserError(f"layer {key}: {len(rows)} directions, expected one")
-        layers[_whole(key)] = rows.reshape(-1) if rows.ndim == 2 else rows
+            raise UserError(f"layer {layer}: {len(rows)} directions, expected one")
+        layers[layer] = rows.reshape(-1) if rows.ndim == 2 else rows
     return Vectors(layers, "svec", hint=told.get("model_type"), meta=_dict(told.get("meta") or {}))
 
 
@@ -211,8 +243,7 @@ def _torch(path):
         kind = found.get("layer_type", "decoder_block")
         if kind != "decoder_block":
             raise UserError(f"vectors of layer type {str(kind)[:40]!r}, expected decoder_block")
-        layers = _dict(found.get("layer_activations", found))
-        return Vectors(_floats(path, {_whole(key): value for key, value in layers.items()}), "steering-vectors")
+        return Vectors(_floats(path, _by_layer(found.get("layer_activations", found))), "steering-vectors")
     return _lm_eval(path, found)
 
 
@@ -221,12 +252,12 @@ def _lm_eval(path, found):
     for name, entry in found.items():
         match, entry = HOOK.fullmatch(str(name)), _dict(entry)
         if not match or int(match[1]) in tensors or "steering_vector" not in entry:
-            raise UserError(f"{str(name)[:40]!r} is no hook point of a block with a steering_vector of its own")
+            raise UserError(f"{str(name)[:40]!r} is no hook point of a decoder block with a vector of its own")
         if entry.get("action") != "add" or entry.get("bias") is not None or entry.get("head_index") is not None:
             raise UserError(f"{name}: action {entry.get('action')!r}, bias or head_index; expected a plain add")
         tensors[int(match[1])] = entry["steering_vector"]
         factors[int(match[1])] = float(entry.get("steering_coefficient", 1.0))
-        meta |= _dict(json.loads(entry.get("metadata", "{}")))
+        meta |= _json(entry.get("metadata", "{}"))
     layers, common = _floats(path, tensors), next(iter(factors.values()), 1.0)
     if set(factors.values()) != {common}:                          # of several factors each goes into its vector
         layers, common = {layer: factors[layer] * vector for layer, vector in layers.items()}, 1.0
@@ -279,6 +310,8 @@ def _gguf(path):
         told = {}
         for _ in range(n_keys):
             key = source.string()
+            if key in told:
+                raise UserError(f"metadata {key[:40]!r} stands twice")
             told[key] = source.value(source.number("I"))
         if told.get("general.architecture") != "controlvector":
             raise UserError(f"a GGUF of architecture {str(told.get('general.architecture'))[:40]!r}, "
@@ -301,7 +334,7 @@ def _gguf(path):
         for layer, (n, offset) in placed.items():
             source.at = min(start + offset, len(data))
             layers[layer] = np.frombuffer(source.take(4 * n), "<f4")
-    meta = _dict(json.loads(told.pop(METADATA))) if METADATA in told else told
+    meta = _json(told.pop(METADATA)) if METADATA in told else told
     return Vectors(layers, "gguf", hint=told.get("controlvector.model_hint"), meta=meta)
 
 
@@ -339,11 +372,11 @@ def save(path, format, layers, coefficient=1.0, hint="", hook="layers.{}", meta=
     hook         lm-eval: name of a block under model.base_model
     meta         JSON-able
     UserError for layer 0 in gguf, for layers that are not 0, 1, ... in npy unless there is one, and as `checked`."""
-    path, layers, meta = Path(path), checked(layers), plain(meta or {}, "meta")
+    path, layers, meta = Path(path), checked(layers, coefficient=coefficient), plain(meta or {}, "meta")
     if format not in EXTENSIONS:
         raise UserError(f"format {format!r}: expected one of {', '.join(EXTENSIONS)}")
     if format != "lm-eval":
-        layers = checked({layer: np.float32(coefficient) * vector for layer, vector in layers.items()})
+        layers = {layer: np.float32(coefficient) * vector for layer, vector in layers.items()}
     tensors = {layer: torch.from_numpy(vector) for layer, vector in layers.items()}
     buffer = io.BytesIO()
     if format == "gguf":
@@ -381,7 +414,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
     parser.add_argument("--layers", type=int, help="number of layers of the model, for an array with a row per layer")
-    parser.add_argument("--layer", type=int, help="the layer, for a file that does not say it")
+    parser.add_argument("--layer", type=int, help="one of several, or that of a file that does not say it")
     args = parser.parse_args()
     found = load(args.file, args.layers, layer=args.layer)
     print(f"{args.file}: {found.format}, coefficient {found.coefficient:g}, model type {found.hint or 'not said'}")

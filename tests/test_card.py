@@ -75,7 +75,7 @@ def test_splits_share_nothing_that_made_the_vector(tmp_path):
 @pytest.mark.parametrize("text, fault", [
     ("statement,answer\nI like tea.,Maybe\n", "line 2: answer is 'Maybe', expected Yes or No"),
     ("statement,answer\nI like tea.,Yes\n,No\n", "line 3: statement is '', expected text"),
-    ("statement,answer\nI like tea.,Yes\nI like tea.,No\n", "line 3: 'I like tea.' stands twice"),
+    ("statement,answer\nI like tea.,Yes\nI like tea.,No\n", "line 3: 'I like tea.' stands in line 2 too"),
     ("statement,answer\nI like tea.,Yes\n", "line 2: ends after 1 rows, expected 20 or more"),
     ("text,label\na,b\n", "line 1: the columns text, label; expected statement, answer; or question, a, b, answer"),
     ("positive,negative\nHe ran.,She ran.\nHe,She\n", "line 3: the sentences share no word"),

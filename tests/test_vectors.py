@@ -112,6 +112,50 @@ def test_one_vector_without_a_layer(tmp_path):
             vectors.load(tmp_path / name)
 
 
+def refused(fault, path, *model, **how):
+    with pytest.raises(UserError, match=fault) as error:
+        vectors.load(path, *model, **how)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_several_layers_one_is_taken(tmp_path, first):
+    """Of a row for every block and of hidden states, whose first row is no block's."""
+    rows = np.stack([vector(layer) for layer in range(3 + first)])
+    np.save(tmp_path / "v.npy", rows)
+    torch.save(torch.from_numpy(rows), tmp_path / "v.pt")
+    vectors.save(tmp_path / "v.svec", "svec", dict(enumerate(rows[first:])))
+    for name in ("v.npy", "v.pt", "v.svec"):
+        for layer in range(3):
+            equal(vectors.load(tmp_path / name, 3, 32, layer).layers, {layer: rows[first + layer]})
+        for layer in (-1, 3):
+            refused(f"layer {layer}, expected layers 0 to 2", tmp_path / name, 3, 32, layer)
+    refused("layer -1, expected 0 or more", tmp_path / "v.svec", layer=-1)
+
+
+@pytest.mark.parametrize("format", vectors.EXTENSIONS)
+def test_metadata_that_names_another_number_of_layers_is_believed(tmp_path, format):
+    path = tmp_path / "v"
+    vectors.save(path, format, {1: vector(1)}, hint="llama", meta={"n_layers": 3})
+    equal(vectors.load(path, 3, 32).layers, {1: vector(1)})
+    refused("says n_layers 3, expected 2", path, 2, 32)
+    vectors.save(tmp_path / "all.npy", "npy", {layer: vector(layer) for layer in range(3)})
+    refused("says n_layers 3, expected 2", tmp_path / "all.npy", 2, 32)                       # not hidden states of two
+
+
+def test_safetensors_metadata_is_text(tmp_path):
+    for meta, layer, found in (({"layer": "1"}, None, 1), ({"layer": "1"}, 1, 1), ({}, 2, 2),
+                               ({"layer": "1"}, 2, "says layer 1, expected 2"), ({"layer": "-1"}, 1, "expected a whole number"),
+                               ({"layer": "1", "n_layers": "4"}, 1, "says n_layers 4, expected 3")):
+        (tmp_path / "v").write_bytes(safetensors.torch.save({"steering_vector": torch.from_numpy(vector(1))}, meta))
+        if isinstance(found, int):
+            equal(vectors.load(tmp_path / "v", 3, 32, layer).layers, {found: vector(1)})
+        else:
+            refused(found, tmp_path / "v", 3, 32, layer)
+    (tmp_path / "v").write_bytes(safetensors.torch.save({}))
+    refused("holds no vector", tmp_path / "v")
+
+
 # --- other tools' bytes -----------------------------------------------------------------------------------------------
 def test_files_that_the_tools_wrote():
     found = vectors.load(HERE / "repeng.gguf", 3, 32)
@@ -226,6 +270,10 @@ def lm_eval_model(model, path):
 def test_no_such_vector_is_written(tmp_path, layers, fault):
     with pytest.raises(UserError, match=fault):
         vectors.save(tmp_path / "v", "svec", layers)
+    for format in vectors.EXTENSIONS:
+        for coefficient in (0, 1e39, np.inf, 1e-46):
+            with pytest.raises(UserError, match="layer 1: the vector times .* is zero or holds"):
+                vectors.save(tmp_path / "v", format, {1: np.ones(32)}, coefficient)
     assert not list(tmp_path.iterdir())
 
 
@@ -236,23 +284,28 @@ def test_another_model_is_refused(tmp_path, format):
         with pytest.raises(UserError, match=fault) as error:
             vectors.load(tmp_path / "v", *model)
         assert "\n" not in str(error.value) and str(tmp_path / "v") in str(error.value)
-    with pytest.raises(UserError, match=r"holds layers \[2\], expected 1"):
+    with pytest.raises(UserError, match=r"(holds layers \[2\]|says layer 2), expected 1"):
         vectors.load(tmp_path / "v", layer=1)
 
 
 STEER = {"steering_vector": torch.ones(4), "steering_coefficient": 1.0, "action": "add", "bias": None, "head_index": None}
+HUGE = STEER | {"steering_vector": torch.full((4,), 3e38)}
 
 
 @pytest.mark.parametrize("held, fault", [
     ({"layers.1": STEER | {"action": "clamp"}}, "expected a plain add"),
     ({"layers.1": STEER | {"head_index": 2}}, "expected a plain add"),
-    ({"layers.1.mlp": STEER}, "no hook point of a block"), ({"layers.1.mlp.experts.0": STEER}, "no hook point"),
+    ({"encoder.layers.1": STEER}, "no hook point"), ({"vision_tower.blocks.1": STEER}, "no hook point"),
+    ({"layers.1.mlp": STEER}, "no hook point of a decoder block"), ({"layers.1.mlp.experts.0": STEER}, "no hook point"),
     ({"layers.1": STEER | {"steering_vector": torch.full((4,), torch.nan)}}, "not finite"),
-    ({"layers.1": STEER | {"steering_coefficient": float("inf")}}, "coefficient is inf"),
+    ({"layers.1": STEER | {"steering_coefficient": float("inf")}}, "times inf is zero or"), ({"layers.1": STEER | {"steering_coefficient": 0.0}}, "times 0 is zero"),
+    ({"layers.1": STEER | {"steering_coefficient": 1e39}}, "not finite"), ({"layers.1": HUGE | {"steering_coefficient": 2.0}}, "not finite"),
+    ({"layers.1": HUGE | {"steering_coefficient": 2.0}, "layers.2": STEER}, "layer 1: the vector is zero or"),
     ({"layers.1": STEER | {"steering_vector": torch.ones(4, dtype=torch.int64)}}, "expected a tensor of floats"),
     ({"layer_activations": {1: torch.ones(4)}, "layer_type": "mlp"}, "layer type 'mlp'"),
     ({1: [1.0]}, "expected a tensor of floats"), ({"-1": torch.ones(4)}, "a dict is expected"), ([torch.ones(4)], "a dict is"),
-    ({-1: torch.ones(4)}, "names no layer"), (torch.ones(1).expand(10 ** 9), "in a file of"),
+    ({-1: torch.ones(4)}, "layer '-1', expected a whole number"),
+    ({"layer_activations": {1: torch.ones(4), "1": torch.zeros(4)}}, "2 vectors of 1 layers"), (torch.ones(1).expand(10 ** 9), "in a file of"),
     (dict.fromkeys(range(64), torch.ones(4096)), "in a file of"),       # many views of one storage
 ], ids=lambda held: held if isinstance(held, str) else "")
 def test_torch_files_that_are_no_such_vectors(tmp_path, held, fault):
@@ -307,7 +360,7 @@ BIG = 2 ** 62
 
 
 @pytest.mark.parametrize("how, fault", [
-    ({"length": BIG}, "states more numbers"), ({"n_tensors": BIG}, "expected direction.N"), ({"n_keys": BIG}, "ends at byte|unknown"),
+    ({"length": BIG}, "states more numbers"), ({"n_tensors": BIG}, "expected direction.N"), ({"n_keys": BIG}, "ends at byte|unknown|twice"),
     ({"offset": BIG}, "ends at byte"), ({"kind": 1}, "type 1"), ({"axes": 2}, "2 axes"), ({"version": 1}, "version 1"),
     ({"version": 0x03000000}, "version"), ({"name": "token_embd.weight"}, "expected direction.N"),
     ({"name": "layers.1"}, "expected direction.N"), ({"architecture": "llama"}, "'llama', expected controlvector"),
@@ -315,6 +368,7 @@ BIG = 2 ** 62
     ({"n_keys": 2, "keys": struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, 4, BIG)}, "ends at byte"),
     ({"n_keys": 2, "keys": struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, 9, 1)}, "unknown"),
     ({"n_keys": 2, "keys": struct.pack("<Q", 17) + b"general.alignment" + struct.pack("<II", 4, 0)}, "alignment 0"),
+    ({"n_keys": 3, "keys": 2 * (struct.pack("<Q", 1) + b"a" + struct.pack("<II", 4, 1))}, "'a' stands twice"),
     ({"n_keys": 2, "keys": struct.pack("<Q", BIG)}, "ends at byte"), ({"length": 0}, "zero or"), ({"length": 5}, "ends at")])
 def test_a_gguf_that_states_what_is_not_there(tmp_path, how, fault):
     (tmp_path / "v.gguf").write_bytes(container())
@@ -362,6 +416,9 @@ def test_what_is_no_file_of_vectors(tmp_path):
     (tmp_path / "v").write_text(json.dumps({"directions": {"1": [[1.0, 2.0], [3.0, 4.0]]}}))
     with pytest.raises(UserError, match="2 directions, expected one"):
         vectors.load(tmp_path / "v")
+    for told, fault in (('"1": [1.0], "1": [2.0]', '"1" stands twice'), ('"1": [1.0], "01": [2.0]', "2 vectors of 1 layers")):
+        (tmp_path / "v").write_text(f'{{"directions": {{{told}}}}}')
+        refused(fault, tmp_path / "v")
     (tmp_path / "v").write_text(json.dumps({"directions": {"1": [1.0, 2.0]}}))       # 1-D is accepted
     equal(vectors.load(tmp_path / "v").layers, {1: np.array([1, 2], np.float32)})
 
