@@ -32,8 +32,8 @@ NPROC ?= 1
 FROZEN ?=
 # A checkpoint to bring:
 NAME ?=
-# A vector that export writes as FORMAT (gguf, safetensors, lm-eval, svec, steering-vectors, npy), at TO instead of
-# outputs/<model>/<suite>/export/; MEASURE=0 leaves out what loads the model:
+# A vector that export writes as FORMAT, one of FORMATS below, at TO instead of outputs/<model>/<suite>/export/; MEASURE=0
+# leaves out what loads the model:
 CONCEPT ?=
 FORMAT ?= gguf
 TO ?=
@@ -122,7 +122,8 @@ ifeq ($(FROZEN),)
 extract: $(DATA)                ## 01  contrastive data -> one vector per concept and layer
 	@$(TAKE); $(PYTHON) -m lib.stage "$${all[@]}" "$${flags[@]}"
 	@$(if $(PLAN),$(TAKE); $(PYTHON) -m report.plan "$${all[@]}" "$${flags[@]}" $(PLAN) --keep,:)
-	@$(call EACH,01_extract.py)
+	@if [ -f "$$SUITE/vector.json" ]; then echo "$$SUITE: a card's vector from elsewhere stands for stage 01"; \
+		else $(call EACH,01_extract.py); fi
 
 tune: extract                   ## 02  vectors -> layer and strength per concept
 	@$(call EACH,02_tune.py)
@@ -146,6 +147,8 @@ report: $(DATA) compose reliability   ## the page and its figures, every number 
 	@$(if $(and $(FROZEN),$(OWN),$(TWICE)),$(PYTHON) -m report.twice $(TWICE) --frozen --to report/real/twice.md,:)
 	@$(if $(and $(FROZEN),$(OWN)),$(PYTHON) -m report.front,:)
 
+FORMATS := gguf safetensors lm-eval svec steering-vectors npy
+$(if $(filter export,$(MAKECMDGOALS)),$(if $(filter $(FORMATS),$(FORMAT)),,$(error FORMAT=$(FORMAT): expected one of $(FORMATS))))
 export: tune                    ## CONCEPT=trait/... as a FORMAT= file for other tools, with the strength that they need
 	@$(TAKE); $(PYTHON) -m report.export "$${all[@]}" "$${flags[@]}" --concept "$$CONCEPT" --format "$$FORMAT" \
 		--measure $(MEASURE) $(if $(TO),--to "$$TO") $(if $(FROZEN),--frozen)
@@ -154,7 +157,7 @@ card: $(DATA)                   ## CONCEPT="name: for | against" or "name: file.
 	@$(TAKE); for i in "$${!models[@]}"; do $(ONE); \
 		suite=$$($(PYTHON) -m data.concept "$${one[@]}" --concept "$$CONCEPT" "$${flags[@]}"); \
 		$(PYTHON) -m report.card "$${one[@]}" --suite "$$suite" --profile "$$PROFILE" \
-			$(if $(filter-out 1,$(NPROC)),--nproc "$$NPROC") \
+			$(if $(SIZES),--sizes "$$SIZES") $(if $(filter-out 1,$(NPROC)),--nproc "$$NPROC") \
 			$(if $(VECTOR),--vector "$$VECTOR") $(if $(LAYER),--layer "$$LAYER"); done
 
 smoke:                          ## the whole chain on a handful of items, under a minute

@@ -5,8 +5,9 @@
 
 It adds no stage: the five run on a suite of that concept (data/concept.py), in outputs/<model>/card-<name>/, and the
 page reads what they left. A vector from elsewhere takes the place of the concept's own behind stage 01, in a folder
-beside it, card-<name>-of-<file>/; at a layer that the file lacks it is zero, which stage 02 never picks. Controls
-(shuffled labels, other methods, heads) stay those of the concept's own pairs.
+beside it, card-<name>-of-<file>-<its SHA-256>[-layer<n>]/, whose suite says so (FOREIGN) and whose stage 01 is not made
+again; at a layer that the file lacks it is zero, which stage 02 never picks. Controls (shuffled labels, other methods,
+heads) stay those of the concept's own pairs.
 
 Behind the stages report/card_contrasts.py measures what else the vector moves.
 
@@ -17,6 +18,8 @@ writes  card.md, card.png, card.json beside them: "numbers" says of every number
     python -m report.card --model data/models/pico-llama --suite outputs/pico-llama/card-allcaps/suite
 """
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,17 +27,19 @@ from pathlib import Path
 
 import numpy as np
 
+from data import checkpoint
 from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError, write_json
 from report import card_draw
 from report.draw import table
-from report.card_parts import CONTRASTS, KINDS, QUESTIONS
-from report.card_read import Read, clear, concept_of
+from report.card_parts import CONTRASTS, KINDS, QUESTIONS, origin
+from report.card_read import Read, alike, clear, concept_of
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 FAILED = "nothing is extractable"                  # how stage 01 ends where the model cannot be asked
 MOST_TEXT = 600                                    # characters of an answer that are shown
-UNTESTED = ("other models", "contexts of thousands of tokens", "answers longer than the suite's limit")
+SMOKE = " (smoke: a handful of inputs, which show nothing)"
+FOREIGN = "vector.json"                            # in a card's suite: which file its vector is from; no stage reads it
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -83,51 +88,55 @@ def place(own, key, file, layer, folder):
                           inputs=own.manifest["inputs"], tables=tables, results=own.results, sources=[__file__])
 
 
-def run(args):
-    """(folder of the results, the suite): everything that the card reads."""
-    folder = stage.paths(args)
+def beside(args):
+    """Suite folder of the card of args.vector: a copy of the concept's, in a folder of the file's own. UserError in a line
+    for what is no vector of this model, before minutes of stage 01."""
+    from lib import vectors                                # brings torch
+    from report import export
+    own, file = Path(args.suite), Path(args.vector)
+    if own.name != stage.OWN:
+        raise UserError(f"--suite {own}: expected a folder that `python -m data.concept` wrote")
+    found = vectors.load(file, *export.shape(args.model), args.layer)
+    digest, layer = identity.sha256(file), "" if args.layer is None else f"-layer{args.layer}"
+    name = f"{re.sub('[^A-Za-z0-9.]+', '_', file.stem)[:60]}-{digest[:8]}{layer}"        # no -by- or -smoke of the file's
+    suite = own.parent.with_name(f"{own.parent.name}-of-{name}") / stage.OWN
+    shutil.rmtree(suite, ignore_errors=True)
+    shutil.copytree(own, suite)
+    write_json(suite / FOREIGN, {"file": file.name, "sha256": digest, "layers": sorted(found.layers)})
+    return str(suite)
+
+
+def run(args, suite, own, folder):
+    """Everything that the card in `folder` reads. suite, own: of the concept's own vector, its suite and results."""
+    if not (embedded(args) or (own / STAGES[0]).is_dir()):
+        run_stage("plan", args, suite)                     # minutes that it will take
+    run_stage(STAGES[0], args, suite)
     if args.vector:
-        from lib import vectors                            # brings torch
-        vectors.load(args.vector, layer=args.layer)        # what is no vector is said before minutes of stage 01
-    if not (embedded(args) or (folder / STAGES[0]).is_dir()):
-        run_stage("plan", args, args.suite)                # minutes that it will take
-    run_stage(STAGES[0], args, args.suite)
-    suite = Path(args.suite)
-    if args.vector:
-        if suite.name != stage.OWN:
-            raise UserError(f"--suite {suite}: expected a folder that `python -m data.concept` wrote")
-        key = concept_of(suites.load(suite))
-        file = Path(args.vector).name.split(".")[0]
-        other = suite.parent.with_name(f"{suite.parent.name}-of-{file}") / stage.OWN
-        if other.exists():
-            shutil.rmtree(other)
-        shutil.copytree(suite, other)
-        own, suite, args.suite = artifacts.load(folder / STAGES[0], STAGES[0]), other, str(other)
-        folder = stage.paths(args)
-        place(own, key, args.vector, args.layer, folder / STAGES[0])
+        place(artifacts.load(own / STAGES[0], STAGES[0]), concept_of(suites.load(suite)), args.vector, args.layer,
+              folder / STAGES[0])
     for name in (*STAGES[1:], CONTRASTS):
-        run_stage(name, args, suite)
-    return folder, suites.load(suite, args.profile)
+        run_stage(name, args, args.suite)
 
 
 # --- saying -------------------------------------------------------------------------------------------------
 def verdict(part, key, where):
     """(word, first line) from what a kind's function found."""
-    kind, _, name = key.partition("/")
-    side, reach, high = clear(part["effect"]), part.get("reach"), (part["effect"] or {"high": np.inf})["high"]
+    (kind, _, name), effect, reach = key.partition("/"), part["effect"], part.get("reach")
+    side, decides = clear(effect), bool(effect) and not alike(effect)
+    none = decides and effect["high"] <= part.get("least", 0)
     word = {"above": "works", "below": "backwards", "within": "nothing",
-            "undecided": "nothing" if high <= 0 else "undecided"}[reach] if reach else (
-        "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else
-        "nothing" if high <= part.get("least", 0) else "undecided")
-    first = {"works": f"The {kind} {name} works {where}: the vector {part['told']}",
-             "backwards": f"The vector for {name} works backwards {where}: it {part['told']}",
-             "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it "
-                        f"{part['told']}",
-             "undecided": f"Undecided {where}: the vector for {name} {part['told']}; the interval holds both nothing "
-                          "and more than that"}[word]
+            "undecided": "nothing" if none else "undecided"}[reach] if reach else (
+        "works" if side > 0 else "backwards" if side < 0 and kind == "trait" else "nothing" if none else "undecided")
+    told = f"{part['told']} ({part['n']})"
+    first = {"works": f"The {kind} {name} works {where}: the vector {told}",
+             "backwards": f"The vector for {name} works backwards {where}: it {told}",
+             "nothing": f"This vector moves nothing that random vectors do not move {where}: for {name} it {told}",
+             "undecided": f"Undecided {where}: the vector for {name} {told}; " + (
+                 "the interval holds both nothing and more than that" if decides else "that is no interval")}[word]
     if word == "nothing" and part.get("along"):
-        first = f"This vector moves {', '.join(part['along'])} {where}, but not {name}: it {part['told']}"
-    return word, first + ("; but " + "; ".join(part["but"]) if part["but"] and word == "works" else "") + "."
+        first = f"This vector moves {', '.join(part['along'])} {where}, but not {name}: it {told}"
+    said = part["but"] + part["harm"] if word == "works" else part["harm"]
+    return word, first + ("; but " if word == "works" else "; and ") * bool(said) + "; ".join(said) + "."
 
 
 def gates_of(read, key):
@@ -139,10 +148,7 @@ def gates_of(read, key):
 def sure(read, key, suite, command):
     """[sentence, ...]: how sure this is, and what it was made from."""
     extract = read.found[STAGES[0]]
-    config, told = extract.config, []
-    pairs = read("pairs", STAGES[0], "concepts", {"key": key}, "n_pairs")
-    told.append(f"The vector is the mean of {pairs} pairs" + (
-        f", replaced by {config['vector']['file']} ({config['vector']['format']})." if "vector" in config else "."))
+    config, told = extract.config, [origin(read, key, suite)]
     gates = gates_of(read, key)
     failed = [gate for gate, passed in gates if not passed]
     told.append(f"Gates, before any steering: {len(gates) - len(failed)} of {len(gates)} passed"
@@ -157,8 +163,10 @@ def sure(read, key, suite, command):
     model, digests = config["model"], ", ".join(f"{s[:2]} {read.found[s].digest[:12]}" for s in STAGES)
     digests += f", contrasts {read.found[CONTRASTS].digest[:12]}"
     others = f", but for the {'traits and ' * key.startswith('trait/')}contrasts above"
-    told += ["Intervals are 95 % bootstrap intervals over the inputs of this one concept; one model, one suite.",
-             f"Not tested: other concepts{others}; {'; '.join(UNTESTED)}.",
+    texts = f"answers of more than {suite.max_new_tokens} tokens" if key.startswith("trait/") else "written answers"
+    told += ["Intervals of 95 % are by bootstrap over the inputs of this one concept, widened for few units, and Wilson's where "
+             "inputs are counted; one model, one suite.",
+             f"Not tested: other concepts{others}; other models; contexts of thousands of tokens; {texts}.",
              f"Model {model['id']}, revision {model['revision'] or 'a local folder'}, weights "
              f"{', '.join(digest[:12] for digest in model['weights'].values())}; "
              f"suite {extract.manifest['inputs']['suite'][:12]}; profile {config['profile']}; digests {digests}.",
@@ -198,10 +206,12 @@ def command_of(args, suite):
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
     # The Makefile has put a folder in the place of a name of data/checkpoints.json.
     at = Path(args.model)
-    model = at.name if at.is_absolute() or at.parent == Path("data/checkpoints") else args.model
+    named = at.name in checkpoint.entries() and at.parent in (checkpoint.HOME, checkpoint.HOME.relative_to(ROOT))
+    model = at.name if named else args.model
     words = [("MODEL", model, None), ("VECTOR", args.vector, None), ("LAYER", args.vector and args.layer, None),
              ("PROFILE", args.profile, "full"), ("DTYPE", args.dtype, "float32")]
-    return " ".join([f"make card {told}", *(f"{name}={given}" for name, given, plain in words if given != plain)])
+    return " ".join([f"make card {told}", *(f"{name}={shlex.quote(str(given).replace('$', '$$'))}"
+                                            for name, given, plain in words if given != plain)])
 
 
 def build(folder, suite, command):
@@ -210,15 +220,16 @@ def build(folder, suite, command):
     read, model = Read(found), found[STAGES[0]].config["model"]["id"]
     part = KINDS[key.partition("/")[0]](read, key, suite)
     failed = [gate for gate, passed in gates_of(read, key) if not passed]
-    part["but"] += [f"the model fails the gate{'s' * (len(failed) > 1)} {', '.join(failed)}"] if failed else []
-    word, line = verdict(part, key, f"on {model}")
-    vector = found[STAGES[0]].config.get("vector", {}).get("file")
+    part["harm"] += [f"the model fails the gate{'s' * (len(failed) > 1)} {', '.join(failed)}"] if failed else []
+    config = found[STAGES[0]].config
+    word, line = verdict(part, key, f"on {model}" + SMOKE * (config["profile"] == "smoke"))
+    vector = config.get("vector", {}).get("file")
     answers = dict(part["answers"])
     answers[QUESTIONS[0]] = answers[QUESTIONS[0]] + compared(read)
     card = {"concept": key, "model": model, "vector": vector, "word": word, "verdict": line, "answers": answers,
             "worst": part["worst"], "sure": sure(read, key, suite, command), "picture": part["picture"],
             "digests": {name: one.digest for name, one in found.items()}, "command": command, "numbers": read.numbers,
-            "profile": found[STAGES[0]].config["profile"]}
+            "profile": config["profile"]}
     save(folder, card)
     return card
 
@@ -240,21 +251,26 @@ def main():
     parser.add_argument("--layer", type=int, help="its layer, for a file that does not say it")
     parser.add_argument("--nproc", default="1", help="processes that share a stage's work (lib/work.py)")
     args = parser.parse_args()
-    args.judge = None                                      # the suite names it
-    first = suites.load(args.suite, args.profile)
+    if args.profile == "quick" or args.sizes or args.judge:
+        raise UserError("a card is full or smoke and its suite names the judge: expected no --profile quick, --sizes, --judge")
+    suite, own, first = args.suite, stage.paths(args), suites.load(args.suite, args.profile)
+    if (first.folder / FOREIGN).exists():
+        raise UserError(f"--suite {suite}: its vector is from elsewhere; expected the suite of the concept, and --vector")
     command = command_of(args, first)
+    args.suite = beside(args) if args.vector else suite
+    folder = stage.paths(args)
     try:
-        folder, suite = run(args)
+        run(args, suite, own, folder)
     except UserError as error:
         if FAILED not in str(error):
             raise
-        folder, key = stage.paths(args), concept_of(first)
-        why = str(error)[str(error).index(FAILED):]
-        card = {"concept": key, "model": stage.model_name(args.model), "vector": args.vector, "word": "no vector",
-                "verdict": f"No vector: {why}.", "sure": [f"Made with `{command}`."]}
+        why, told = str(error)[str(error).index(FAILED):], "Not judged" if args.vector else "No vector"
+        card = {"concept": concept_of(first), "model": stage.model_name(args.model), "word": told.lower(),
+                "vector": args.vector and Path(args.vector).name,
+                "verdict": f"{told}{SMOKE * (args.profile == 'smoke')}: {why}.", "sure": [f"Made with `{command}`."]}
         save(folder, card)
     else:
-        card = build(folder, suite, command)
+        card = build(folder, suites.load(args.suite, args.profile), command)
     print(f"{card['verdict']}\n{folder / 'card.md'}")
 
 

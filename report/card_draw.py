@@ -1,5 +1,6 @@
 """Card, drawn: the effect beside its controls, what strength does, and every single input."""
 from report import draw as draw_module
+from report.card_read import clear
 from report.draw import BLACK, BLUE, GREY, ORANGE, RED, SKY, plt
 
 
@@ -8,9 +9,10 @@ def forest(axis, rows, unit):
     rows = [(label, found) for label, found in rows if found is not None]
     for y, (label, found) in zip(range(len(rows) - 1, -1, -1), rows):
         if isinstance(found, dict):
-            color = BLACK if "minus" in label else BLUE if found["low"] > 0 else RED if found["high"] < 0 else GREY
+            side = clear(found)
+            color = BLACK if "minus" in label else (GREY, BLUE, RED)[side]
             axis.plot([found["low"], found["high"]], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
-            axis.plot(found["value"], y, "o" if found["low"] > 0 else "s" if found["high"] < 0 else "D", color=color)
+            axis.plot(found["value"], y, "Dos"[side], color=color)
         else:
             axis.plot(found, y, "|", color="black", markersize=11, markeredgewidth=1.8)
     axis.axvline(0, color="black", linewidth=0.8)

@@ -1,21 +1,25 @@
 """Card parts: what a card says about each kind of concept. Every number is read from a result or table of a stage,
 and the card keeps where from. Nothing is computed here but which rows are shown, what the inputs on which a relation or
-a value does little have in common, what a relation's vector adds to worked examples, and for a trait what moves along
-(report/card_along.py).
+a value does little have in common, what a relation's vector adds to worked examples, how asking for a behaviour compares
+with its vector, and for a trait what moves along (report/card_along.py).
 
 A function per kind returns
     effect   the estimate that decides: the vector against random ones, whole interval above 0; least: what less than
-             it comes to nothing
+             it comes to nothing; told, n: what it does and on how many inputs, in words
     answers  {one of QUESTIONS: [sentence, ...]}
-    but      what else to say in the first line; along: what else moves (traits, contrasts)
+    but      what limits a vector that works, for the first line; harm: what speaks against any
+    along    what else moves (traits, contrasts)
     worst    the inputs on which it does least, [{"input", "found"}]
     picture  {"forest": [(label, estimate)], "unit", "x", "xlabel", "lines": [(label, [y], right axis?)], "window",
               "chosen", "inputs": [effect per input]}
 """
-from lib import metrics
+import numpy as np
+
+from lib import metrics, suite as suites
 from lib.studies import reliability
 from report import card_along, draw
-from report.card_read import clear, deciding, est, percent, share, span
+from report.card_read import alike, clear, est, percent
+from report.examples import harmless
 
 # --- what is said -------------------------------------------------------------------------------------------
 SEED = 13
@@ -32,10 +36,33 @@ CONTRASTS = "card_contrasts"     # report/card_contrasts.py
 # --- what a part is made of ---------------------------------------------------------------------------------
 def surprising(text):
     """What to say in the first line of the perplexity of neutral text."""
-    return [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if text["low"] > 1 + COSTS else []
+    return [f"neutral text becomes {est(text['value'], 1)} times as surprising"] if clear(text, 1 + COSTS) > 0 else []
 
 
-def broken(read, key, but):
+def new(read):
+    """The word for inputs that the vector was not made from, as far as that is known."""
+    return "" if "vector" in read.found["01_extract"].config else "new "
+
+
+def origin(read, key, suite):
+    """What the vector is the mean of, in words; of a vector from elsewhere its file."""
+    config, (kind, _, name) = read.found["01_extract"].config, key.partition("/")
+    if "vector" in config:
+        file = config["vector"]
+        factor = f", its coefficient, {file['coefficient']:g}, multiplied in" if file["coefficient"] != 1 else ""
+        return (f"The vector comes from {harmless(file['file'])} ({file['format']}){factor}; whether it was made from these "
+                "inputs is not known. Vectors of shuffled labels are of the concept's own pairs.")
+    n = read("pairs", "01_extract", "concepts", {"key": key}, "n_pairs")
+    if kind == "relation":
+        pairs, shots = len(suites.relation_split(suites.relation(suite, name), "extract")), config["shots"]
+        return (f"The vector is the mean state at the end of {n} lists of {shots} examples, drawn from {pairs} pairs, less "
+                f"that of all {len(suite.relations)} relations of the suite.")
+    of = {"trait": "pairs of answers, asked for it and against it", "value": "pairs of sentences",
+          "behaviour": "questions, answered with either letter"}[kind]
+    return f"The vector is the mean difference of {n} {of}."
+
+
+def broken(read, key, harm):
     """What stage 03 says of facts and neutral text under a vector that is no value's."""
     answers = []
 
@@ -48,11 +75,11 @@ def broken(read, key, but):
     if lost:
         answers.append(f"Of {lost['n']} facts, of which it knows {percent(known)}, the model loses {percent(lost)} "
                        f"(random vectors of its norm: {percent(random)}).")
-        but += ["it costs facts"] if lost["low"] > COSTS else []
+        harm += ["it costs facts"] if clear(lost, COSTS) > 0 else []
     if text:
         answers.append(f"Perplexity of neutral text becomes {est(text, 2)} times what it was "
                        f"(random: {est(plain, 2)}).")
-        but += surprising(text)
+        harm += surprising(text)
     return answers or ["Facts and neutral text: not measured, the suite has neither."]
 
 
@@ -64,11 +91,11 @@ def moves_along(read, name, cases):
     for other, one in found.items():
         read.numbers[f"moves along: {other}"] = {"at": ["03_transfer", "cases"], "counted": other, "found": one}
     moved, n = card_along.moved(found), max(one["steered"]["n"] for one in found.values())
-    told = ", ".join(f"{other} {est(one['steered'])} (random vectors: {est(one['random']['value'])})"
-                     for other, one in ((other, found[other]) for other in moved))
+    told = ", ".join(f"{other} {est(found[other]['steered'])}, over random vectors {est(found[other]['over_random'])}"
+                     for other in moved)
     return moved, [f"Of {len(found)} other traits that can be counted in any English text, {len(moved) or 'none'} "
-                   f"{'move' if len(moved) > 1 else 'moves'} along over {n} prompts, intervals widened for their "
-                   f"number{'; points of 100: ' * bool(told)}{told}."]
+                   f"{'move' if len(moved) > 1 else 'moves'} along beyond random vectors over {n} prompts, intervals "
+                   f"widened for their number{'; points of 100: ' * bool(told)}{told}."]
 
 
 def contrasts(read, own):
@@ -94,10 +121,9 @@ def common(read, table, gains, of):
     told = []
     for i, (what, x) in enumerate(of.items()):
         if len(set(x)) > 1 and len(set(gains)) > 1:
-            found = metrics.bootstrap_corr(x, gains, unit="inputs", seed_address=[SEED, i])
-            read.numbers[f"gain by {what}"] = {"at": ["03_transfer", table], "found": found,
-                                               "computed": f"rank correlation of the gain with {what}"}
-            told.append(f"with {what} {est(deciding(found), 2)}")
+            found = read.computed(f"gain by {what}", f"rank correlation of the gain with {what}", ["03_transfer", table],
+                                  metrics.bootstrap_corr(x, gains, unit="inputs", seed_address=[SEED, i]))
+            told.append(f"with {what} {est(found, 2)}")
     return [f"Rank correlation of an input's gain {', '.join(told)}."] if told else []
 
 
@@ -111,27 +137,44 @@ def asked_too(read):
     right = (rank[lists] == 0).astype(float)
     found = metrics.bootstrap(right[:, centred] - right[:, 0], unit="word components", seed_address=[SEED, 2],
                               clusters=[items[i]["component"] for i in lists])
-    read.numbers["right behind examples, steered less unsteered"] = {
-        "at": ["03_transfer", "way_items"], "computed": "top-1 behind clean lists, vector less none", "found": found}
-    return [f"Examples and vector together: {est(deciding(found), 0, 100)} points more of 100 than examples alone."]
+    found = read.computed("right behind examples, steered less unsteered", "top-1 behind clean lists, vector less none",
+                          ["03_transfer", "way_items"], found)
+    return [f"Examples and vector together: {est(found, 0, 100)} points more of 100 than examples alone."]
+
+
+def asking(read, name):
+    """(asking, both): how much more the odds of a behaviour's answer move under its persona sentence than under one unit
+    of the vector, and under both than under the sentence alone; nats, est. over contents."""
+    artifact = read.found["03_transfer"]
+    items, config = draw.table(artifact, "behaviour_items"), artifact.config
+    mine = [i for i, item in enumerate(items) if item["behaviour"] == name]
+    curves, plain = (artifact.array(f"propensity{of}")[mine].astype(float) for of in ("", "_unsteered"))
+    asked = config["settings"].index("SYS_POS")
+    here, there = (curves[:, config["pairs"].index(["BASE", setting]), config["multipliers"].index(1)]
+                   for setting in ("BASE", "SYS_POS"))
+    return [read.computed(what, what, ["03_transfer", "behaviour_items"], metrics.bootstrap(
+        values, unit="contents", seed_address=[SEED, 3, tag], clusters=[items[i]["content"] for i in mine]))
+        for tag, (what, values) in enumerate({
+            "odds under the persona sentence less under the vector": plain[:, asked] - here,
+            "odds under both less under the sentence": there - plain[:, asked]}.items())]
 
 
 def tuned(read, key):
     return (read(name, "02_tune", "tuned", key, name) for name in ("layer", "strength", "coefficient"))
 
 
-def dose(read, where="from the last prompt token on, answer included,"):
+def dose(read, where="from the last prompt token on, answer included,", what=""):
     """[sentence]: where the vector is added, and what to use in a tool that adds it elsewhere."""
     n, kl, there, everywhere, why = (read(f"dose: {field}", CONTRASTS, "results", "dose", field) for field in (
         "n", "kl", "kl_at_all_positions", "coefficient_at_all_positions", "why"))
     same = f"coefficient {everywhere:.3g} has the same effect there" if everywhere else why
-    return [f"It is added {where} and moves the next token by KL {kl:.2g} nats ({n} "
-            f"prompts); a tool that adds it at all positions moves it by {there:.2g}, and {same}."]
+    return [f"It is added {where} and moves the next token by KL {kl:.2g} nats{what} "
+            f"({n} prompts); a tool that adds it at all positions moves it by {there:.2g}, and {same}."]
 
 
 # --- kinds --------------------------------------------------------------------------------------------------
 def trait(read, key, suite):
-    name, but = key.partition("/")[2], []
+    name, but, harm = key.partition("/")[2], [], []
     along, others = contrasts(read, name)
 
     def at(what, field, task="question"):
@@ -143,8 +186,8 @@ def trait(read, key, suite):
     effect, gain, shuffled = (at("gain over random vectors", "steered_minus_random"), at("gain", "gain"),
                               of_inputs("steered_minus_shuffled"))
     shown = at("expression", "expression")
-    does = [f"Expression goes from {est(shown['unsteered'])} to {est(shown['steered'])} of 100 on {effect['n']} new "
-            f"questions; {est(effect)} more than under random vectors"
+    does = [f"Expression goes from {est(shown['unsteered'])} to {est(shown['steered'])} of 100 on {effect['n']} "
+            f"{new(read)}questions; {est(effect)} more than under random vectors"
             + (f", {est(shuffled)} more than under vectors of shuffled labels." if shuffled else ".")]
     if shuffled and clear(effect) > 0 and clear(shuffled) <= 0:
         but.append("vectors of shuffled labels do as much")
@@ -159,7 +202,7 @@ def trait(read, key, suite):
         ("window", "window"), ("breaks", "breaks"), ("coherence", "coherence"), ("tuning questions", "n")))
     floor = read("least coherence", "02_tune", "config", "coherent")
     if not read("coherent", "02_tune", "tuned", key, "coherent"):
-        but.append(f"no strength kept coherence at {floor}")
+        harm.append(f"no strength kept coherence at {floor}")
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}), coherence there "
            f"{est(coherence, 0)}: picked as best on {n} tuning questions.",
            f"On these it gains a tenth of the scale, coherent, from {window[0]:.2g} to {window[1]:.2g} units."
@@ -176,11 +219,11 @@ def trait(read, key, suite):
     if behind is not None and behind <= -least:
         missed = f" ({est(-behind)} more where the published search sets it)"
         how.append(f"Where the published search sets it, layer {search['layer']}, {search['strength']:.2g} units, "
-                   f"new questions show {est(-behind)} points more of it (coherence by {est(-coherent)}).")
-    worse, still, lean, length = (of_inputs(field) for field in ("worse", "unmoved", "by_unsteered", "by_length"))
-    but += [f"it lowers the trait on {percent(worse['value'])} of the prompts"] if worse["value"] >= OTHER_WAY else []
-    fails = [f"{share(worse)} of {worse['n']} prompts show less of it than unsteered, {share(still)} are "
-             "unmoved."]
+                   f"{new(read)}questions show {est(-behind)} points more of it (coherence by {est(-coherent)}).")
+    worse, _, lean, length = (of_inputs(field) for field in ("worse", "unmoved", "by_unsteered", "by_length"))
+    harm += [f"it lowers the trait on {percent(worse['value'])} of the prompts"] if worse["value"] >= OTHER_WAY else []
+    fails = [f"{read.share('inputs: worse')} of {worse['n']} prompts show less of it than unsteered, "
+             f"{read.share('inputs: unmoved')} are unmoved."]
     fails += [f"Rank correlation of the gain {what}: {est(found, 2)}." for what, found in (
         ("with what the answer showed unsteered", lean), ("with the prompt's length", length)) if found]
     there = {task: at(f"gain over random vectors, {task}", "steered_minus_random", task) for task in TASKS[1:]}
@@ -209,17 +252,19 @@ def trait(read, key, suite):
               ("both minus prompt", both),
               *((f"{PLURAL[task]}, over random", found) for task, found in there.items())]
     lines = [(what, [row[what] for row in line], False) for what in ("expression", "coherence")]
-    return {"effect": effect, "least": least, "but": but, "along": counted + along, "worst": worst,
+    averaged = ", averaged over the prompt's end and the first tokens of the answer"
+    return {"effect": effect, "least": least, "but": but, "harm": harm, "along": counted + along, "worst": worst,
+            "n": f"{effect['n']} questions",
             "told": f"raises it by {est(effect)} points of 100 more than random vectors do{missed}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where,
-                                            broken(read, key, but) + said + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read, what=averaged), fails, where,
+                                            broken(read, key, harm) + said + others))),
             "picture": {"forest": forest, "unit": "points of 100", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "lines": lines, "ylabel": "of 100",
                         "window": window, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
 
 
 def behaviour(read, key, suite):
-    name, but = key.partition("/")[2], []
+    name, but, harm = key.partition("/")[2], [], []
     along, others = contrasts(read, name)
 
     def of(what, *steps, stage="05_reliability", table="behaviours"):
@@ -228,18 +273,19 @@ def behaviour(read, key, suite):
     limit, n = of("random vectors reach", "random", "p95"), of("inputs", "n")
     shuffled, slope = max(map(abs, of("shuffled labels", "shuffled", "means"))), of("slope", "slope")
     contents = of("contents", "slope", "n")
-    effect = span(of("slope, two multipliers", "control_slope"), of("its interval", "intervals", "control_slope"), contents)
-    reach = reliability.reach(effect["low"], effect["high"], limit) if effect else "undecided"
-    decided = effect and (effect if reach == "below" else {end: effect[end] - limit for end in ("value", "low", "high")})
-    does = [f"One unit moves the odds of its answer by {est(effect, 2)} nats on {n} new inputs. "
+    effect = read.span("its interval", of("slope, two multipliers", "control_slope"),
+                       of("its interval", "intervals", "control_slope"), contents)
+    reach = reliability.reach(effect["low"], effect["high"], limit) if effect and not alike(effect) else "undecided"
+    decided = effect and (effect if reach == "below" else effect | {
+        end: effect[end] - limit for end in ("value", "low", "high")})
+    does = [f"One unit moves the odds of its answer by {est(effect, 2)} nats on {n} {new(read)}inputs. "
             f"Random vectors of its norm reach {est(limit, 2)} (95 % of them), vectors of shuffled labels "
             f"{est(shuffled, 2)} at most.", f"The slope over all multipliers is {est(slope, 2)} nats per unit."]
-    asked, vector, sentence, both = (of(what, *steps, stage="03_transfer") for what, *steps in (
-        ("sentence", "sentence_effect", "SYS_POS"), ("vector", "vector_effect"), ("odds, sentence", "sentence"),
-        ("odds, both", "sentence_and_vector")))
-    but += ["asking for it does more"] if asked > vector else []
-    prompt = [f"A persona sentence moves it by {est(asked, 2)} nats, the vector at one unit by {est(vector, 2)}. "
-              f"Asked and steered the odds are {est(both, 2)}, asked alone {est(sentence, 2)} (means, no interval)."]
+    (record,), (asked, both) = [b for b in suite.behaviours if b["name"] == name], asking(read, name)
+    but += ["asking for it does more"] if clear(asked) > 0 else []
+    sentence, against = (f"\u201c{harmless(record[side])}\u201d" for side in ("positive", "negative"))
+    prompt = [f"The sentence {sentence} moves it by {est(asked, 2)} nats more than the vector at one unit, asked and "
+              f"steered by {est(both, 2)} more than asked. The sentence against it is {against}."]
     layer, strength, coefficient = tuned(read, key)
     multipliers, curve, mass = (read("multipliers", "05_reliability", "config", "multipliers"), of("curve", "curve"),
                                 of("probability of the letters", "mass", "matched"))
@@ -247,13 +293,12 @@ def behaviour(read, key, suite):
     how = [f"Layer {layer}, one unit (coefficient {coefficient:.3g}); tried from {multipliers[0]:g} to "
            f"{multipliers[-1]:g} units.", "The model answers with a letter at all of them." if not low else
            f"At {', '.join(f'{m:g}' for m in low)} units less than half of the probability is on the letters."]
-    anti = span(of("goes the other way", "anti_steerable"),
-                of("its interval, other way", "intervals", "anti_steerable"), contents)
+    anti = of("goes the other way", "anti_steerable")
     letter, yes, chance = (of(f"explained: {part}", "bias", part) for part in ("letter", "yes_marginal", "permuted"))
     each = of("each", "inputs", "each")
-    if anti and anti["value"] >= OTHER_WAY:
-        but.append(f"it goes the other way on {percent(anti['value'])} of the inputs")
-    fails = [f"{share(anti)} of {n} inputs go the other way.",
+    if anti >= OTHER_WAY:
+        harm.append(f"it goes the other way on {percent(anti)} of the inputs")
+    fails = [f"{read.share('goes the other way', contents)} of {n} inputs go the other way.",
              f"Of the differences between inputs the letter explains {percent(letter)}, Yes or No {percent(yes)} "
              f"(both together by chance {percent(chance)}).",
              f"Rank correlation of an input's slope with its unsteered lean {est(each['propensity'], 2)}, with the "
@@ -264,7 +309,7 @@ def behaviour(read, key, suite):
         fails.append(f"Exchanging the two options alone turns the sign of {turned} of the slopes.")
     shifts = [(setting, row) for setting in ("SYS_POS", "SYS_NEG", "USER_POS", "USER_NEG") if (row := read(
         f"BASE to {setting}", "03_transfer", "shifts", {"behaviour": name, "shift": f"BASE->{setting}"}))]
-    there = {setting: span(row["ood"], row["ood_interval"], contents) for setting, row in shifts}
+    there = {setting: read.span(f"BASE to {setting}", row["ood"], row["ood_interval"], contents) for setting, row in shifts}
     words = {"SYS_POS": "system prompt for it", "SYS_NEG": "system prompt against it",
              "USER_POS": "user's wish for it", "USER_NEG": "user's wish against it"}
     where = ["Slope under a " + ", a ".join(f"{words[setting]} {est(found, 2)}" for setting, found in there.items())
@@ -281,10 +326,11 @@ def behaviour(read, key, suite):
              for i in order[:WORST]]
     forest = [("vector, \u00b11 unit", effect), ("random, 95 % of them", limit),
               ("shuffled labels, at most", shuffled), *((words[setting], found) for setting, found in there.items())]
-    return {"effect": decided, "reach": reach, "but": but, "along": along, "worst": worst,
+    return {"effect": decided, "reach": reach, "but": but, "harm": harm, "along": along, "worst": worst, "n": f"{n} inputs",
             "told": f"moves the odds of its answer by {est(effect, 2)} nats per unit, where random vectors reach "
                     f"{est(limit, 2)}",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where, broken(read, key, but) + others))),
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, where,
+                                            broken(read, key, harm) + others))),
             "picture": {"forest": forest, "unit": "nats per unit", "x": multipliers,
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats", "window": None, "chosen": 1.0,
                         "lines": [("odds of its answer, nats", curve, False),
@@ -293,61 +339,72 @@ def behaviour(read, key, suite):
 
 
 def relation(read, key, suite):
-    name, but = key.partition("/")[2], []
+    name, but, harm = key.partition("/")[2], [], []
     along, others = contrasts(read, name)
 
     def of(what, *steps):
         return read(what, "03_transfer", "results", "relations", *steps)
 
     effect, gain = of("gain beyond random vectors", "antonym_beyond_random"), of("gain", "antonym_gain")
-    top = {who: of(f"answered right, {who}", "top1", who) for who in ("unsteered", "vector", "random")}
+    for who in ("unsteered", "vector", "random"):
+        of(f"answered right, {who}", "top1", who)
+    before, after, drawn = (read.share(f"answered right, {who}") for who in ("unsteered", "vector", "random"))
+    n, templates = of("answers", "n", "pairs"), of("templates", "n", "templates")
     other, flipped = of("another relation's vector", "other_vector_gain"), of("flipped", "flipped_gain")
-    does = [f"The answer gains {est(gain, 2)} nats of log-probability over random vectors, {est(effect, 2)} over the "
-            f"best of them and of none; right answers go from {share(top['unsteered'])} to {share(top['vector'])} "
-            f"(random: {share(top['random'])}).",
+    does = [f"The first token of the answer, the only one that is scored, gains {est(gain, 2)} nats of log-probability over "
+            f"random vectors, {est(effect, 2)} over the best of them and of none, without a list in front, in {templates} "
+            f"templates; it is the likeliest in {before} of the prompts, steered in {after} (random: {drawn}).",
             f"Another relation's vector gains {est(other, 2)}, this one turned round {est(flipped, 2)}."]
     but += ["another relation's vector does as much"] if other["high"] > gain["low"] else []
-    lists, bare = of("lists right", "lists", "clean_list", "top1"), of("bare right", "lists", "zero_shot", "top1")
-    prompt = [f"With worked examples in front {share(lists)} are right, without {share(bare)} (unsteered).",
+    of("lists right", "lists", "clean_list", "top1"), of("bare right", "lists", "zero_shot", "top1")
+    prompt = [f"With worked examples in front {read.share('lists right')} are right, without {read.share('bare right')} "
+              "(unsteered, one template).",
               *asked_too(read)]
     layer, strength, coefficient = tuned(read, key)
     matched = read("best of the grid", "02_tune", "tuned", key, "matched")
     how = [f"Layer {layer}, coefficient {coefficient:.3g}, which is {strength:.2g} units; on tuning pairs the best "
            f"of the grid over strength is {matched['strength']:.2g} units at layer {matched['layer']}."]
-    where = {context: found for context, found in (of("contexts", "context") or {}).items()}
+    artifact = read.found["03_transfer"]
+    items, logp = draw.table(artifact, "relation_items"), artifact.array("relation_logp").astype(float)
+    where, styles = ({x: found[x] for x in dict.fromkeys(item[facet] for item in items)} for facet, found in (
+        ("context", of("contexts", "context")), ("style", of("styles", "style"))))             # in the suite's order
     lost = [context for context, found in where.items() if clear(found) <= 0]
     but += [f"it does not hold behind {', '.join(lost)}"] if lost and clear(effect) > 0 else []
-    styles = of("styles", "style") or {}
-    artifact = read.found["03_transfer"]
-    items, logp = draw.table(artifact, "relation_items"), artifact.array("relation_logp")
-    own = [i for i, item in enumerate(items) if item["context"] == "bare" and item["own"]]
-    gains = sorted((float(logp[i, 1] - logp[i, 0]), i) for i in own)
-    lower = sum(gain < 0 for gain, _ in gains)
-    but += [f"it lowers {lower} of {len(gains)} answers"] if lower >= OTHER_WAY * len(gains) else []
-    short = common(read, "relation_items", [gain for gain, _ in gains], {
-        "the unsteered log-probability": [float(logp[i, 0]) for _, i in gains],
-        "the length of the answer": [len(items[i]["y"]) for _, i in gains]})
-    worst = [{"input": f"{items[i]['x']} -> {items[i]['y']}", "found": f"log-probability {est(float(logp[i, 0]), 2)} "
-              f"unsteered, {est(float(logp[i, 1]), 2)} steered"} for _, i in gains[:WORST]]
+    pairs = {}
+    for i, item in enumerate(items):
+        if item["level"] == 0:
+            pairs.setdefault((item["x"], item["y"]), []).append(i)
+    plain, steered = (np.array([logp[at, row].mean() for at in pairs.values()]) for row in (0, 1))
+    order = np.argsort(steered - plain, kind="stable")
+    gains, words = (steered - plain)[order].tolist(), [list(pairs)[i] for i in order]
+    lower = sum(gain < 0 for gain in gains)
+    harm += [f"it lowers {lower} of {n} answers"] if lower >= OTHER_WAY * n else []
+    short = common(read, "relation_items", gains, {"the unsteered log-probability": plain[order].tolist(),
+                                                   "the length of the answer": [len(y) for _, y in words]})
+    worst = [{"input": f"{x} -> {y}", "found": f"log-probability of the first token {est(plain[i], 2)} unsteered, "
+              f"{est(steered[i], 2)} steered"} for i, (x, y) in list(zip(order, words))[:WORST]]
     line = sorted((row for row in draw.table(read.found["02_tune"], "candidates") if row["key"] == key and "way" not
                    in row and row["layer"] == layer), key=lambda row: row["strength"])
-    fails = [f"Bare, in the template of the lists, {lower} of {len(gains)} answers lose log-probability: the picture "
-             "has all, random vectors not taken off, the list below the least.", *short]
+    fails = [f"{lower} of {n} answers lose log-probability, mean over the templates: the picture has all, random vectors "
+             "not taken off, the list below the least.", *short]
+    own = of("gain in the template of the lists", "own_template_gain")
     there = ["By context: " + "; ".join(f"{k} {est(v, 2)}" for k, v in where.items()) + ".",
-             "By template: " + "; ".join(f"{k} {est(v, 2)}" for k, v in styles.items()) + "."]
+             "By template: " + "; ".join(f"{k} {est(v, 2)}" for k, v in styles.items())
+             + f"; the one of the lists {est(own, 2)}."]
     forest = [("over random vectors", gain), ("over the best of them", effect), ("another relation's", other),
               ("turned round", flipped), *((f"behind {k}", v) for k, v in where.items() if k != "bare")]
-    return {"effect": effect, "but": but, "along": along, "worst": worst,
-            "told": f"adds {est(effect, 2)} nats to the answer beyond the best of its random vectors and of none",
-            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, there, broken(read, key, but) + others))),
+    return {"effect": effect, "but": but, "harm": harm, "along": along, "worst": worst, "n": f"{n} pairs",
+            "told": f"adds {est(effect, 2)} nats to the first token of the answer beyond the best of its random vectors and "
+                    "of none",
+            "answers": dict(zip(QUESTIONS, (does, prompt, how + dose(read), fails, there, broken(read, key, harm) + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in line],
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
-                        "lines": [("gain on tuning pairs", [row["score"] for row in line], False)],
-                        "window": None, "chosen": strength, "inputs": [gain for gain, _ in gains]}}
+                        "lines": [("gain on tuning pairs, template of the lists", [row["score"] for row in line], False)],
+                        "window": None, "chosen": strength, "inputs": gains}}
 
 
 def value(read, key, suite):
-    name, but = key.partition("/")[2], []
+    name, but, harm = key.partition("/")[2], [], []
     along, others = contrasts(read, name)
 
     def of(what, *steps):
@@ -355,10 +412,11 @@ def value(read, key, suite):
 
     effect, shift, noise = (of("shift beyond random vectors", "shift_beyond_random"), of("shift", "shift"),
                             of("random vectors", "shift_random"))
-    prefer = {who: of(f"preferred, {who}", "preferred", who) for who in ("unsteered", "tuned")}
+    for who in ("unsteered", "tuned"):
+        of(f"preferred, {who}", "preferred", who)
     does = [f"It shifts the log-odds by {est(shift, 2)} nats over random vectors, {est(effect, 2)} over the best of "
-            f"them and of none; the positive side is preferred in {share(prefer['unsteered'])} of the probes before and "
-            f"{share(prefer['tuned'])} after."]
+            f"them and of none; the positive side is preferred in {read.share('preferred, unsteered')} of the probes before "
+            f"and {read.share('preferred, tuned')} after."]
     asked, against = of("bias removed by examples", "prompted", "bias_removed"), of("vector minus examples",
                                                                                      "against_minus_prompted")
     both = read("examples and vector minus examples", CONTRASTS, "results", "together")
@@ -375,18 +433,18 @@ def value(read, key, suite):
            if span_ else "With one sign for all, no strength lowers the bias and keeps the facts, both beyond doubt.",
            f"Picked for that on the tuning split it removes {percent(removed)} of the bias.",
            *dose(read, "at every token of a sentence, of a prompt at the last,")]
-    worse, over = of("worse", "worse_in_window"), of("over-corrected", "overcorrected_tuned")
+    worse, _ = of("worse", "worse_in_window"), of("over-corrected", "overcorrected_tuned")
     if worse["value"] >= OTHER_WAY:
-        but.append(f"in its window it adds bias to {percent(worse['value'])} of the probes")
-    fails = [f"In the window {share(worse)} of the probes end with more bias than before; as tuned, against the "
-             f"lean, {share(over)} end further on the other side than they began."]
-    levels = of("levels", "shift_at_level") or {}
+        harm.append(f"in its window it adds bias to {percent(worse['value'])} of the probes")
+    fails = [f"In the window {read.share('worse')} of the probes end with more bias than before; as tuned, against the "
+             f"lean, {read.share('over-corrected')} end further on the other side than they began."]
+    levels = dict(sorted((of("levels", "shift_at_level") or {}).items(), key=lambda level: int(level[0])))
     where = [f"By complexity of the context: {'; '.join(f'level {k} {est(v, 2)}' for k, v in levels.items())} nats."]
     lost, text = of("facts lost", "fact_loss_tuned"), of("perplexity", "perplexity", "tuned")
     costs = [f"{percent(lost)} of {lost['n']} facts are lost as tuned."]
     costs += [f"Perplexity of neutral text becomes {est(text, 2)} times what it was."] if text else []
-    but += ["it costs facts"] if lost["low"] > COSTS else []
-    but += surprising(text) if text else []
+    harm += ["it costs facts"] if clear(lost, COSTS) > 0 else []
+    harm += surprising(text) if text else []
     TUNED = -3                                       # of the settings (lib/studies/values.py); row 0 is the vector
     artifact = read.found["03_transfer"]
     items, lean = draw.table(artifact, "value_items"), artifact.array("probe_lean").tolist()
@@ -405,7 +463,7 @@ def value(read, key, suite):
              for _, i in gains[:WORST]]
     forest = [("over random vectors", shift), ("over the best of them", effect), ("random vectors", noise),
               *((f"context level {k}", v) for k, v in levels.items())]
-    return {"effect": effect, "but": but, "along": along, "worst": worst,
+    return {"effect": effect, "but": but, "harm": harm, "along": along, "worst": worst, "n": f"{effect['n']} subjects",
             "told": f"shifts the log-odds by {est(effect, 2)} nats beyond the best of its random vectors and of none",
             "answers": dict(zip(QUESTIONS, (does, prompt, how, fails, where, costs + others))),
             "picture": {"forest": forest, "unit": "nats", "x": [row["strength"] for row in grid],

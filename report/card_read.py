@@ -1,7 +1,12 @@
 """Card, reading: the concept of a suite, numbers of finished stages with their places, and how they are written."""
+from lib import metrics
 from lib.artifacts import UserError
 from report import draw
 from report.claims import widened
+
+# --- what decides -------------------------------------------------------------------------------------------
+ALIKE = 10                   # units that are all alike show a sign (2 / 2 ** 10 by luck); fewer, and no difference, nothing
+# ------------------------------------------------------------------------------------------------------------
 
 
 def concept_of(suite):
@@ -17,16 +22,38 @@ def concept_of(suite):
 class Read:
     """found {stage: Artifact}. numbers {name: {"at": [stage, table, step, ...], "found": value}} of all that was
     read; a step is a key, an index, or the equal fields of a row. "counted" names the trait, where the value is what
-    report/card_along.py counts in the texts of that table; "computed" says what is made here from its rows."""
+    report/card_along.py counts in the texts of that table; "computed" says what is made here from its rows. "shown" is
+    there where the page has another interval: the one that decides."""
 
     def __init__(self, found):
         self.found, self.numbers = found, {}
 
     def __call__(self, name, stage, table, *steps):
         value = look(self.found[stage], table, steps)
+        shown = deciding(value)
         if value is not None:
             self.numbers[name] = {"at": [stage, table, *steps], "found": value}
-        return deciding(value)
+            self.numbers[name] |= {"shown": shown} if shown != value else {}
+        return shown
+
+    def computed(self, name, what, at, found):
+        """An estimate that the card makes of a table's rows, kept, with the interval that decides."""
+        self.numbers[name] = {"at": at, "computed": what, "found": found, "shown": deciding(found)}
+        return self.numbers[name]["shown"]
+
+    def span(self, name, value, interval, n):
+        """An estimate of a value and a bootstrap interval over n units that stand apart, as what is shown of `name`."""
+        made = {"value": value, "low": interval[0], "high": interval[1], "n": n, "method": "bootstrap"}
+        return self.numbers[name].setdefault("shown", deciding(made))
+
+    def share(self, name, n=None):
+        """In words, a number that counts units, or a share of n: Wilson's interval is not empty where all are alike."""
+        number = self.numbers[name]
+        found = number.get("shown", number["found"]) if n is None else {"value": number["found"], "n": n}
+        if found:
+            low, high = metrics.wilson(found["value"] * found["n"], found["n"])
+            found = number["shown"] = {**found, "low": low, "high": high, "method": "Wilson interval"}
+        return percent(found)
 
 
 def deciding(value):
@@ -53,31 +80,27 @@ def look(artifact, table, steps):
 
 
 # --- words --------------------------------------------------------------------------------------------------
-def est(found, digits=1, scale=1):
-    """`12.3 [8.1, 16.0]`; of a bare number the number; of what `deciding` left out words."""
+def est(found, digits=1, scale=1, unit=""):
+    """`12.3 [8.1, 16.0]`; of a bare number the number; of what has no interval words in its place."""
     if found is None:
         return "(one unit, no interval)"
     if not isinstance(found, dict):
-        return draw.number(scale * found, digits)
-    low, high = (draw.number(scale * found[end], digits) for end in ("low", "high"))
-    return f"{draw.number(scale * found['value'], digits)} [{low}, {high}]"
+        return draw.number(scale * found, digits) + unit
+    value, low, high = (draw.number(scale * found[end], digits) for end in ("value", "low", "high"))
+    return f"{value}{unit} (all {found['n']} alike)" if alike(found) else f"{value} [{low}, {high}]{unit}"
 
 
 def percent(found):
-    return f"{est(found, 0, 100)} %"
+    return est(found, 0, 100, " %")
 
 
-def share(found):
-    """`percent` of what counts inputs: a widened interval ends at none and at all of them."""
-    return percent({**found, **{end: min(max(found[end], 0.0), 1.0) for end in ("low", "high")}} if isinstance(
-        found, dict) else found)
+def alike(found):
+    """Whether all units of an estimate were: its interval has no width."""
+    return found["high"] - found["low"] <= 1e-9 * abs(found["value"])
 
 
-def span(value, interval, n):
-    """An estimate of a value and a bootstrap interval over n units that stand apart; see `deciding`."""
-    return deciding({"value": value, "low": interval[0], "high": interval[1], "n": n, "method": "bootstrap"})
-
-
-def clear(found):
-    """+1, -1: the whole interval lies above, below 0; 0: neither."""
-    return (found["low"] > 0) - (found["high"] < 0) if found else 0
+def clear(found, limit=0):
+    """+1, -1: the whole interval lies above, below the limit; 0: neither."""
+    if not found or alike(found) and found["n"] < ALIKE:
+        return 0
+    return (found["low"] > limit) - (found["high"] < limit)

@@ -1,5 +1,7 @@
 """Export: one vector of stage 01, at its tuned layer and strength, as a file for another tool (lib/vectors.py).
 
+The folder of a card of a vector from elsewhere has that vector in stage 01, and it is what is written.
+
 The project steers from the last prompt token on. llama.cpp, repeng and lm-evaluation-harness, and steering-vectors by
 default, add at all positions, where the tuned coefficient is another dose. On PROMPTS tuning prompts of the concept:
 
@@ -12,6 +14,7 @@ measured dose. Without it (--measure 0, or none is found) that is the tuned coef
 
     python -m report.export --model data/models/pico-llama --concept trait/allcaps --format gguf --frozen
 """
+import contextlib
 import difflib
 from pathlib import Path
 
@@ -104,14 +107,27 @@ def measure(lm, asked, layer, vector, coefficient):
     return told | {"coefficient_at_all_positions": factor * coefficient}
 
 
-def names(model, layer):
-    """(model type, name of a block under model.base_model with {} for its number) from the configuration alone."""
+@contextlib.contextmanager
+def reading(model):
+    """Whatever transformers says of a configuration that it cannot read is one line."""
     try:
-        with torch.device("meta"):
-            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-            built = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        yield
     except (OSError, ValueError) as error:
         raise UserError(f"{model}: its configuration cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def shape(model):
+    """(layers, width) from the configuration alone; None for what it does not name."""
+    with reading(model):
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config(decoder=True)
+    return getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+
+
+def names(model, layer):
+    """(model type, name of a block under model.base_model with {} for its number) from the configuration alone."""
+    with reading(model), torch.device("meta"):
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        built = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     block = hooks.find_layers(built)[layer]
     name = next(name for name, module in built.base_model.named_modules() if module is block)
     return config.model_type, name.rpartition(".")[0] + ".{}"
@@ -144,7 +160,7 @@ def export(args, model):
             "coefficient": coefficient, "written": written, "measured": measured, "tuned": record,
             "written_as": "beside the vector" if args.format == "lm-eval" else "multiplied into the vector",
             **{key: config["model"][key] for key in ("id", "revision", "weights")},
-            **{key: config[key] for key in ("suite", "profile", "judge")},
+            **{key: config[key] for key in ("suite", "profile", "judge", "vector") if key in config},
             "digests": {artifact.path.name: artifact.digest for artifact in (extract, tune)}}
     path = Path(args.to or folder / "export" / f"{args.concept}{vectors.EXTENSIONS[args.format]}")
     hint, hook = names(model, layer)
@@ -162,12 +178,13 @@ def main():
     args = parser.parse_args()
     if args.to and len(args.model) > 1:
         raise UserError(f"--to {args.to}: one file, but {len(args.model)} models")
+    answers = " and the first of the answer" * args.concept.startswith("trait/")
     for model in args.model:
         path, meta = export(args, model)
         found, layer = meta["measured"], f"layer {meta['layer']} of {meta['n_layers']}"
         if found:
             print(f"{meta['concept']}, {layer}: {meta['coefficient']:.4g} from the last prompt token on moves "
-                  f"the next token by KL {found['kl']:.3g} nats (n {found['n']}), at all positions by "
+                  f"the next token{answers} by KL {found['kl']:.3g} nats (n {found['n']}), at all positions by "
                   f"{found['kl_at_all_positions']:.3g}; "
                   + found.get("why", f"there {meta['written']:.4g} moves it as far"))
         print(f"{path}  {layer}, coefficient {meta['written']:.4g} {meta['written_as']}")

@@ -7,19 +7,21 @@ import io
 import json
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
-from data import concept
-from lib import artifacts, suite as suites, vectors
+from data import checkpoint, concept
+from lib import artifacts, identity, suite as suites, vectors
 from lib.artifacts import UserError
 from lib.judging import judges, natural
 from lib.studies import transfer, tuning, values
-from report import card, card_along, card_draw, card_parts, card_read
+from report import card, card_along, card_draw, card_parts, card_read, export
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +30,7 @@ EXAMPLES = dict(re.findall(r"^```([\w.]+)\n(.*?)^```", DOCUMENT, re.M | re.S))
 PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 READ = (*card.STAGES, card_parts.CONTRASTS)
 RUN_STAGE = card.run_stage               # the fixture below replaces it
+MINE, OTHER = "by-me-v1.0-smoke.pt", "other.lm-eval.pt"
 FORMAL = "formal: Write in a formal tone. | Write in a casual tone."
 
 
@@ -167,25 +170,28 @@ def test_what_moves_along_is_what_was_planted():
     texts = [{"unsteered": a, "steered": a.replace("hours", "HOURS AND YOU DID NOT STOP"),
               "random": listed[i] if i % 2 else a} for i, a in enumerate(plain)]
     found = card_along.along([*texts, {"unsteered": "We DID.", "steered": "We did."}], "steps")
-    assert set(found) == set(natural.SCORERS) - {"steps"} and found["bullets"]["random"]["value"] == 50
+    assert set(found) == set(natural.SCORERS) - {"steps"} and found["bullets"]["over_random"]["value"] == -50
     assert card_along.moved(found)[0] == "allcaps" and "bullets" not in card_along.moved(found)
+    alike = [arms | {"random": arms["steered"].replace("tea", "pot")} for arms in texts]      # random ones do it as well
+    assert card_along.moved(card_along.along(alike, "steps")) == []
     assert found["allcaps"]["steered"]["value"] == 100 and found["allcaps"]["steered"]["n"] == 20
     assert "widened for 20 units and 16 parts" in found["allcaps"]["steered"]["method"]
     assert "allcaps" not in card_along.along(texts, "allcaps")
     assert card_along.along([{"steered": "We did."}], "x") == card_along.along(texts[:1], "x") == {}
 
 
-def test_where_nothing_moves_nothing_is_told():
-    """Steered and unsteered exchanged by lot, of a vector that moves three other traits: told in few cards."""
+@pytest.mark.parametrize("other", ["unsteered", "random"])
+def test_where_nothing_moves_nothing_is_told(other):
+    """Steered and unsteered or random texts exchanged by lot, of a vector that moves three other traits: told in few cards."""
     cases = artifacts.load(ROOT / "outputs/committed/pico-llama/testbed/03_transfer").table("cases")
     texts, rng = texts_of(cases, "conditionals"), np.random.default_rng(0)
     assert card_along.moved(card_along.along(texts, "conditionals")) == ["longflowing", "shortpunchy", "secondperson"]
 
     def by_lot(arms):
-        return arms | ({"steered": arms["unsteered"], "unsteered": arms["steered"]} if rng.random() < 0.5 else {})
+        return arms | ({"steered": arms[other], other: arms["steered"]} if rng.random() < 0.5 else {})
 
-    told = [card_along.moved(card_along.along(list(map(by_lot, texts)), "conditionals")) for _ in range(40)]
-    assert sum(map(bool, told)) <= 2
+    told = [card_along.moved(card_along.along(list(map(by_lot, texts)), "conditionals")) for _ in range(20)]
+    assert sum(map(bool, told)) <= 1
 
 
 # --- the whole way, on a tiny model -------------------------------------------------------------------------
@@ -236,7 +242,8 @@ def make(patch, text, *more):
 
 @pytest.fixture(scope="module")
 def cards(tmp_path_factory):
-    """{kind: (folder, card)} of the four kinds, and of two vectors from elsewhere for the behaviour."""
+    """{kind: (folder, card)} of the four kinds, and of two vectors from elsewhere for the behaviour: its own, with a row
+    for the embeddings in front and none that says its layers; and a random one with a coefficient."""
     folder = tmp_path_factory.mktemp("cards")
     tiny.save(folder / "tiny", "llama", max_position_embeddings=1024)
     write(folder / "tea.csv", ("statement", "answer"), [(f"I like {d} {i}.", a) for i in range(12) for d, a in (
@@ -252,9 +259,9 @@ def cards(tmp_path_factory):
         found = {"trait": make(patch, FORMAL), "behaviour": make(patch, "likes-tea: tea.csv"),
                  "relation": make(patch, "rhyme: r.csv"), "value": make(patch, "old: v.csv")}
         own = artifacts.load(found["behaviour"][0] / "01_extract").array("vectors")[0]
-        vectors.save("mine.npy", "npy", dict(enumerate(own)))
-        vectors.save("other.gguf", "gguf", {1: np.random.default_rng(0).standard_normal(own.shape[1]).astype("f4")}, hint="x")
-        for name in ("mine.npy", "other.gguf"):
+        torch.save(torch.from_numpy(np.concatenate([own[:1], own])), MINE)
+        vectors.save(OTHER, "lm-eval", {1: np.random.default_rng(0).standard_normal(own.shape[1]).astype("f4")}, 2.0)
+        for name in (MINE, OTHER):
             found[name] = make(patch, "likes-tea: tea.csv", "--vector", name)
         yield {kind: (folder / at, one) for kind, (at, one) in found.items()}
 
@@ -269,7 +276,7 @@ def check_numbers(at, found):
         if "counted" in number:
             assert along(stages[stage].table(table), key)[number["counted"]] == number["found"], name
         elif "computed" in number:
-            assert number["found"]["n"] > 1 and -1 <= number["found"]["value"] <= 1
+            assert number["shown"] == card_read.deciding(number["found"])
         elif "layer" in number:
             rows = stages[stage].table(table)
             assert number["found"] == sorted({row["strength"] for row in rows if row["strength"] and (row["key"], row["layer"])
@@ -278,7 +285,7 @@ def check_numbers(at, found):
             assert card_read.look(stages[stage], table, steps) == number["found"], name
 
 
-@pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", "mine.npy", "other.gguf"])
+@pytest.mark.parametrize("kind", ["trait", "behaviour", "relation", "value", MINE, OTHER])
 def test_a_card_says_what_the_stages_measured(kind, cards):
     at, found = cards[kind]
     check_numbers(at, found)
@@ -289,25 +296,110 @@ def test_a_card_says_what_the_stages_measured(kind, cards):
     assert all(f"**{question}**" in page for question in card_parts.QUESTIONS)
     assert 0 < len(found["worst"]) <= card_parts.WORST and found["picture"]["inputs"] == sorted(found["picture"]["inputs"])
     assert all(case["input"].splitlines()[0] in page for case in found["worst"])
+    first, made = page.splitlines()[2], {"trait": "pairs of answers", "behaviour": "questions, answered with either letter",
+                                         "relation": "lists of 2 examples, drawn from", "value": "pairs of sentences"}
+    assert "(smoke: a handful of inputs" in first and (kind not in made or made[kind] in page)
+    assert (kind in made) == ("not known" not in page) and (kind in made or " new " not in page)
+    assert (kind == OTHER) == ("its coefficient, 2, multiplied in;" in page)
+    if kind == "behaviour":
+        assert "You are someone of whom this is true: likes tea." in page and "is not true: likes tea." in page
+    if kind == "relation":
+        order = [page.index(f"{context} ") for context in ("bare", "1 sentence", "3 sentences", "10 sentences", "other pairs")]
+        assert order == sorted(order) and "The first token of the answer" in page
+
+
+def test_the_effect_of_asking_is_counted_by_hand(cards):
+    at, found = cards["behaviour"]
+    stage = artifacts.load(at / "03_transfer")
+    steered, plain = stage.array("propensity"), stage.array("propensity_unsteered")
+    pairs, one = [tuple(pair) for pair in stage.config["pairs"]], stage.config["multipliers"].index(1.0)
+    vector = steered[:, pairs.index(("BASE", "BASE")), one] - plain[:, 0]
+    asked = plain[:, 1] - plain[:, 0]                      # settings: BASE, SYS_POS, ...
+    number = found["numbers"]["odds under the persona sentence less under the vector"]["found"]
+    assert number["value"] == pytest.approx((asked - vector).mean(), abs=1e-5) and number["n"] == len({
+        item["content"] for item in stage.table("behaviour_items")})
+    both = steered[:, pairs.index(("BASE", "SYS_POS")), one] - plain[:, 1]
+    assert found["numbers"]["odds under both less under the sentence"]["found"]["value"] == pytest.approx(both.mean(), abs=1e-5)
 
 
 def test_the_models_own_vector_gives_the_same_numbers(cards):
-    own, mine = cards["behaviour"][1], cards["mine.npy"][1]
+    own, mine = cards["behaviour"][1], cards[MINE][1]
 
     def rounded(card):                                     # rows of other vectors stand in the same batches
         return artifacts.plain(card["picture"], digits=4) | {"forest": [
             [label, {end: round(found[end], 5) for end in ("value", "low", "high")} if isinstance(found, dict) else
              round(found, 5)] for label, found in card["picture"]["forest"]]}
 
-    assert rounded(own) == rounded(mine) and own["word"] == mine["word"] and mine["vector"] == "mine.npy"
+    assert rounded(own) == rounded(mine) and own["word"] == mine["word"] and mine["vector"] == MINE
     rows = mine["numbers"]["foreign vector, own"]["found"]
     assert [round(row["cosine"], 5) for row in rows] == [1.0] * len(rows)
 
 
 def test_a_single_layer_from_elsewhere_is_the_one_that_is_used(cards):
-    found = cards["other.gguf"][1]
+    found = cards[OTHER][1]
     assert found["numbers"]["layer"]["found"] == 1 and abs(found["numbers"]["foreign vector, own"]["found"][0]["cosine"]) < 0.9
     assert found["word"] in ("nothing", "undecided", "backwards") and "Cosine with the concept's own" in str(found["answers"])
+
+
+def called(patch, module, *words):
+    patch.setattr(sys, "argv", [module.__name__, "--model", "tiny", "--profile", "smoke", *words])
+    module.main()
+
+
+def test_the_vector_of_a_card_is_what_is_exported(cards, monkeypatch, tmp_path):
+    """The file's own, times its coefficient and the tuned one."""
+    (at, found), key = cards[OTHER], "behaviour/likes-tea"
+    monkeypatch.chdir(at.parents[2])
+    suite = at.with_name(at.name.removesuffix("-smoke")) / "suite"
+    assert artifacts.read_json(suite / card.FOREIGN)["file"] == OTHER
+    called(monkeypatch, export, "--suite", str(suite), "--concept", key, "--format", "npy", "--measure", "0", "--to",
+           str(tmp_path / "x.npy"))
+    tuned = artifacts.load(at / "02_tune").table("tuned")[key]["coefficient"]
+    assert np.allclose(np.load(tmp_path / "x.npy"), tuned * 2 * vectors.load(OTHER).layers[1], rtol=1e-5)
+    assert artifacts.read_json(tmp_path / "x.npy.json")["vector"]["file"] == OTHER
+    with pytest.raises(UserError, match="its vector is from elsewhere"):
+        called(monkeypatch, card, "--suite", str(suite))
+
+
+def test_a_vector_of_a_concept_that_cannot_be_asked_for_leaves_the_own_card(cards, monkeypatch):
+    own = cards["behaviour"][0]
+    before = {path: path.read_bytes() for path in own.glob("card.*")}
+
+    def refused(name, args, suite):
+        raise UserError("suite: nothing is extractable from tiny: no letters")
+
+    monkeypatch.chdir(own.parents[2])
+    monkeypatch.setattr(card, "run_stage", refused)
+    vectors.save("third.npy", "npy", {1: np.ones(artifacts.load(own / "01_extract").array("vectors").shape[-1], "f4")})
+    Path("third.npy.json").unlink()
+    suite = str(own.with_name("card-likes-tea") / "suite")
+    called(monkeypatch, card, "--suite", suite, "--vector", "third.npy", "--layer", "1")
+    told = own.parent / f"card-likes-tea-of-third-{identity.sha256('third.npy')[:8]}-layer1-smoke/card.md"
+    lines = told.read_text().splitlines()
+    assert lines[0] == "# behaviour/likes-tea on tiny: third.npy" and lines[2].startswith("**Not judged (smoke")
+    assert len(before) == 3 and before == {path: path.read_bytes() for path in own.glob("card.*")}
+    called(monkeypatch, card, "--suite", suite)
+    assert (own / "card.md").read_text().splitlines()[2].startswith("**No vector (smoke")
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("array, layer, fault", [
+    (np.ones((1, 7), "f4"), "1", r"vector \(7,\), expected"), (np.ones((9, 32), "f4"), None, r"array \(9, 32\); expected"),
+    (np.ones(32, "f4"), "9", "layer 9, but the model has layers 0 to"), (np.ones(32, "f4"), None, "give the layer")])
+def test_what_is_no_vector_of_the_model_is_said_before_stage_01(array, layer, fault, cards, monkeypatch):
+    monkeypatch.chdir(cards["behaviour"][0].parents[2])
+    monkeypatch.setattr(card, "run_stage", lambda *_: pytest.fail("a stage ran"))
+    np.save("wrong.npy", array)
+    with pytest.raises(UserError, match=fault):
+        called(monkeypatch, card, "--suite", "outputs/tiny/card-likes-tea/suite", "--vector", "wrong.npy",
+               *(["--layer", layer] if layer else []))
+
+
+@pytest.mark.parametrize("words", [["--profile", "quick"], ["--sizes", "traits=1"], ["--judge", "self"]])
+def test_what_a_card_has_not_is_refused(words, monkeypatch):
+    with pytest.raises(UserError, match="a card is full or smoke"):
+        called(monkeypatch, card, *words)
 
 
 @pytest.mark.parametrize("nproc", ["1", "2"])
@@ -338,8 +430,24 @@ def test_the_command_names_what_changes_a_number(tmp_path):
     assert card.command_of(args, suite) == 'make card CONCEPT="trait/allcaps" SUITE=testbed MODEL=org/m'
     args.model = "data/checkpoints/smollm2-135m-instruct-q4_1"
     assert card.command_of(args, suite).endswith(" MODEL=smollm2-135m-instruct-q4_1")
+    for path in ("/elsewhere/m", "data/checkpoints/gguf-m-01234567", str(tmp_path)):
+        args.model = path
+        assert card.command_of(args, suite).endswith(f" MODEL={path}")
+    args.model = str(checkpoint.HOME / "smollm2-135m-instruct-q4_1")
+    assert card.command_of(args, suite).endswith(" MODEL=smollm2-135m-instruct-q4_1")
     args.model, args.dtype = "org/m", "bfloat16"
     assert card.command_of(args, suite).endswith(" MODEL=org/m DTYPE=bfloat16")
+
+
+def test_the_command_hands_on_what_was_typed(tmp_path):
+    """Through the shell and make, which both have words of their own."""
+    suite = concept.write(tmp_path / "suite", concept.build("trait/allcaps")[1])
+    vector = "it's $HOME/$(pwd) my `file`.pt"
+    args = argparse.Namespace(model="a model", profile="smoke", dtype="float32", vector=vector, layer=0)
+    (tmp_path / "Makefile").write_text("export MODEL VECTOR LAYER PROFILE\ncard:\n"
+                                       "\t@printf '%s|' \"$$MODEL\" \"$$VECTOR\" \"$$LAYER\" \"$$PROFILE\"\n")
+    done = subprocess.run(["bash", "-c", card.command_of(args, suite)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"a model|{vector}|0|smoke|", done.stderr
 
 
 def test_a_stale_stage_is_noticed(cards, tmp_path):
@@ -352,12 +460,33 @@ def test_a_stale_stage_is_noticed(cards, tmp_path):
 
 @pytest.mark.parametrize("low, high, word", [(5, 9, "works"), (-2, 3, "nothing"), (-2, 40, "undecided"), (-9, -5, "backwards")])
 def test_the_first_line_follows_the_interval(low, high, word):
-    part = {"effect": {"value": (low + high) / 2, "low": low, "high": high}, "least": 10, "told": "x", "but": ["y"]}
+    part = {"effect": {"value": (low + high) / 2, "low": low, "high": high, "n": 5}, "least": 10, "told": "x", "n": "5 cats",
+            "but": ["y"], "harm": ["it costs facts"]}
     found, line = card.verdict(part, "trait/t", "here")
-    assert found == word and ("but y" in line) == (word == "works")
+    assert found == word and line.endswith("; but y; it costs facts." if word == "works" else "; and it costs facts.")
+    assert "x (5 cats)" in line
     assert ("moves nothing" in line) == (word == "nothing")
     line = card.verdict({**part, "along": ["steps"]}, "trait/t", "here")[1]
     assert "moves nothing" not in line and ("moves steps here, but not t" in line) == (word == "nothing")
+
+
+@pytest.mark.parametrize("value, n, word", [(0, 2, "undecided"), (0, 50, "undecided"), (100, 2, "undecided"), (100, 12, "works"),
+                                            (-100, 12, "backwards")])
+def test_inputs_that_are_all_alike_are_no_interval(value, n, word):
+    """But ten that show the trait, all of them, are no luck: 1 of 512."""
+    part = {"effect": {"value": value, "low": value, "high": value, "n": n}, "least": 10, "told": "x", "n": "n", "but": [],
+            "harm": []}
+    found, line = card.verdict(part, "trait/t", "here")
+    assert found == word and (word == "undecided") == ("that is no interval" in line)
+    assert card_read.est(part["effect"], 0) == card_read.draw.number(value, 0) + f" (all {n} alike)"
+
+
+def test_a_share_has_wilsons_interval():
+    """None of n: up to z^2 / (n + z^2)."""
+    read = card_read.Read({})
+    read.numbers = {"none": {"found": {"value": 0.0, "low": 0.0, "high": 0.0, "n": 2}}, "half": {"found": 0.5}}
+    assert read.share("none") == f"0 [0, {100 * 1.96 ** 2 / (2 + 1.96 ** 2):.0f}] %"
+    assert read.share("half", 100) == "50 [40, 60] %" and read.numbers["half"]["shown"]["n"] == 100
 
 
 @pytest.mark.parametrize("at", sorted(path.parent for path in ROOT.glob("report/cards/*/01_extract")), ids=lambda at: at.name)
@@ -382,11 +511,15 @@ def test_what_a_relations_card_computes_is_counted_by_hand():
     clean = [i for i, item in enumerate(items) if item["context"] == "clean list"]
     change = [int(rank[i, 1] == 0) - int(rank[i, 0] == 0) for i in clean]
     assert numbers["top-1 behind clean lists, vector less none"]["value"] == pytest.approx(sum(change) / len(change))
-    own = [i for i, item in enumerate(artifacts.load(at / "03_transfer").table("relation_items"))
-           if item["context"] == "bare" and item["own"]]
-    plain = np.argsort(np.argsort(logp[own, 0])), np.argsort(np.argsort(logp[own, 1] - logp[own, 0]))
+    each = {}
+    for i, item in enumerate(artifacts.load(at / "03_transfer").table("relation_items")):
+        if item["context"] == "bare":
+            each.setdefault(item["x"], []).append((logp[i, 0], logp[i, 1] - logp[i, 0]))
+    plain, gain = np.array([np.mean(rows, axis=0) for rows in each.values()]).T
+    assert {len(rows) for rows in each.values()} == {12} and f"{sum(gain < 0)} of {len(gain)} answers" in (at / "card.md").read_text()
+    ranks = [np.argsort(np.argsort(x)) for x in (plain, gain)]
     assert numbers["rank correlation of the gain with the unsteered log-probability"]["value"] == pytest.approx(
-        np.corrcoef(*plain)[0, 1], abs=1e-6)
+        np.corrcoef(*ranks)[0, 1], abs=1e-6)
 
 
 @pytest.mark.parametrize("ahead, told", [(-20, True), (-9, False), (58, False)])
@@ -405,7 +538,7 @@ def test_committed_cards_are_what_their_numbers_say(path):
     """Page and picture from the card's own numbers, byte by byte: also of cards whose stages are not committed."""
     found = artifacts.read_json(path)
     assert card.markdown(found) == path.with_name("card.md").read_text(encoding="utf-8")
-    assert found["word"] == "no vector" or card_draw.draw_card(found).axes[0].get_title(loc="left") == "Effect and controls"
+    assert "picture" not in found or card_draw.draw_card(found).axes[0].get_title(loc="left") == "Effect and controls"
 
 
 def test_no_vector_is_said_in_one_line(tmp_path):

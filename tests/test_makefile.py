@@ -100,6 +100,7 @@ def test_a_card_is_a_suite_and_a_page(project):
     assert first[-2:] == ["--judge", "self"] and second[:4] == ["-m", "report.card", "--model", "org/one"]
     assert second[-4:] == ["--vector", "my file.gguf", "--layer", "3"] and not (project / "bad").exists()
     assert not {"--dtype", "--nproc"} & {*first, *second}
+    assert calls(project, "card", "SIZES=traits=1")[1][1][-2:] == ["--sizes", "traits=1"]      # which report.card refuses
     found = calls(project, "card", "CONCEPT=trait/t", "MODEL=org/one", "DTYPE=bfloat16", "NPROC=2")
     assert found[-1][1][2:6] == ["--model", "org/one", "--dtype", "bfloat16"] and found[-1][1][-2:] == ["--nproc", "2"]
     assert found[0][1][1] == "data.concept" and found[0][1][2:6] == ["--model", "org/one", "--dtype", "bfloat16"]
@@ -200,6 +201,23 @@ def test_export_follows_tune_or_takes_what_is_committed(project):
                          "--concept", "trait/a b", "--format", "lm-eval", "--measure", "1"]
     ((_, words),) = calls(project, *asked, "FROZEN=1", "MEASURE=0", "TO=a file.pt")
     assert words[-5:] == ["--measure", "0", "--to", "a file.pt", "--frozen"]
+
+
+def test_a_cards_vector_from_elsewhere_is_not_made_again(project):
+    (project / "a card").mkdir()
+    (project / "a card/vector.json").write_text("{}")
+    for target, last in (("export", "-m"), ("reliability", "05_reliability.py")):
+        found = [words[0] for _, words in calls(project, target, "SUITE=a card", "MODEL=org/only")]
+        assert "01_extract.py" not in found and "02_tune.py" in found and found[-1] == last
+
+
+def test_an_unknown_format_is_said_before_anything_runs(project):
+    from lib import vectors
+    text = (ROOT / "Makefile").read_text()
+    assert re.search(r"^FORMATS := (.*)$", text, re.M)[1].split() == list(vectors.EXTENSIONS)
+    done = make("export", "FORMAT=foo", "PYTHON=./python", cwd=project)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "expected one of gguf" in done.stderr
+    assert not (project / "calls").exists()
 
 
 def test_checkpoints_are_listed_or_brought(project):
