@@ -27,12 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data import checkpoint
 from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError, write_json
 from report import card_draw
 from report.draw import table
-from report.card_parts import CONTRASTS, KINDS, QUESTIONS, origin
+from report.card_kinds import KINDS
+from report.card_parts import CONTRASTS, QUESTIONS, origin
 from report.card_read import Read, alike, clear, concept_of
 
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
@@ -205,9 +205,9 @@ def command_of(args, suite):
     """The line that makes this card again."""
     told = artifacts.read_json(suite.folder / "suite.json").get("card", "")
     # The Makefile has put a folder in the place of a name of data/checkpoints.json.
-    at = Path(args.model)
-    named = at.name in checkpoint.entries() and at.parent in (checkpoint.HOME, checkpoint.HOME.relative_to(ROOT))
-    model = at.name if named else args.model
+    at, data = Path(args.model), ROOT / "data"
+    named = at.name in {entry["name"] for entry in artifacts.read_json(data / "checkpoints.json")["models"]}
+    model = at.name if named and (ROOT / at).parent == data / "checkpoints" else args.model
     words = [("MODEL", model, None), ("VECTOR", args.vector, None), ("LAYER", args.vector and args.layer, None),
              ("PROFILE", args.profile, "full"), ("DTYPE", args.dtype, "float32")]
     return " ".join([f"make card {told}", *(f"{name}={shlex.quote(str(given).replace('$', '$$'))}"

@@ -21,7 +21,7 @@ from lib import artifacts, identity, suite as suites, vectors
 from lib.artifacts import UserError
 from lib.judging import judges, natural
 from lib.studies import transfer, tuning, values
-from report import card, card_along, card_draw, card_parts, card_read, export
+from report import card, card_along, card_draw, card_kinds, card_parts, card_read, export
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -386,7 +386,7 @@ def test_a_vector_of_a_concept_that_cannot_be_asked_for_leaves_the_own_card(card
 
 @pytest.mark.parametrize("array, layer, fault", [
     (np.ones((1, 7), "f4"), "1", r"vector \(7,\), expected"), (np.ones((9, 32), "f4"), None, r"array \(9, 32\); expected"),
-    (np.ones(32, "f4"), "9", "layer 9, but the model has layers 0 to"), (np.ones(32, "f4"), None, "give the layer")])
+    (np.ones(32, "f4"), "9", "layer 9, expected layers 0 to"), (np.ones(32, "f4"), None, "give the layer")])
 def test_what_is_no_vector_of_the_model_is_said_before_stage_01(array, layer, fault, cards, monkeypatch):
     monkeypatch.chdir(cards["behaviour"][0].parents[2])
     monkeypatch.setattr(card, "run_stage", lambda *_: pytest.fail("a stage ran"))
@@ -446,7 +446,8 @@ def test_the_command_hands_on_what_was_typed(tmp_path):
     args = argparse.Namespace(model="a model", profile="smoke", dtype="float32", vector=vector, layer=0)
     (tmp_path / "Makefile").write_text("export MODEL VECTOR LAYER PROFILE\ncard:\n"
                                        "\t@printf '%s|' \"$$MODEL\" \"$$VECTOR\" \"$$LAYER\" \"$$PROFILE\"\n")
-    done = subprocess.run(["bash", "-c", card.command_of(args, suite)], cwd=tmp_path, capture_output=True, text=True)
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}               # without MAKEFLAGS of a make around
+    done = subprocess.run(["bash", "-c", card.command_of(args, suite)], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.stdout == f"a model|{vector}|0|smoke|", done.stderr
 
 
@@ -527,7 +528,7 @@ def test_a_setting_that_does_more_is_named(ahead, told):
     """The tuned setting decides; one of the published search that gains what counts more is in the first line."""
     stages = {name: artifacts.load(ROOT / "report/cards/thirdperson" / name) for name in READ}
     stages["03_transfer"].results["traits"]["search_effect"]["value"] = ahead
-    part = card_parts.trait(card_read.Read(stages), "trait/thirdperson", None)
+    part = card_kinds.trait(card_read.Read(stages), "trait/thirdperson", None)
     line = card.verdict(part, "trait/thirdperson", "here")[1]
     assert ("(20.0 more where the published search sets it)" in line) == told
     assert ("layer 3, 1.3 units, new questions show 20.0 points more" in str(part["answers"])) == told

@@ -288,7 +288,7 @@ def test_quick_says_its_levels_and_the_budget_that_set_them(tmp_path, monkeypatc
     made = planted.plant(tmp_path / "outputs", NAMES[:1], profile="quick")
     monkeypatch.setattr(build.draw, "save", lambda figure, path, smoke: (
         path.write_bytes(b""), build.draw.plt.close(figure)))
-    text = f"{NAMES[0]}: {{}}levels preferences=0.5 reliability=1 alignment=0."
+    text = f"{NAMES[0]}: {{}}levels preferences=0.5 reliability=1 alignment=0;"
     page = run_build(monkeypatch, tmp_path, NAMES[:1], "--profile", "quick")
     assert page.startswith("> **quick**") and text.format("") in page.splitlines()[0]
     config = made[NAMES[0], "01_extract"].config
