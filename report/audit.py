@@ -229,7 +229,7 @@ def lighten(path):
              if entry.get("axes", [""])[-1:] == ["d_model"] and name != "vectors.npy" and (path / name).is_file()}
     large = {name: size for name, size in large.items() if size > LARGE}
     if large:
-        write_json(path / LEFT_OUT, (read_json(path / LEFT_OUT) if (path / LEFT_OUT).is_file() else {}) | large)
+        write_json(path / LEFT_OUT, left_out(path) | large)
     for name in large:
         (path / name).unlink()
 

@@ -165,9 +165,9 @@ def behaviour(read, key, suite):
     lost = [words[setting] for setting, found in there.items() if clear(found) <= 0]
     but += [f"it does not hold under a {' or a '.join(lost)}"] if lost and reach == "above" else []
 
-    found, texts = read.found["05_reliability"], {b["name"]: b["items"] for b in suite.behaviours}[name]
+    found = read.found["05_reliability"]
     items, slopes = draw.table(found, "items"), found.array("slopes").tolist()
-    shown = {item["id"]: item for item in texts}
+    shown = {item["id"]: item for item in record["items"]}
     order = sorted(range(len(items)), key=lambda i: slopes[i])
     worst = [{"input": shown[items[i]["id"]]["question"],
               "found": f"slope {est(slopes[i], 2)} nats per unit; its answer is {items[i]['positive']}"}
@@ -275,10 +275,10 @@ def value(read, key, suite):
     layer, strength, coefficient = tuned(read, key)
     rows = [row for row in draw.table(read.found["03_transfer"], "values") if row["value_name"] == name]
     grid = sorted((row for row in rows if row["kind"] == "grid"), key=lambda row: row["strength"])
-    span_, removed = of("window", "window_span", name), of("bias removed with one sign", "window", "bias_removed")
+    span, removed = of("window", "window_span", name), of("bias removed with one sign", "window", "bias_removed")
     how = [f"Layer {layer}, strength {strength:.2g} units (coefficient {coefficient:.3g}).",
-           f"One sign for all lowers the bias and keeps the facts at {', '.join(f'{s:g}' for s in span_)} units."
-           if span_ else "With one sign for all, no strength lowers the bias and keeps the facts, both beyond doubt.",
+           f"One sign for all lowers the bias and keeps the facts at {', '.join(f'{s:g}' for s in span)} units."
+           if span else "With one sign for all, no strength lowers the bias and keeps the facts, both beyond doubt.",
            f"Picked for that on the tuning split it removes {percent(removed)} of the bias.",
            *dose(read, "at every token of a sentence, of a prompt at the last,")]
     worse, _ = of("worse", "worse_in_window"), of("over-corrected", "overcorrected_tuned")
@@ -318,7 +318,7 @@ def value(read, key, suite):
                         "xlabel": f"strength, units (layer {layer})", "ylabel": "nats",
                         "lines": [("shift, nats", [row["shift"]["value"] for row in grid], False),
                                   ("facts known", [row["fact_accuracy"] for row in grid], True)],
-                        "window": [min(span_), max(span_)] if span_ else None, "chosen": strength,
+                        "window": [min(span), max(span)] if span else None, "chosen": strength,
                         "inputs": [gain for gain, _ in gains]}}
 
 

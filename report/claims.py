@@ -92,6 +92,9 @@ def widened(estimates):
 
 def shut(claim, name, found):
     """Why the first gate of a claim that does not hold keeps it shut, with the number; None if all hold."""
+    if claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
+        # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
+        return "no more behaviours steer than luck explains"
     for gate in claim.get("gates", ()):
         value = _of(claim, lookup, found[source({"stage": claim["stage"], **gate}, name)], gate["key"])
         needed = f"needed {gate['side']} {gate['threshold']:g}"
@@ -177,11 +180,7 @@ def decide(claim, name, found):
     if left_out(claim, artifact):
         return untested(NO_TIME, artifact.digest, key)
     value, parts = _of(claim, check, key, _of(claim, lookup, artifact, key), dict), {}
-    reason = value.get("reason")                           # the stage's own first: it may not have steered at all
-    if not reason and claim.get("needs") == "steerable" and not reliability.steers(found[name, "05_reliability"].results):
-        # A vector that moves nothing has a letter bias and correlations too; they would say nothing about steering.
-        reason = "no more behaviours steer than luck explains"
-    reason = reason or shut(claim, name, found)
+    reason = value.get("reason") or shut(claim, name, found)     # the stage's own first: it may not have steered at all
     if reason:
         return untested(reason, artifact.digest, key)
     several = claim["key"].endswith(".*")

@@ -69,8 +69,9 @@ def ids(told, verdict, letter=""):
             and (LEFT_OUT if no_time(cell) else cell["verdict"]) == verdict]
 
 
-def sentence(letter, models):
-    """What a paper's claims came to on these models; why most of what could not be tested could not."""
+def sentence(letter, models, gates):
+    """What a paper's claims came to on these models; why most of what could not be tested could not. gates: what each of
+    them asks, in words."""
     *tested, last = claims.VERDICTS
     said, silent, out = [], [], []
     for model, told in models.items():
@@ -80,24 +81,24 @@ def sentence(letter, models):
             said.append(f"{harmless(model)}: {', '.join(parts)}" + (f", {shut} {last}" if shut else ""))
         else:
             (silent if ids(told, last, letter) else out).append(model)
-    why = Counter((re.split(f":| on (?={'|'.join(map(re.escape, models))})", reason)[0], ", needed " in reason)
-                  for told in models.values() for reason in (told[claim]["reason"] for claim in ids(told, last, letter)))
+    why = Counter(re.split(f":| on (?={'|'.join(map(re.escape, models))})", told[claim]["reason"])[0]
+                  for told in models.values() for claim in ids(told, last, letter))
     if silent:
         said.append(f"nothing could be tested on {', '.join(map(harmless, silent))}")
     if out:
         said.append(f"left out for time on {', '.join(map(harmless, out))}")
-    reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" + " does not hold" * gate
-                           for (reason, gate), _ in why.most_common(2))
+    reasons = " and ".join(f"\u201c{harmless(reason)}\u201d" + " does not hold" * (reason in gates)
+                           for reason, _ in why.most_common(2))
     return (f"**{PAPERS[letter]}** ({letter}): {'; '.join(said)}."
             + (f" Not testable mostly because {reasons}." if why else ""))
 
 
 def block(pages):
     """Markdown of README's block."""
-    lines = []
+    lines, gates = [], {gate["what"] for claim in declared.listed() for gate in claim.get("gates", ())}
     for what, models in pages:
         if what != "instrument check":
-            lines += [f"- {sentence(letter, models)}" for letter in PAPERS] + [""]
+            lines += [f"- {sentence(letter, models, gates)}" for letter in PAPERS] + [""]
     words = [*claims.VERDICTS, f"{LEFT_OUT} for time"]
     lines += ["| | " + " | ".join(words) + " |", "|---" * (len(words) + 1) + "|"]
     for what, models in pages:
