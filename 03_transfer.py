@@ -225,8 +225,9 @@ def main():
                  for b in suite.behaviours
                  for item in suites.split(b["items"], "evaluate")]
         (rows, moved), results["behaviours"], gaps = transfer.behaviours(
-            *([item[key] for item in items] for key in ("behaviour", "content")), slopes, curves, unsteered,
-            likeness, PAIRS, SHIFTS, SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
+            *([item[key] for item in items] for key in ("behaviour", "content")),
+            [b["format"] for b in suite.behaviours], slopes, curves, unsteered, likeness,
+            PAIRS, SHIFTS, SETTINGS, MULTIPLIERS, MIN_STEERABILITY, [SEED, 11])
         masses = np.stack([one["mass"] for one in done.values()])                     # (behaviour, pair, multiplier)
         results["behaviours"]["window"] = propensity.window(masses, MULTIPLIERS, args.profile)
         rows = [row | {"mass": dict(zip(map(transfer.arrow, PAIRS), mass))} for row, mass in zip(rows, masses)]

@@ -164,7 +164,8 @@ def adaptive_cases(lm, judge, jobs, length, out, identity, desc):
     """The same in work units, in job order; none where no subset has two traits."""
     if not jobs:
         return []
-    parts = {f"{desc} {start}": jobs[start:start + cases.SHARD] for start in range(0, len(jobs), cases.SHARD)}
+    size = cases.shard(lm)
+    parts = {f"{desc} {start}": jobs[start:start + size] for start in range(0, len(jobs), size)}
     done = work.units(out, identity, list(parts), lambda key: {"cases": adapt(lm, judge, parts[key], length)}, desc)
     return [job["record"] | case for key, mine in parts.items() for job, case in zip(mine, done[key]["cases"])]
 

@@ -44,7 +44,7 @@ AFTER = ("01_extract", "02_tune")
 PUBLISHED = ROOT / "data" / "published.json"                # per-dataset values of three models
 stage.begin(__name__, CLI, AFTER, [PUBLISHED])              # up to date? says so and ends, before torch is imported
 
-from lib import artifacts, metrics, suite as suites, work
+from lib import artifacts, metrics, passes, suite as suites, work
 from lib.artifacts import UserError
 from lib.studies import controls, gates, propensity, reliability
 
@@ -169,29 +169,27 @@ def one_model(args):
     used = {name: vectors[f"behaviour/{name}"][tuned[f"behaviour/{name}"]["layer"]] for name in numbers}
     read_out, identity = propensity.read_out(extract), at.identity(config)
 
-    def unit(name):
-        key = f"behaviour/{name}"
-        return measure_one(lm, suite, numbers[name], tuned[key], vectors[key], extract, n_random)
-
     def states_unit(key):
         name = key.removeprefix("states/")
-        return controls.read(lm, read_out, suite, suite.behaviours[numbers[name]], tuned[f"behaviour/{name}"]["layer"])
+        return controls.read(lm, read_out, suite, suite.behaviours[numbers[name]], tuned[f"behaviour/{name}"]["layer"],
+                             "extract")
 
-    def ways_unit(key):
-        name = key.removeprefix("ways/")
-        chosen, i = tuned[f"behaviour/{name}"], numbers[name]
-        return controls.measure(lm, read_out, suite, suite.behaviours[i], chosen, used[name], states[name],
-                                np.mean(letters[chosen["layer"]], axis=0), config, [SEED, 6, i])
+    def unit(name):
+        key, i = f"behaviour/{name}", numbers[name]
+        about, chosen = (lm, read_out, suite, suite.behaviours[i]), tuned[key]
+        with passes.kept():                  # each input is read once, whatever is done to it
+            parts = {"input": controls.read(*about, chosen["layer"], "evaluate"),
+                     "way": controls.measure(*about, chosen, used[name], states[name]["diff"], np.mean(
+                         letters[chosen["layer"]], axis=0), config, [SEED, 6, i]),
+                     "row": measure_one(lm, suite, i, chosen, vectors[key], extract, n_random)}
+        return {f"{part}.{key}": value for part, found in parts.items() for key, value in found.items()}
 
-    def made(part, unit, told):
-        found = work.units(at.out, identity, [f"{part}/{name}" for name in numbers], unit, told)
-        return dict(zip(numbers, found.values()))
-
-    states, letters = made("states", states_unit, "05 states"), {}     # per layer: from B to A, of every behaviour
+    states = work.units(at.out, identity, [f"states/{name}" for name in numbers], states_unit, "05 states")
+    states, letters = dict(zip(numbers, states.values())), {}          # per layer: from B to A, of every behaviour
     for behaviour in suite.behaviours:
         letters.setdefault(tuned[f"behaviour/{behaviour['name']}"]["layer"], []).append(controls.letter_direction(
-            suites.split(behaviour["items"], "extract"), states[behaviour["name"]]["extract"]))
-    ways, done = made("ways", ways_unit, "05 ways"), work.units(at.out, identity, list(numbers), unit, "05 reliability")
+            suites.split(behaviour["items"], "extract"), states[behaviour["name"]]["diff"]))
+    measured = work.units(at.out, identity, list(numbers), unit, "05 reliability")
     if not work.is_main():
         return
 
@@ -199,25 +197,26 @@ def one_model(args):
     items, records, predictors, inputs, arrays = [], [], [], [], {}
     for number, behaviour in enumerate(suite.behaviours):
         name, mine = behaviour["name"], suites.split(behaviour["items"], "evaluate")
-        got = per_input(done[name], args.profile)
+        of, way, done = ({key.partition(".")[2]: value for key, value in measured[name].items() if key.startswith(part)}
+                         for part in ("input.", "way.", "row."))
+        got = per_input(done, args.profile)
         records.append(reliability.record(behaviour, mine, got, config["methods"], RANDOM_QUANTILE, N_PERMUTATIONS,
                                           [SEED, 2, number]))
-        records[-1]["mass"] = {scale: done[name][f"mass_{scale}"] for scale in ("matched", "raw", "published")}
-        records[-1]["curve"] = done[name]["matched"].mean(axis=0)
+        records[-1]["mass"] = {scale: done[f"mass_{scale}"] for scale in ("matched", "raw", "published")}
+        records[-1]["curve"] = done["matched"].mean(axis=0)
         inputs.append((got["slopes"], reliability.signs(mine)))
-        columns = controls.features(mine, got["unsteered"], states[name], used[name])
-        records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, ways[name],
-                                       [SEED, 7, number])
+        columns = controls.features(mine, got["unsteered"], of, states[name], used[name])
+        records[-1] |= controls.record(mine, got["slopes"], got["control_slope"], columns, way, [SEED, 7, number])
         told = {"logit_lens": controls.logit_lens(lm, read_out, used[name]), "granularity": controls.granularity(
-            suites.split(behaviour["items"], "extract"), states[name]["extract"])}
+            suites.split(behaviour["items"], "extract"), states[name]["diff"])}
         records[-1] |= told
         layer, concept = tuned[f"behaviour/{name}"]["layer"], concepts[f"behaviour/{name}"]
         predictors.append({key: concept[key][layer] for key in reliability.VECTOR_PREDICTORS} | told
                           | {"baseline": records[-1]["unsteered"]["mean"]})
         items += [{"behaviour": name, **{key: item[key] for key in ("id", "positive", "yes", "contrary", "swap_of")}}
                   for item in mine]
-        got |= {"propensity": done[name]["matched"], "propensity_raw": done[name]["raw"],
-                "propensity_sum": done[name]["sum"], "propensity_sum_raw": done[name]["sum_raw"]}
+        got |= {"propensity": done["matched"], "propensity_raw": done["raw"],
+                "propensity_sum": done["sum"], "propensity_sum_raw": done["sum_raw"]}
         for key in ("propensity", "propensity_raw", "propensity_sum", "propensity_sum_raw", "slopes", "slopes_raw",
                     "slopes_sum", "slopes_sum_raw", "slopes_published", "r2", "monotonicity", "random_slopes",
                     "shuffled_slopes", "orthogonal_slopes", "method_slopes"):

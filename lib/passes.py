@@ -9,7 +9,7 @@ import copy
 import inspect
 import math
 import re
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|_
                        r"bad_alloc|failed to allocate", re.I)
 BRANCH_TOKENS = 256          # suffix tokens side by side in one pass: their mask grows with the square
 PIECES, FEW = 8, 32          # passes that the rows of a sweep over layers are cut into, and the least that one is worth
+SHARED = 4                   # tokens that all prefixes of a batch begin with, from which on these are run once
+KEPT = 1.5 * 2**30           # bytes of prefixes that `kept` holds; what does not fit is run again
+
+_kept = None                 # inside `kept`: {prefix: (per layer the keys and values of its batch, its row there)}
 
 
 # --- branches of a shared prefix ------------------------------------------------------------
@@ -148,18 +152,65 @@ def as_batch(lm, prefixes, suffixes, rows, width, keep_last, place=None):
 
 def prefill(lm, prefixes, room):
     """(cache, (B,) lengths) of prefixes padded on the right; `branched` hides these pads. `room`: how many tokens
-    of one branch will follow."""
+    of one branch will follow. Equal prefixes are run once, and so is what all of them begin with."""
     seen = torch.tensor([len(prefix) for prefix in prefixes], device=lm.device)
     cache = new_cache(lm, int(seen.max()) + room)
     if seen.max() > 0:
-        right_padded_pass(lm, right_padded(lm, prefixes), past_key_values=cache, use_cache=True)
+        distinct = {prefix: i for i, prefix in enumerate(dict.fromkeys(map(tuple, prefixes)))}
+        if _kept is None or not distinct.keys() <= _kept.keys():
+            _run(lm, list(distinct), cache)
+            _keep(distinct, cache)
+        else:
+            _take(distinct, cache)
+        if len(distinct) < len(prefixes):
+            cache.batch_select_indices(torch.tensor([distinct[tuple(prefix)] for prefix in prefixes], device=lm.device))
     return cache, seen
 
 
-def right_padded_pass(lm, ids, **cache):
-    """The model without its head. Under causal attention no token sees the pads on its right, so every token
-    counts as one: positions are right by default and attention keeps its fast path without a mask."""
-    lm.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), **cache)
+def _run(lm, prefixes, cache):
+    """Fill the cache with different prefixes, their common head first and once."""
+    ids, first, last = right_padded(lm, prefixes), min(prefixes), max(prefixes)       # these two share what all share
+    head = next((k for k, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+    head = head if head >= SHARED and len(prefixes) > 1 else 0
+    if head:
+        right_padded_pass(lm, ids[:1, :head], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(prefixes))
+    right_padded_pass(lm, ids, head, past_key_values=cache, use_cache=True)
+
+
+@contextmanager
+def kept():
+    """Inside, a prefix that was run is not run again by a later call, whatever rows and suffixes follow it there."""
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def _keep(distinct, cache):
+    if _kept is not None:
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        held = {id(keys): keys.nbytes + values.nbytes for batch, _ in _kept.values() for keys, values in batch}
+        if sum(held.values()) + sum(keys.nbytes + values.nbytes for keys, values in layers) <= KEPT:
+            _kept.update((prefix, (layers, row)) for prefix, row in distinct.items())
+
+
+def _take(prefixes, cache):
+    """Fill the cache with prefixes that are kept."""
+    found = [(*_kept[prefix], len(prefix)) for prefix in prefixes]
+    for number in range(len(cache.layers)):
+        cache.update(*(torch.nn.utils.rnn.pad_sequence(
+            [batch[number][part][row, :, :length].transpose(0, 1) for batch, row, length in found],
+            batch_first=True).transpose(1, 2) for part in (0, 1)), number)
+
+
+def right_padded_pass(lm, ids, start=0, **cache):
+    """The model without its head, from token `start` on; the cache has those before. Under causal attention no token
+    sees the pads on its right, so every token counts as one: positions are right by default and attention keeps its
+    fast path without a mask."""
+    lm.model.base_model(input_ids=ids[:, start:], attention_mask=torch.ones_like(ids), **cache)
 
 
 class Growing(DynamicLayer):

@@ -20,6 +20,7 @@ START = time.perf_counter()
 
 import functools
 import importlib
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -53,8 +54,12 @@ def mean_length(lm, suite):
     "neutral"}."""
     found = {task: [len(lm.chat(suite.system, item["prompt"])) for items in splits.values() for item in items[:8]]
              for task, splits in suite.tasks.items()}
-    found["behaviour"] = [len(lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS"))) + 1
-                          for b in suite.behaviours for item in b["items"][::max(1, len(b["items"]) // 4)]]
+    found["behaviour"] = []
+    for b in suite.behaviours:
+        some = [lm.chat(*suites.behaviour_prompts(suite, b, item, "USER_POS")) + [0]
+                for item in b["items"][::max(1, len(b["items"]) // 4)]]
+        head = len(os.path.commonprefix(some)) if lm.branches and len(some) > 1 else 0      # run once for all of a batch
+        found["behaviour"] += [len(prompt) - head for prompt in some]
     found["list"] = [len(lm.encode(suites.fill(suite.templates[0]["pair"], x, y))) for r in suite.relations
                      for x, y in r["pairs"][:4]]
     found["raw"] = [len(lm.encode(probe.get("prompt") or probe["positive_text"]))
@@ -133,16 +138,16 @@ def reliability(lm, suite, length, read_out):
     controls = suite.size(five.N_RANDOM, "reliability") + 2 * directions.N_SHUFFLED + 2
     closed = 2 * n["evaluate"] * (read_out.close is not None)
     rows = 1 + 3 * steps + len(five.CONTROLS) * controls
-    # 05 also: vectors made in other ways, both halves of the extraction items, the options' own words, states
+    # 05 also: vectors made in other ways, both halves of the extraction items, the options' own words, states. It reads an
+    # input once (lib.passes.kept).
     ways = len(five.CONTROLS) * (3 + suite.size(five.N_DRAWS, "reliability") * (len(five.FLIPS) + len(five.FEW)))
     other = end * (n["evaluate"] * ways + n["extract"] * 2 * len(five.CONTROLS)) + 2 * n["evaluate"] * len(five.CONTROLS) * WORDS
-    asked = 4 * n["evaluate"] + 2 * n["extract"]
     gated = len(suite.behaviours) * gates.N_GATE[suite.profile]
     return {"01_extract": [(read + 3 * gated) * ask, 2 * read, 0, 0],
             "02_tune": [tuning * ask, tuning * 2 * lm.n_layers * len(two.MULTIPLIERS) * end + unit_rows(lm, suite), 0, 0],
             "03_transfer": [len(three.SETTINGS) * n["evaluate"] * ask, len(three.SETTINGS) * n["evaluate"] * end
                             * (1 + len(three.SETTINGS) * (len(three.MULTIPLIERS) - 1)), 0, 0],
-            "05_reliability": [(n["evaluate"] + seen + closed + asked) * ask,
+            "05_reliability": [(n["evaluate"] + seen + 2 * n["extract"]) * ask,
                                other + end * (n["evaluate"] * rows + seen * (steps + 1))
                                + (end + 1) * closed * (2 * steps + 1), 0, 0]}
 

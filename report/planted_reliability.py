@@ -32,14 +32,14 @@ def records(slopes, random, other=None):
     """What the conclusions over behaviours read of slopes (behaviour, input) and random (behaviour, input, vector);
     other: slopes of another method."""
     out = []
-    for s, r, o in zip(slopes, random, slopes if other is None else other):
+    for s, r, o, fmt in zip(slopes, random, slopes if other is None else other, FORMATS):
         means, mean, error = r.mean(axis=0), s.mean(), s.std(ddof=1) / np.sqrt(len(s))
         limit = float(np.quantile(np.concatenate([means, -means]), 0.95))
         told = {name: {"mean": x.mean(), "anti": metrics.anti_fraction(x),
                        "explained": reliability.explained(x, LETTER, YES)}
                 for name, x in (("mean_difference", s), ("logistic", o))}
         out.append({
-            "slope": {"value": mean}, "sd": s.std(ddof=1), "anti_steerable": metrics.anti_fraction(s),
+            "format": fmt, "slope": {"value": mean}, "sd": s.std(ddof=1), "anti_steerable": metrics.anti_fraction(s),
             "control_slope": mean, "steerable": mean > limit, "slope_half": mean, "slope_one": mean,
             "reach": reliability.reach(mean - 1.96 * error, mean + 1.96 * error, limit), "methods": told,
             "contrary": {"regular_anti": metrics.anti_fraction(s[~CONTRARY])},

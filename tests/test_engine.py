@@ -166,6 +166,69 @@ def test_sweep_in_many_small_passes(lm, monkeypatch):
         np.testing.assert_allclose(found[key], want[key], atol=1e-4)
 
 
+@pytest.fixture
+def ran(lm):
+    """A list that fills with how many tokens a matrix of the first block is given, pass by pass."""
+    if not lm.branches:
+        pytest.skip("takes copies of the cache")
+    inner, seen = next(m for m in lm.layers[0].modules() if getattr(m, "weight", None) is not None and m.weight.ndim == 2), []
+    handle = inner.register_forward_hook(lambda _m, given, _o: seen.append(given[0].shape[0] * given[0].shape[1]))
+    yield seen
+    handle.remove()
+
+
+def headed(lm, head):
+    """Prompts that begin with the same `head` tokens, two of them equal but for the last, one that is nothing more."""
+    rest = [[30, 31, 32], [40, 41, 42], [40, 41, 43], [50], [60, 61, 62, 63]]
+    return [[*range(7, 7 + head), *more] for more in (*rest, [9])]
+
+
+@pytest.mark.parametrize("head, runs", [(6, [6, 4 * 3]), (passes.SHARED - 1, [4 * 6])])
+def test_what_all_prompts_of_a_batch_begin_with_is_run_once(lm, ran, monkeypatch, head, runs):
+    monkeypatch.setattr(passes, "SPREAD", 0.1)
+    prompts, rows = headed(lm, head), some_rows()
+    found = engine.sweep(lm, prompts, rows, [5, 6])
+    assert ran[:len(runs)] == runs                  # the head, then four different prefixes with their pads
+    for i, ids in enumerate(prompts):
+        for j, row in enumerate(rows):
+            np.testing.assert_allclose(found["logits"][i, j], naive(lm, ids, row, len(ids) - 1)[-1][[5, 6]], atol=1e-4)
+
+
+def test_kept_prefixes_are_not_run_again(lm, ran):
+    prompts, ends = headed(lm, 6), [[80], [81, 82]] * 3
+    calls = {"sweep": lambda rows: engine.sweep(lm, prompts, rows, [5, 6])["logits"],
+             "some": lambda rows: engine.sweep(lm, prompts[3:1:-1], rows, [5, 6])["logits"],
+             "logprob": lambda rows: engine.sequence_logprob(lm, prompts, ends, rows),
+             "pairs": lambda rows: engine.read_pairs(lm, [p[:-1] for p in prompts], [p[-1:] for p in prompts], ends)}
+    rows = some_rows()
+    want, tokens = {}, {}
+    for name, call in calls.items():
+        ran.clear()
+        want[name], tokens[name] = call(rows), sum(ran)
+    with passes.kept():
+        first = calls["sweep"](rows)
+        for name, call in calls.items():
+            ran.clear()
+            np.testing.assert_allclose(call(rows), want[name], atol=1e-4)
+            assert sum(ran) <= tokens[name] - 6 - min(len(prompts), 2)
+        ran.clear()
+        assert np.array_equal(calls["sweep"](rows[::-1])[:, ::-1], first)        # rows behind them left no trace
+    ran.clear()
+    calls["sweep"](rows)
+    assert sum(ran) == tokens["sweep"]                                           # nothing stays
+
+
+def test_what_does_not_fit_is_not_kept(lm, ran, monkeypatch):
+    monkeypatch.setattr(passes, "KEPT", 1)
+    prompts, seen = headed(lm, 6), []
+    with passes.kept():
+        for _ in range(2):
+            ran.clear()
+            engine.sweep(lm, prompts, [()], [5, 6])
+            seen.append(list(ran))
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize("layer, inputs, runs", [(2, False, 1), (1, False, 1), (0, False, 1), (2, True, 1), (0, True, 40)])
 def test_blocks_before_the_first_that_a_row_changes_are_not_run(lm, layer, inputs, runs):
     """Forty rows at one layer: how many tokens of theirs does the first block see? What a row changes is what naive

@@ -112,7 +112,7 @@ def test_behaviour_transfer_known_case():
     start = np.stack([unsteered[:, SETTINGS.index(b)] for _, b in GRID], axis=1)
     curves = start[:, :, None] + slopes[:, :, None] * np.array(LAMBDAS)
     (rows, moved), results, missing = transfer.behaviours(
-        names, np.arange(len(names)), slopes, curves, unsteered, likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
+        names, np.arange(len(names)), ["yes_no"] * 5, slopes, curves, unsteered, likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
     plotted = [row for row in moved if row["plotted"]]
     assert len(moved) == 5 * 9 and [row["relative"] for row in plotted] == pytest.approx([0.9, 0.7, 0.5, 0.3, None])
     assert [row["distance"] for row in plotted] == pytest.approx(1 - share)
@@ -130,7 +130,22 @@ def test_behaviour_transfer_known_case():
     assert set(missing) == {"behaviours.grid.cosine_distance", "behaviours.grid.cosine_relative",
                             "behaviours.id_ood_sd_spearman", "behaviours.id_ood_sd", "behaviours.cosine_within",
                             "behaviours.cosine_distance_within", "behaviours.cosine_given_distance",
-                            "behaviours.distance_given_cosine"}
+                            "behaviours.distance_given_cosine",
+                            *(f"behaviours.formats_apart.{name}" for name in (
+                                "id_ood_sd", "cosine_distance", "cosine_given_distance", "distance_given_cosine"))}
+    assert results["formats_apart"]["distance"] == results["distance_within"]              # one format is no format
+
+
+def test_a_gap_between_formats_does_not_count_as_an_order_of_behaviours():
+    rng = np.random.default_rng([3, 4])
+    formats = np.repeat(["options", "yes_no"], [12, 9])
+    x, noise = rng.normal(size=(2, 21, 2))
+    y, far = noise - x, 4.0 * (formats == "options")[:, None]                # against x inside a format, with it between
+    together, apart = (transfer.inside_pairs((x + far, y + far), [0, 1], [3], fmt)["value"] for fmt in (None, formats))
+    a, b = (np.concatenate([(part.argsort().argsort() + 0.5) / len(part) - 0.5 for fmt in set(formats) for p in (0, 1)
+                            for part in (column[formats == fmt, p],)]) for column in (x, y))
+    by_hand = np.corrcoef(a, b)[0, 1]
+    assert apart < -0.4 and together > 0.4 and apart == pytest.approx(by_hand)
 
 
 def test_a_behaviour_without_a_denominator_in_one_shift_keeps_its_others():
@@ -142,7 +157,7 @@ def test_a_behaviour_without_a_denominator_in_one_shift_keeps_its_others():
     unsteered = np.stack([0 * share, 1 - share, 1 - share], axis=1)
     slopes, unsteered = np.repeat(slopes, 2, axis=0), np.repeat(unsteered, 2, axis=0)
     _, results, missing = transfer.behaviours(
-        np.repeat(list("abcde"), 2), np.arange(10), slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
+        np.repeat(list("abcde"), 2), np.arange(10), ["options"] * 5, slopes, slopes[:, :, None] * np.array(LAMBDAS), unsteered,
         likeness(5), GRID, shifts, SETTINGS, LAMBDAS, 0.25, ADDRESS)
     assert results["n"]["no_denominator"] == 1
     assert results["distance_spearman"]["value"] == pytest.approx(-1) and results["distance_spearman"]["n"] == 5
@@ -175,7 +190,7 @@ def test_unlike_vectors_of_distant_prompts_are_found():
         cosines[:, i, j] = cosines[:, j, i] = 1 - far
     unsteered = np.repeat(np.stack([0 * far, far, -far], axis=1), 2, axis=0)
     slopes = np.repeat(slopes, 2, axis=0)
-    results = transfer.behaviours(np.repeat(list("abcde"), 2), np.arange(10), slopes,
+    results = transfer.behaviours(np.repeat(list("abcde"), 2), np.arange(10), ["options"] * 5, slopes,
                                   slopes[:, :, None] * np.array(LAMBDAS), unsteered, cosines, GRID, (("BASE", "USER_NEG"),), SETTINGS, LAMBDAS, 0.25, ADDRESS)[1]
     assert results["grid"]["cosine_relative"]["value"] == pytest.approx(1)
     assert results["grid"]["cosine_distance"]["value"] < -0.7

@@ -413,11 +413,21 @@ def test_published_values_stand_beside_the_behaviours_they_belong_to():
     found = results["steerability"]["big"]
     assert found["value"] == pytest.approx(metrics.spearman([r["sum_raw"]["mean"] for r in records], range(6)))
     assert found["n"] == 6 and results["anti_steerable"]["big"]["value"] > 0
-    assert missing == {"steerability.other": "the suite has none of the published statements"}
+    parts = ("steerability", "matched", "anti_steerable", "explained")
+    reason = "the suite has none of the published statements"
+    assert missing == dict.fromkeys((f"{part}{end}.other" for part in parts[:2] for end in ("", "_within")), reason)
+    # by hand within formats: a second form of behaviours that lies as much higher here as it lies lower there
+    two = records + [r | {"name": f"c{i}", "format": "options", "sum": {"mean": r["sum"]["mean"] + 50}}
+                     for i, r in enumerate(records)]
+    theirs = {"big": theirs | {f"c{i}": 0.3 * i - 50 for i in range(6)}}
+    apart = reliability.beside(two, {"steerability": theirs, "per_input": {}}, True, [5])[0]
+    assert apart["matched"]["big"]["value"] < 0 < apart["matched_within"]["big"]["value"] == pytest.approx(metrics.spearman(
+        [r["sum"]["mean"] for r in records], range(6)))
     planted = [record | {"planted": {"default": 0.5}} for record in records]       # the names, not the statements
     assert set(reliability.beside(planted, published, True, [5])[1]) == {
-        "steerability.big", "steerability.other", "anti_steerable.big", "explained.big"}
-    assert len(reliability.beside(records, published, False, [5])[1]) == 4
+        f"{part}{end}.{model}" for part in parts for end in ("", "_within")
+        for model in (("big", "other") if part in parts[:2] else ("big",))}
+    assert len(reliability.beside(records, published, False, [5])[1]) == 12
     shipped = json.loads((artifacts.ROOT / "data/published.json").read_text())["reliability"]
     assert {len(values) for values in shipped["steerability"].values()} == {38, 39}
     assert metrics.spearman(*zip(*[(shipped["steerability"]["Llama-2-7b-chat"][b], v) for b, v in shipped[

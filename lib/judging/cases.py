@@ -12,6 +12,7 @@ from lib import engine, work
 from lib.judging import judges
 
 SHARD = 512               # texts per work unit: one large generate call, and the most that a killed run loses
+CPU_SHARD = 5e10          # weights times texts per work unit on a CPU, which takes minutes
 
 
 def shared(jobs):
@@ -36,11 +37,17 @@ def make(lm, judge, jobs, max_new_tokens, first_token=True, prefer=False):
     return score(judge, jobs, [texts[i] for i in range(len(jobs))], prefer)
 
 
+def shard(lm):
+    """Texts per work unit: fewer of a large model on a CPU, so that processes share them and a kill loses minutes."""
+    fits = CPU_SHARD / sum(weight.numel() for weight in lm.model.parameters()) if lm.device.type == "cpu" else SHARD
+    return max(1, min(SHARD, int(fits)))
+
+
 def run(lm, judge, jobs, max_new_tokens, out, identity, desc, first_token=True, prefer=False):
-    """Cases of all jobs, in job order, made in work units of SHARD texts; out, identity, desc as in lib.work.units,
+    """Cases of all jobs, in job order, made in work units of `shard` texts; out, identity, desc as in lib.work.units,
     the rest as in `make`."""
-    groups, kind = shared(jobs), f"{desc} with preferences" if prefer else desc
-    shards = {f"{kind} {start}": sum(groups[start:start + SHARD], []) for start in range(0, len(groups), SHARD)}
+    groups, kind, size = shared(jobs), f"{desc} with preferences" if prefer else desc, shard(lm)
+    shards = {f"{kind} {start}": sum(groups[start:start + size], []) for start in range(0, len(groups), size)}
 
     def unit(key):
         return {"cases": make(lm, judge, [jobs[i] for i in shards[key]], max_new_tokens, first_token, prefer)}

@@ -29,15 +29,15 @@ def contents(items):
     return np.array([item["swap_of"] or item["id"] for item in items])
 
 
-def read(lm, read_out, suite, behaviour, layer):
-    """States of extraction and evaluation items at their letters, at one layer, float32: {"extract", "evaluate": (n, d)
-    positive minus negative, "..._middle": their mean; "length": (n,) prompt tokens of the evaluation items}."""
-    found = {}
-    for part in ("extract", "evaluate"):
-        prompts, letters = propensity.ask(lm, read_out, suite, behaviour, suites.split(behaviour["items"], part))
-        states = engine.read_pairs(lm, prompts, letters[:, :1].tolist(), letters[:, 1:].tolist())[:, :, layer]
-        found |= {part: states[:, 0] - states[:, 1], f"{part}_middle": states.mean(axis=1)}
-    return found | {"length": np.array([len(prompt) for prompt in prompts])}
+def read(lm, read_out, suite, behaviour, layer, part):
+    """States of the items of a split at their letters, at one layer, float32: {"diff": (n, d) positive minus negative,
+    "middle": (n, d) their mean, "length": (n,) prompt tokens}."""
+    prompts, letters = propensity.ask(lm, read_out, suite, behaviour, suites.split(behaviour["items"], part))
+    m = read_out.suffix                        # where `propensity.propensities` parts them, for lib.passes.kept
+    ends = [[prompt[-m:] + [int(letter)] for prompt, letter in zip(prompts, column)] for column in letters.T]
+    states = engine.read_pairs(lm, [prompt[:-m] for prompt in prompts], *ends)[:, :, layer]
+    return {"diff": states[:, 0] - states[:, 1], "middle": states.mean(axis=1),
+            "length": np.array([len(prompt) for prompt in prompts])}
 
 
 def letter_direction(items, diffs):
@@ -113,15 +113,15 @@ def words(lm, suite, behaviour, items, rows):
     return scores[0] - scores[1]
 
 
-def measure(lm, read_out, suite, behaviour, tuned, vector, states, letter, settings, address):
+def measure(lm, read_out, suite, behaviour, tuned, vector, diffs, letter, settings, address):
     """What the vectors made in other ways do: {name: (input, vector) slopes}, nats per unit, "cosine_..." with the
     vector; "words" (input,), nats per token; "own", "other" (extraction item,): slopes under the vector of its own
     half of the items, and of the other half.
 
-    tuned {"layer", "unit"}; vector (d,) raw; states of `read`; letter (d,), `letter_direction` of all behaviours;
+    tuned {"layer", "unit"}; vector (d,) raw; diffs (item, d) of `read` of the extraction items; letter (d,), `letter_direction` of all behaviours;
     settings {"flips", "few", "n_draws", "controls"}"""
     items, made_from = (suites.split(behaviour["items"], part) for part in ("evaluate", "extract"))
-    here, diffs, controls = (tuned["unit"] * vector).astype(np.float32), states["extract"], settings["controls"]
+    here, controls = (tuned["unit"] * vector).astype(np.float32), settings["controls"]
     half = halves(made_from, [*address, 1])
     groups = {"balanced": balanced(made_from, diffs), "one_order": one_order(made_from, diffs),
               "no_letter": metrics.orthogonal_to(vector[None], letter)[0]}
@@ -170,13 +170,14 @@ def foretold(columns, y, names, address):
             "shuffled": float(np.mean([score(columns, rng.permutation(y)) for _ in range(SHUFFLES)]))}
 
 
-def features(items, unsteered, states, vector):
+def features(items, unsteered, states, made_from, vector):
     """{predictor: (n,)} of inputs before any steering: unsteered propensity and its size, prompt length, cosine of its
-    own difference with the vector, distance to the nearest extraction item, letter, Yes/No."""
+    own difference with the vector, distance to the nearest extraction item, letter, Yes/No. states, made_from: of
+    `read`, of the inputs and of the extraction items."""
     letter, yes, _ = signs(items)
-    gaps = states["evaluate_middle"][:, None].astype(np.float64) - states["extract_middle"]
+    gaps = states["middle"][:, None].astype(np.float64) - made_from["middle"]
     return {"propensity": unsteered, "margin": np.abs(unsteered), "length": states["length"].astype(float),
-            "agreement": metrics.cosine(states["evaluate"], vector),
+            "agreement": metrics.cosine(states["diff"], vector),
             "distance": np.linalg.norm(gaps, axis=2).min(axis=1), "letter": letter, "yes": yes}
 
 

@@ -288,9 +288,11 @@ def where_steerable(records, address):
             "explained": over(76, vector), "explained_random": over(77, random),
             "explained_minus_random": over(78, vector - random)},
         "range": {"minus_all": {name: over((82, i), x - means) for i, (name, x) in enumerate(ranges.items())},
-                  "spearman": {name: correlate_within(x, means, np.zeros(len(good)), [*address, 80, i])
-                               for i, (name, x) in enumerate(ranges.items())}
-                  if len(good) >= MIN_BEHAVIOURS else Missing(f"{len(good)} steerable behaviours")}}
+                  **{part: {name: correlate_within(x, means, groups, [*address, 80, i])
+                            for i, (name, x) in enumerate(ranges.items())}
+                     if len(good) >= MIN_BEHAVIOURS else Missing(f"{len(good)} steerable behaviours")
+                     for part, groups in (("spearman", np.zeros(len(good))),
+                                          ("formats_apart", [r["format"] for r in good]))}}}
 
 
 def summary(records, predictors, inputs, quantile, address):
@@ -367,26 +369,29 @@ def beside(records, published, steers, address):
     """(results, {missing: reason}) of rank correlations over behaviours with the published values of other models.
 
     published  data/published.json, "reliability". Theirs are slopes of the released definition against raw multipliers,
-    so ours are too. steers: whether more behaviours steer than luck explains; without that an order of slopes near zero
-    would be compared, which the texts' form decides. A planted behaviour has the name of a published one and other
-    statements: it is left out."""
+    so ours are too; "matched": ours at matched strength; "_within": ranks within formats. steers: whether more behaviours
+    steer than luck explains; without that an order of slopes near zero would be compared, which the texts' form decides.
+    A planted behaviour has the name of a published one and other statements: it is left out."""
     mine, results = {r["name"]: r for r in records if not r["planted"]}, {}
 
     def both(row):
         return row["letter"] + row["yes_marginal"]
 
-    ours = {"steerability": lambda r: r["sum_raw"]["mean"], "explained": lambda r: both(r["bias"]),
-            "anti_steerable": lambda r: r["sum_raw"]["anti_steerable"]}
-    columns = [("steerability", model, values) for model, values in published["steerability"].items()]
+    ours = {"steerability": lambda r: r["sum_raw"]["mean"], "matched": lambda r: r["sum"]["mean"],
+            "explained": lambda r: both(r["bias"]), "anti_steerable": lambda r: r["sum_raw"]["anti_steerable"]}
+    columns = [(what, model, values) for model, values in published["steerability"].items()
+               for what in ("steerability", "matched")]
     for model, rows in published["per_input"].items():
         columns += [("anti_steerable", model, {name: row["anti_steerable"] for name, row in rows.items()}),
                     ("explained", model, {name: both(row) for name, row in rows.items()})]
     for i, (what, model, theirs) in enumerate(columns):
         shared, key = sorted(set(mine) & set(theirs)), model.replace(".", "_")    # a dot separates the parts of a key
-        results.setdefault(what, {})[key] = \
-            Missing("the suite has none of the published statements") if not shared else \
-            Missing("no more behaviours steer than luck explains") if not steers else \
-            correlate([ours[what](mine[b]) for b in shared], [theirs[b] for b in shared], [*address, i])
+        x, y = [ours[what](mine[b]) for b in shared], [theirs[b] for b in shared]
+        reason = Missing("the suite has none of the published statements") if not shared else \
+            None if steers else Missing("no more behaviours steer than luck explains")
+        results.setdefault(what, {})[key] = reason or correlate(x, y, [*address, i])
+        results.setdefault(f"{what}_within", {})[key] = reason or correlate_within(
+            x, y, [mine[b]["format"] for b in shared], [*address, i])
     return metrics.missing_apart(results)
 
 

@@ -243,25 +243,31 @@ def arrow(pair):
     return f"{pair[0]}->{pair[1]}"
 
 
-def inside_pairs(columns, at, address):
+def inside_pairs(columns, at, address, formats=None):
     """Spearman of two columns (behaviour, pair) within the pairs of settings `at`, behaviours resampled: what differs
-    between pairs does not count. A third column is partialled out."""
-    return metrics.bootstrap_within(np.stack([column[:, at] for column in columns], axis=2), unit="behaviours",
-                                    seed_address=address)
+    between pairs does not count, nor, with formats (behaviour,), what differs between these. A third column is
+    partialled out."""
+    values = np.stack([column[:, at] for column in columns], axis=2)
+    if formats is not None:
+        formats = np.asarray(formats)
+        values = np.concatenate([np.where((formats == fmt)[:, None, None], values, np.nan)
+                                 for fmt in np.unique(formats)], axis=1)
+    return metrics.bootstrap_within(values, unit="behaviours", seed_address=address)
 
 
-def by_shift(columns, pairs, at, address):
+def by_shift(columns, pairs, at, address, formats=None):
     """The same in each of the pairs `at` by itself, {arrow: estimate}; the reason of the first that has none."""
-    found = {arrow(pairs[p]): inside_pairs(columns, [p], [*address, p]) for p in at}
+    found = {arrow(pairs[p]): inside_pairs(columns, [p], [*address, p], formats) for p in at}
     return next((Missing(f"{shift}: {one}") for shift, one in found.items() if isinstance(one, Missing)), found)
 
 
-def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers, smallest,
-               address):
-    """`behaviour_rows`, and estimates over behaviours: all pairs of a behaviour are resampled together.
+def behaviours(names, contents, formats, slopes, curves, unsteered, likeness, pairs, shifts, settings, multipliers,
+               smallest, address):
+    """`behaviour_rows`, and estimates over behaviours, whose formats (behaviour,) are in the order of their first
+    inputs: all pairs of a behaviour are resampled together.
 
     shifts: the pairs that the headline correlations run over, each by itself and ("_within") with ranks inside each;
-    pooled correlations also count what differs between them. "_published": denominators above `smallest`, as in the
+    pooled correlations also count what differs between them, and all but "formats_apart" what differs between formats. "_published": denominators above `smallest`, as in the
     paper. grid: all pairs of two settings, and with the pairs of one ("with_self")."""
     rows, moved = behaviour_rows(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings,
                                  multipliers, smallest, [*address, 60])
@@ -290,8 +296,8 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
     def with_relative(tag, x, at):
         return correlate(tag, x, relative, at) if movable.any() else immovable
 
-    def within(tag, *columns, at=plotted):
-        return inside_pairs(columns, at, [*address, tag])
+    def within(tag, *columns, at=plotted, apart=None):
+        return inside_pairs(columns, at, [*address, tag], apart)
 
     spread = np.array([list(row["sd"].values()) for row in rows])
     own_spread, filtered = np.broadcast_to(spread[:, [base]], spread.shape), np.where(own > smallest, relative, np.nan)
@@ -321,6 +327,13 @@ def behaviours(names, contents, slopes, curves, unsteered, likeness, pairs, shif
         "cosine_within": within(163, cosine, relative),
         "cosine_given_distance": within(164, cosine, relative, distance),
         "cosine_distance_within": within(165, cosine, distance, at=others),
+        "formats_apart": {
+            "id_ood": by_shift((inside, outside), pairs, plotted, [*address, 40], formats),
+            "id_ood_sd": by_shift((own_spread, spread), pairs, plotted, [*address, 130], formats),
+            "distance": within(160, distance, relative, apart=formats),
+            "distance_given_cosine": within(162, distance, relative, cosine, apart=formats),
+            "cosine_given_distance": within(164, cosine, relative, distance, apart=formats),
+            "cosine_distance": within(165, cosine, distance, at=others, apart=formats)},
         "relative_steerability": over(6, np.nanmean(relative[:, plotted][movable.any(axis=1)], axis=1), np.median)
         if movable.any() else immovable,
         "grid": {"id_ood": correlate(30, inside, outside, shifted),
