@@ -26,12 +26,12 @@ writes  vectors.npy            one vector per concept and layer, rows in the ord
         way_vectors.npy        relations, made in other ways from the same lists
         head_effects.npy       indirect effect of every attention head; absent where heads cannot be reached
         relations.json         lists that are answered right, and the heads that were summed
-        residual_norm.npy      mean ||h_l|| at the end of chat prompts; strengths are also told as shares of it
-        residual_norm_raw.npy  the same at the end of raw text, for relations and values
+        residual_norm.npy      mean ||h_l|| at the end of chat prompts; residual_norm_raw.npy: of raw text
         gates.json             what the model can be asked at all, before any vector
         traits.json            pairs asked, kept and dropped, per trait
         calibration.json       scores of texts on which a judge in words is tried; absent for one that counts
         responses.jsonl        every answer, its scores, and why its pair was dropped
+        reference.jsonl        unsteered answers that a counting judge compares with; absent for others
         layers.json            mean split-half cosine per kind and layer
 claims  none; stages 02 to 05 start from these vectors
 cost    about a minute on one CPU core for the testbed and 3 M parameters; seconds with --profile smoke
@@ -48,7 +48,7 @@ stage.begin(__name__, CLI, files=[TEXTS])      # up to date? says so and ends, b
 
 from lib import directions, engine, metrics, suite as suites, work
 from lib.artifacts import UserError
-from lib.judging import calibration, cases, judges
+from lib.judging import calibration, cases, counted, judges
 from lib.studies import gates, propensity, relations, values
 
 # --- settings that change the numbers -----------------------------------------------------------------------
@@ -194,6 +194,7 @@ def main():
 
     # 2. the model's answers for and against every trait, judged; a pair stands or falls as one
     jobs = ask(lm, suite, at.judge, refused)
+    counted.refer(at.judge, ["question"] if jobs else [], at.out, identity)
     answers = cases.run(lm, at.judge, jobs, suite.max_new_tokens, at.out, identity, "01 answers") if jobs else []
     for positive, negative, job in zip(answers[::2], answers[1::2], jobs[::2]):
         positive["dropped"] = negative["dropped"] = why_dropped(job["traits"][0], positive, negative)
@@ -203,6 +204,7 @@ def main():
 
     # 3. one work unit per concept; relations are centred when the states of all are there
     names = {"trait": [name for name, trait in traits.items() if trait["extractable"]]}
+    counted.refer(at.judge, [task for task in suite.tasks if task != "question"] if names["trait"] else [], at.out, identity)
     names |= {kind: [c["name"] for c in getattr(suite, kind + "s")]
               for kind in ("behaviour", "relation", "value")}
     order = [(kind, i) for kind in names for i in range(len(names[kind]))]
@@ -288,6 +290,7 @@ def main():
     tables |= {"calibration": tested} if tested else {}
     if jobs:
         tables |= {"traits": list(traits.values()), "responses.jsonl": answers}
+        tables |= {"reference.jsonl": told} if (told := counted.references(at.judge)) else {}
     at.save(config, f"{len(concepts)} vectors x {lm.n_layers} layers, {n_kept} of {len(jobs) // 2} trait pairs kept",
             arrays=arrays, tables=tables, results=results)
 

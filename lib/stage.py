@@ -217,7 +217,7 @@ def open(args, file, after=(), judged=True):
     """Suite, model, judge and the stages before; a stage that starts from none loads the model in float32. UserError if
     the stages before were made from another model, judge or suite, or from another stage than the one beside them."""
     from lib import models                                   # here, not above: they bring torch
-    from lib.judging import judges
+    from lib.judging import counted, judges
     suite, root, script = suites.load(args.suite, args.profile, levels(args)), paths(args), Path(file)
     before = [artifacts.load(root / stage, stage) for stage in after]
     lm = models.load(args.model, dtype(args) if after else DTYPES[0])
@@ -237,6 +237,8 @@ def open(args, file, after=(), judged=True):
         if not same or not artifact.manifest["inputs"].items() <= inputs.items():
             raise UserError(f"{artifact.path}: made from another model, judge, suite or stage before; delete it and "
                             f"run {artifact.path.name} again")
+    if judged and before:
+        counted.take(judge, before[0])
     return Opened(script, root / script.stem, suite, lm, judge, before, config, inputs)
 
 

@@ -26,6 +26,7 @@ from report.declared import STAGES
 
 OWN = ("manifest.json", "run.json")
 LARGE = 2_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
+PASSED_ON = ("testbed",)         # suites whose texts are the project's own; the task items of others are not committed
 LEFT_OUT = "left_out.json"       # beside the manifest, which has their hashes: {file: bytes}
 SPOTS = "spot.json"              # beside the stage folders of a model: what was checked when (report/spot.py)
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
@@ -222,15 +223,16 @@ def publish(args):
 
 
 def lighten(path):
-    """Deletes large arrays of a stage folder that is to be committed, and writes down which; one that came from there may
-    lack some already."""
-    outputs = read_json(path / "manifest.json")["outputs"]
-    large = {name: (path / name).stat().st_size for name, entry in outputs.items()
-             if entry.get("axes", [""])[-1:] == ["d_model"] and name != "vectors.npy" and (path / name).is_file()}
-    large = {name: size for name, size in large.items() if size > LARGE}
-    if large:
-        write_json(path / LEFT_OUT, left_out(path) | large)
-    for name in large:
+    """Deletes large arrays of a stage folder that is to be committed, and task items that are not ours to pass on, and
+    writes down which; one that came from there may lack some already."""
+    manifest = read_json(path / "manifest.json")
+    sizes = {name: (path / name).stat().st_size for name in manifest["outputs"] if (path / name).is_file()}
+    gone = {name: size for name, size in sizes.items() if name != "vectors.npy" and size > LARGE
+            and manifest["outputs"][name].get("axes", [""])[-1:] == ["d_model"]
+            or name == "prompts.jsonl" and manifest["config"].get("suite") not in PASSED_ON}
+    if gone:
+        write_json(path / LEFT_OUT, left_out(path) | gone)
+    for name in gone:
         (path / name).unlink()
 
 

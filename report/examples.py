@@ -35,11 +35,11 @@ def picked(mine):
 
 
 def entry(label, case, trait, prompts):
-    """One case as Markdown: what was asked, what came, and its scores."""
-    asked, told = (plain(text) for text in (prompts[case["item"]], case["output"] or "(empty)"))
+    """One case as Markdown: what was asked, where that is known, what came, and its scores."""
+    asked = f"> **asked** {plain(prompts[case['item']])}\n>\n" if case["item"] in prompts else ""
     return (f"**{harmless(label)}**, {case['task']} `{harmless(case['item'])}`, {ARMS[case['arm']]}: expression "
             f"{_score(case['expression'][trait])}, coherence {_score(case['coherence'])}\n\n"
-            f"> **asked** {asked}\n>\n> **answer** {told}")
+            f"{asked}> **answer** {plain(case['output'] or '(empty)')}")
 
 
 def plain(text):
@@ -58,9 +58,10 @@ def _visible(text):
 
 
 def opened(artifact, limit):
-    """(cases, {item: prompt, cut at `limit` letters}, records of the traits in the first task) of stage 03."""
+    """(cases, {item: prompt, cut at `limit` letters}, records of the traits in the first task) of stage 03; no prompts
+    where they are not ours to pass on (report.audit)."""
     cases, prompts = table(artifact, "cases"), {}
-    for item in table(artifact, "prompts"):
+    for item in table(artifact, "prompts") if (artifact.path / "prompts.jsonl").exists() else ():
         prompts[item["id"]] = item["prompt"] if len(item["prompt"]) <= limit else item["prompt"][:limit] + " ..."
     return cases, prompts, series(table(artifact, "traits"), task=artifact.config["tasks"][0])
 

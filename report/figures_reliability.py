@@ -1,6 +1,7 @@
 """Figures of the reliability study: inputs, bias, prompt shifts, models."""
 from matplotlib.patches import Patch
 
+from lib.studies import reliability
 from report.draw import (BLACK, BLUE, COLORS, Figure, GREEN, GREY, ORANGE, PALE, PINK, RED, below, by_model, caption,
                          col, counted, each, listing, mark, number, panels, pick, plt, published, records, series,
                          shorten, sources, table)
@@ -115,6 +116,48 @@ def published_draw(rows, names):
         axis.axhline(0, color=PALE, linewidth=0.8, zorder=0)
         axis.set(xlabel="behaviours, largest first (share)", xlim=(0, 1), ylabel=label)
     below(figure, axes[0], 3)
+    return figure
+
+
+def ranks_rows(names, found):
+    """Rank correlations over behaviours of mean slopes with those of the published models, and of these among
+    themselves; here where more behaviours steer than luck explains."""
+    known, rows = published("reliability")["steerability"], []
+    mine = [name for name in names if found[name, "05_reliability"].config.get("suite") == PAPERS
+            and reliability.steers(found[name, "05_reliability"].results)]
+    formats = {record["name"]: record["format"] for _, record in records(mine, found, "05_reliability", "behaviours")}
+    here = {(name, strength): {record["name"]: record[key]["mean"] for record in table(
+        found[name, "05_reliability"], "behaviours")} for name in mine for strength, key in (("raw", "sum_raw"), ("matched", "sum"))}
+    pairs = [(one, values, other) for one, values in here.items() for other in known]
+    pairs += [((one, "published"), known[one], other) for i, one in enumerate(known) for other in list(known)[i + 1:]]
+    for k, ((one, strength), values, other) in enumerate(pairs):
+        shared = sorted(set(values) & set(known[other]) & set(formats))
+        for among, groups in (("all", [""] * len(shared)), ("within formats", [formats[b] for b in shared])):
+            rho = reliability.correlate_within([values[b] for b in shared], [known[other][b] for b in shared], groups, [7, k])
+            if isinstance(rho, dict):
+                rows.append({"model": one, "published_model": other, "strength": strength, "among": among,
+                             **pick(rho, "value", "low", "high", "n")})
+    return rows if mine else [], mine and caption(mine, found, "05_reliability", f"{max(col(rows, 'n'), default=0)} behaviours")
+
+
+def ranks_draw(rows, names):
+    lines = {(row["model"], row["published_model"]): None for row in rows}
+    figure, axis = plt.subplots(figsize=(7.6, 1.5 + 0.42 * len(lines)), layout="constrained")
+    looks = {"raw": (ORANGE, -0.15), "matched": (BLUE, 0.15), "published": (GREY, 0.0)}
+    for y, (one, other) in enumerate(lines):
+        for row in series(rows, model=one, published_model=other):
+            color, shift = looks[row["strength"]]
+            inside = row["among"] != "all"
+            at = y + shift + (0.07 if inside else -0.07)
+            axis.plot([row["low"], row["high"]], [at, at], color=color, linewidth=1.2, alpha=1 if inside else 0.5)
+            axis.plot(row["value"], at, "o", color=color, markersize=5, markerfacecolor=color if inside else "white", label=(
+                {"raw": "raw multipliers", "matched": "matched strength", "published": "published, raw"}[row["strength"]]
+                + f", {row['among']}"))
+    axis.set_yticks(range(len(lines)), [f"{one}  /  {other}" for one, other in lines])
+    axis.invert_yaxis()
+    axis.axvline(0, color=PALE, linewidth=0.8, zorder=0)
+    axis.set(xlabel="Spearman over behaviours of mean slopes", xlim=(-0.75, 1.02))
+    below(figure, list({handle.get_label(): handle for handle in axis.get_legend_handles_labels()[0]}.values()), 3)
     return figure
 
 
@@ -240,6 +283,11 @@ FIGURES = (
     Figure("published_by_name", "The same statements, here and published",
            "Mean slope of each behaviour here against what was digitised from the figures of arXiv 2407.12404, of the same "
            "statements, in the order of their slopes here; released definition and raw multipliers on both.", matched_rows, matched_draw),
+    Figure("published_ranks", "Do the same behaviours steer well?",
+           "Rank correlation over behaviours of mean slopes here with the published ones of the same statements (digitised from "
+           "the figures of arXiv 2407.12404), and of these among themselves. Full dots: ranks within formats, so that a gap "
+           "between statements and options does not count. Matched strength: a unit moves every model's next token alike.",
+           ranks_rows, ranks_draw),
     Figure("bias", "What explains the spread within a behaviour",
            "Share of the variance of slopes that the letter of the positive option explains, and Yes/No on top.",
            bias_rows, bias_draw),

@@ -115,10 +115,8 @@ def preferences(lm, suite, length, words, judge):
         readings += k * (mine * (own + other) + tune)
     out["04_compose"] = [0, 0, texts, readings]
     if judge is not None and not suite.grammar and judge.name == "rules":      # what coherence is compared with
-        for name, tasks in (("01_extract", ["question"]), ("02_tune", ["question"]), ("03_transfer", three.TASKS),
-                            ("04_compose", three.TASKS[1:])):
-            n = sum(min(N_REFERENCE, len(suite.tasks[task]["tune"])) for task in tasks)
-            out[name] = np.add(out[name], [0, 0, n, n])
+        n = sum(min(N_REFERENCE, len(suite.tasks[task]["tune"])) for task in three.TASKS)
+        out["01_extract"] = np.add(out["01_extract"], [0, 0, n, n])
     return out
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lib import artifacts, identity, metrics, stage, suite as suites
 from lib.artifacts import ROOT, UserError
-from lib.judging import cases
+from lib.judging import cases, counted
 from lib.studies import gates, propensity, relations, strength, subsets, tuning, values
 from report import compare
 
@@ -35,6 +35,11 @@ def extract_units(at, one, kept):
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
     jobs = one.ask(lm, suite, at.judge, kept.config["refused"])
     answers = kept.table("responses.jsonl") if jobs else []
+    counted.take(at.judge, kept)
+
+    def reference(task):
+        rows = [row for row in kept.table("reference.jsonl") if row["task"] == task]
+        return texts("reference.jsonl", rows, [{"output": text} for text in at.judge.write(task)])
 
     def norms():
         return [(name, "", kept.array(name), norm) for name, norm in one.residual_norms(lm, suite).items()]
@@ -81,7 +86,8 @@ def extract_units(at, one, kept):
     def value(i, v):
         return described(f"value/{v['name']}", values.extract(lm, v, [one.SEED, 6, i]))
 
-    found = {"norms": norms, **{f"trait {name}": partial(trait, name) for name in dict.fromkeys(
+    found = {"norms": norms, **{f"reference {task}": partial(reference, task) for task in getattr(at.judge, "texts", ())}}
+    found |= {**{f"trait {name}": partial(trait, name) for name in dict.fromkeys(
         job["traits"][0] for job in jobs)}}
     found |= {f"behaviour {b['name']}": partial(behaviour, i, b["name"]) for i, b in enumerate(suite.behaviours)}
     found |= {f"relation {r['name']}": partial(relation, i, r["name"]) for i, r in enumerate(suite.relations)}

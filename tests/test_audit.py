@@ -210,6 +210,17 @@ def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
     assert "scores.npy" in capsys.readouterr().out
 
 
+def test_task_items_of_somebody_else_are_not_committed(committed, monkeypatch, capsys):
+    for suite, kept in (("testbed", True), ("papers", False)):
+        path = committed / f"outputs/m/{suite}/01_extract"
+        first = save(path, config={"suite": suite}, tables={"prompts.jsonl": [{"id": "a"}], "cases.jsonl": [{"item": "a"}]})
+        save(path.parent / "02_tune", config={"suite": suite}, inputs={"01_extract": first.digest})
+        audit.lighten(path)
+        assert (path / "prompts.jsonl").exists() is kept and (path / "cases.jsonl").exists()
+        assert audit.left_out(path) == ({} if kept else {"prompts.jsonl": 12})
+        assert not audit.inspect(path)[0]
+
+
 # --- trace --------------------------------------------------------------------------------------------------
 def test_line_of_a_key(tmp_path):
     saved = save(tmp_path / "x", config={"a": {"b": 1}}, results={"a": {"ab": 0, "b": {"c": 1}}, "b": 3})

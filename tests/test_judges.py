@@ -17,8 +17,8 @@ import pytest
 import torch
 from transformers import AddedToken
 
-from lib import engine, metrics, models, passes, suite as suites
-from lib.judging import cases, endpoint as api, fluency, judges
+from lib import artifacts, engine, metrics, models, passes, suite as suites
+from lib.judging import cases, counted, endpoint as api, fluency, judges
 from lib.artifacts import ROOT, UserError, read_json
 from tests import tiny
 
@@ -645,3 +645,26 @@ def test_rules_count_in_any_text_where_the_suite_has_no_grammar(tmp_path):
     found = judge.read(asked)
     assert found[0][0] == 100 and found[1][0] is None and found[0][1] == found[1][1] > 60
     assert found[2][:2] == (0, 0) and found[3][:2] == (0, 0) and judge.preferences(asked) == [2, None, 0, 0]
+
+
+def test_all_stages_and_processes_compare_with_the_unsteered_texts_that_stage_01_wrote(tmp_path, monkeypatch):
+    lm, mini = tiny.load(tmp_path / "m", "llama", max_position_embeddings=512), suites.load("testbed", "smoke")
+    first, second, third = (judges.load("rules", SimpleNamespace(**vars(mini) | {"grammar": {}, "judge": "self"}), lm)
+                            for _ in range(3))
+    counted.refer(first, ["question", "email"], tmp_path / "01_extract", {"a": 1})
+    rows = counted.references(first)
+    assert {row["task"] for row in rows} == {"question", "email"} and len(rows) == sum(map(len, first.texts.values()))
+    made = artifacts.save(tmp_path / "01_extract", stage="01_extract", config={}, inputs={}, results={},
+                          tables={"reference.jsonl": rows})
+    counted.take(second, made)
+    assert second.texts == first.texts == {task: third.write(task) for task in ("question", "email")}
+    monkeypatch.setattr(engine, "generate", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr(second, "nats", lambda told: np.full(len(told), 3.0))
+    monkeypatch.setattr(fluency, "LEAST", 3)
+    second.texts["email"] = [f"There are {n} good ways to do this at home, and then you plan what to do in week {n}."
+                             for n in range(len(second.items("email")))]
+    assert second.reference("email") is second.reference("email")
+    other = judges.load(None, mini)
+    counted.refer(other, ["question"], tmp_path / "other", {})                # an exact judge compares with nothing
+    counted.take(other, made)
+    assert counted.references(other) == []

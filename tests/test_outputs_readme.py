@@ -13,7 +13,7 @@ README = (ROOT / "outputs" / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", README, re.M | re.S))
 STAGES = ("01_extract", "02_tune", "03_transfer", "04_compose", "05_reliability")
 OWN = {"manifest.json", "run.json"}
-SOME = {"01_extract": {"calibration.json"},      # with a judge in words
+SOME = {"01_extract": {"calibration.json", "reference.jsonl"},      # with a judge in words; with one that counts
         "02_tune": {"precision.json"}}           # with weights in bfloat16
 PARTS = ("reads", "writes", "claims", "cost")
 

@@ -4,11 +4,12 @@
     coherence    how far the text lies outside what the same model writes to the same task unsteered
                  (lib.judging.fluency): its perplexity there, repetition, words, letters
 
-The unsteered texts are the model's answers to the tune split, made when they are first needed.
+The unsteered texts are the model's answers to the tune split. Stage 01 writes them (`refer`), so that all stages and
+processes have the same; what it has not written is made when it is first needed.
 """
 import numpy as np
 
-from lib import engine, suite as suites
+from lib import engine, suite as suites, work
 from lib.judging import fluency, natural
 
 N_REFERENCE = 24          # unsteered texts per task
@@ -25,7 +26,7 @@ class Counted:
     name = "rules"
 
     def __init__(self, lm, suite):
-        self.lm, self.suite, self.known = lm, suite, {}
+        self.lm, self.suite, self.known, self.texts = lm, suite, {}, {}           # known, texts: by task
 
     def can(self, trait):
         return trait in natural.SCORERS
@@ -52,14 +53,42 @@ class Counted:
             out[some] = -found[:, 0] / [len(answers[i]) for i in some]
         return out
 
+    def items(self, task):
+        return suites.tasks(self.suite, task, "tune")[:N_REFERENCE]
+
+    def write(self, task):
+        """[text, ...]: the model's unsteered answers to `items`."""
+        prompts = [self.lm.chat(self.suite.system, item["prompt"]) for item in self.items(task)]
+        return engine.generate(self.lm, prompts, [()] * len(prompts), self.suite.max_new_tokens)
+
     def reference(self, task):
         """What the model writes to one task unsteered, as lib.judging.fluency.Reference. UserError if that is too
         little to compare with."""
         if task not in self.known:
-            items = suites.tasks(self.suite, task, "tune")[:N_REFERENCE]
-            prompts = [self.lm.chat(self.suite.system, item["prompt"]) for item in items]
-            texts = engine.generate(self.lm, prompts, [()] * len(items), self.suite.max_new_tokens)
-            nats = self.nats(list(zip(items, texts)))
+            texts = self.texts.get(task) or self.write(task)
+            nats = self.nats(list(zip(self.items(task), texts)))
             kept = np.isfinite(nats)
             self.known[task] = fluency.Reference.of([t for t, good in zip(texts, kept) if good], nats[kept])
         return self.known[task]
+
+
+def refer(judge, tasks, out, identity):
+    """Have the unsteered texts of some tasks written, a work unit each (out, identity as in lib.work.units), where the
+    judge is one that counts."""
+    if isinstance(judge, Counted) and tasks:
+        done = work.units(out, identity, [f"reference {task}" for task in tasks],
+                          lambda key: {"texts": judge.write(key.removeprefix("reference "))}, "01 reference")
+        judge.texts |= {task: done[f"reference {task}"]["texts"] for task in tasks}
+
+
+def references(judge):
+    """Those texts as records of a table; [] where there are none."""
+    return [{"task": task, "item": item["id"], "output": text} for task, texts in getattr(judge, "texts", {}).items()
+            for item, text in zip(judge.items(task), texts)]
+
+
+def take(judge, extract):
+    """Give a judge that counts the texts that stage 01, its Artifact, has written."""
+    if isinstance(judge, Counted) and "reference.jsonl" in extract.manifest["outputs"]:
+        for row in extract.table("reference.jsonl"):
+            judge.texts.setdefault(row["task"], []).append(row["output"])
