@@ -12,11 +12,12 @@ Steering touches only the last `suffix` tokens of a prompt, so the key/value cac
 is the same for every row. It is computed once, and the rows follow as branches of one further pass: S copies
 of the suffix, side by side at the *same* position ids, under a mask that lets each copy see the prefix and
 itself only. A row changes nothing before its first layer: rows of late layers go together, and the blocks
-before the first of them put out what they did without any row, and are not run. All this is the naive
-computation regrouped (tests hold it to 1e-4). Models whose attention cannot
-take such a mask (ALiBi, recurrent layers) and prompts longer than a sliding window get copies of the cache as
-rows of a batch instead, which is slower and gives the same numbers. lib.probe holds every path to a plain pass
-when a model is loaded, and says which ones it takes.
+before the first of them put out what they did without any row, and are not run. What all prompts of a batch
+begin with, a system message say, is run once for all of them, and what several calls ask of the same prompts
+inside `lib.passes.kept` once for all calls. All this is the naive computation regrouped (tests hold it to 1e-4).
+Models whose attention cannot take such a mask (ALiBi, recurrent layers) and prompts longer than a sliding
+window get copies of the cache as rows of a batch instead, which is slower and gives the same numbers. lib.probe
+holds every path to a plain pass when a model is loaded, and says which ones it takes.
 
 Prompts are lists of token ids; rows are tuples of (layer, vector), see lib.hooks. Prompts are packed by
 length, batches fit a memory budget, and an out-of-memory error halves the batch.

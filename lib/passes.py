@@ -180,7 +180,8 @@ def _run(lm, prefixes, cache):
 
 @contextmanager
 def kept():
-    """Inside, a prefix that was run is not run again by a later call, whatever rows and suffixes follow it there."""
+    """Inside, where one model runs, a prefix that was run is not run again by a later call, whatever rows and suffixes
+    follow it there."""
     global _kept
     before, _kept = _kept, {}
     try:
