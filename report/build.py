@@ -146,7 +146,7 @@ def rows_table(keys, stage, digits, names, found):
     reasons, some = {}, False
     for entry in keys:
         key, _, label = (part.strip() for part in entry.partition("="))
-        values = [lookup(found[column, stage], key) for column in columns]
+        values = _across([found[column, stage] for column in columns], key)
         plain = [artifacts.check(f"report/template.md: {key}", value, ESTIMATE)
                  for value in values if not _reason(value)]
         some |= bool(plain)
@@ -155,6 +155,20 @@ def rows_table(keys, stage, digits, names, found):
         lines.append(" | ".join([f"| {label or f'`{key}`'}", *(show(value, digits) for value in values), n,
                                  harmless(plain[0].get("unit", "")) if plain else ""]) + " |")
     return "\n".join(lines) if some else f"*Nothing to show: {'; '.join(reasons)}.*"
+
+
+def _across(artifacts_, key):
+    """`lookup` of one key in several runs; one from before the key was there has none. UserError where all lack it."""
+    values = []
+    for artifact in artifacts_:
+        try:
+            values.append(lookup(artifact, key))
+        except UserError as fault:
+            values.append(fault)
+    if all(isinstance(value, UserError) for value in values):
+        raise values[0]
+    return [{"reason": "not measured in this run, which is older"} if isinstance(value, UserError) else value
+            for value in values]
 
 
 def provenance(names, found):

@@ -9,7 +9,8 @@ import numpy as np
 from lib import artifacts
 
 TRAITS = [f"trait{i}" for i in range(8)]
-BEHAVIOURS = ["myopic-reward", *(f"behaviour-{i}" for i in range(1, 6))]          # the first has a published value
+# the first four have published values
+BEHAVIOURS = ["myopic-reward", "conscientiousness", "coordinate-itself", "coordinate-other-ais", "behaviour-4", "behaviour-5"]
 TASKS = ("question", "summary", "email")
 
 
@@ -302,7 +303,8 @@ def reliability(rng):
                 },
                 "anti_steerable": rng.uniform(0, 0.5),
                 "intervals": {"anti_steerable": [0.1, 0.6], "unexplained": [0.2, 0.9]},
-                "sum_raw": {"mean": mean / 2, "anti_steerable": 0.3},
+                "format": ("yes_no", "options")[i % 2],
+                "sum": {"mean": mean, "anti_steerable": 0.3}, "sum_raw": {"mean": mean / 2, "anti_steerable": 0.3},
                 "random": {"p95": 0.4},
                 "steerable": bool(mean > 0.4),
                 "bias": {

@@ -780,6 +780,33 @@ def test_a_way_that_a_run_does_not_have_is_no_missing_key():
             claims.lookup(SimpleNamespace(results=results, config={"ways": ["mean", "mixed"]}, path=Path("m")), key)
 
 
+def test_a_key_that_an_older_run_lacks_is_said_and_one_that_all_lack_is_an_error():
+    new, old = (SimpleNamespace(results=results, config={}, path=Path(name)) for name, results in (
+        ("new", {"a": {"b": planted.est(0.5)}}), ("old", {"a": {}})))
+    found = {("new", "03_transfer"): new, ("old", "03_transfer"): old}
+    table = build.rows_table(["a.b = label"], "03_transfer", 2, ["old", "new"], found)
+    assert "| label | not measured in this run, which is older | 0.50" in table
+    with pytest.raises(UserError, match="no key 'a.c'"):
+        build.rows_table(["a.c"], "03_transfer", 2, ["old", "new"], found)
+
+
+def test_ranks_beside_published_ones_are_of_the_same_statements_and_within_formats(tmp_path, monkeypatch):
+    """Two formats that lie apart in one order here and in the other there, each in the published order inside."""
+    known = {name: float(i) for i, name in enumerate(planted.BEHAVIOURS)}
+    monkeypatch.setattr(figures_reliability, "published", lambda _: {"steerability": {"big": known, "other": {"x": 1.0}}})
+    rows = [{"name": name, "format": "ab"[i // 3], "sum": {"mean": i - 10.0 * (i // 3)}, "sum_raw": {"mean": float(-i)}}
+            for i, name in enumerate(known)]
+    artifact = SimpleNamespace(config={"suite": "papers"}, digest="0" * 64, results={"n": {"steerable": 9, "steerable_by_luck": 2}},
+                               manifest={"outputs": {"behaviours.json": {}}}, table=lambda _: rows)
+    found, caption = figures_reliability.ranks_rows(["m"], {("m", "05_reliability"): artifact})
+    told = {(row["strength"], row["among"]): row["value"] for row in found}
+    assert told == pytest.approx({("raw", "all"): -1, ("raw", "within formats"): -1, ("matched", "within formats"): 1,
+                                  ("matched", "all"): np.corrcoef([0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2])[0, 1]})
+    assert {row["n"] for row in found} == {6} and "n = 6 behaviours" in caption
+    artifact.results["n"]["steerable_by_luck"] = 9                                      # nothing steers
+    assert figures_reliability.ranks_rows(["m"], {("m", "05_reliability"): artifact})[0] == []
+
+
 def test_models_with_other_values_share_a_figure():
     keys = ("value", "low", "high", "bias_against", "bias_random", "fact_accuracy", "fact_accuracy_random", "perplexity",
             "perplexity_random")
