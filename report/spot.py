@@ -63,15 +63,16 @@ def extract_units(at, one, kept):
             [one.SEED, 1, number]))
 
     def behaviour(i, name):
-        again = one.extract_behaviour(lm, suite, i, read_out)
+        again = one.extract_behaviour(lm, suite, i, read_out)      # arrays that are not committed are compared nowhere
         pairs = (("setting_vectors", np.s_[:, i], "settings"), ("shuffled_vectors", row[f"behaviour/{name}"], "shuffled"),
                  ("method_vectors", np.s_[:, i], "methods"), ("published_vectors", i, "published"))
         return described(f"behaviour/{name}", again) + [
-            (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs]
+            (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs
+            if (kept.path / f"{file}.npy").exists()]
 
     def relation(i, name):
-        again, ways = one.extract_relation(lm, suite, i), kept.config["ways"]
-        made = kept.array("way_vectors")
+        made, ways = kept.array("way_vectors"), kept.config["ways"]
+        again = one.extract_relation(lm, suite, i)
         told = [("way_vectors.npy", f"{way} {name}", made[w, i], np.broadcast_to(again[way], made[w, i].shape))
                 for w, way in enumerate(ways)]
         centre = made[ways.index("mean")].mean(axis=0) if made.shape[1] > 1 else 0
@@ -288,6 +289,17 @@ def judged(parts):
     return bad, "; ".join(told) or "equal"
 
 
+def committed(call, absent):
+    """call(); or, where it needs one of the files that are not committed, a sentence that says so."""
+    try:
+        return call()
+    except UserError as fault:
+        needed = next((name for name in absent if f"/{name}: missing" in str(fault)), None)
+        if needed is None:
+            raise
+        return f"needs {needed}, which is not committed"
+
+
 def _values(value):
     return np.asarray(value) if isinstance(value, np.ndarray) else artifacts.plain(value)
 
@@ -296,7 +308,9 @@ def check(args, folders, name_of_book):
     """Draw `args.n` units of every stage below the folders, compute them again, print what came out and keep it
     in a JSON file beside the stages.
 
-    UserError if a unit differs by more than the tolerance."""
+    Units that need arrays which are not committed are passed over, and named. UserError if a unit differs by more than
+    the tolerance."""
+    from report.audit import left_out                                                  # which imports this module
     seed = args.seed if args.seed is not None else int(time.time())
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     print(f"seed {seed}, {args.n} units per stage")
@@ -311,21 +325,33 @@ def check(args, folders, name_of_book):
             precision = mine.dtype if earlier else stage.DTYPES[0]                # one model for all stages in it
             at = opened[precision] = opened.get(precision) or stage.open(mine, script.__file__, earlier)
             at.before = [artifacts.load(stage.paths(mine) / before, before) for before in earlier]
-            units = UNITS[name](at, script, kept)
+            absent = [file for path in (kept.path, *(one.path for one in at.before)) for file in left_out(path)]
+            units = committed(partial(UNITS[name], at, script, kept), absent)
+            if isinstance(units, str):
+                print(f"--   {kept.path}: {units}")
+                continue
             last = kept_book.get(name, {})
             done = last.get("units", {}) if last.get("digest") == kept.digest else {}
             done = {} if set(done) >= set(units) else done                       # all were checked: begin anew
             rng = np.random.default_rng([seed, int(name[:2])])
             order = sorted(units, key=dict(zip(units, rng.permutation(len(units)).tolist())).get)
-            for key in sorted(order, key=lambda unit: unit in done)[:args.n]:
-                fault, told = judged(units[key]())
+            drawn, lacking = 0, {}
+            for key in sorted(order, key=lambda unit: unit in done):
+                found = committed(units[key], absent) if drawn < args.n else ""
+                if isinstance(found, str):
+                    lacking |= {found: None} if found else {}
+                    continue
+                fault, told = judged(found)
+                drawn += 1
                 print(f"{'BAD ' if fault else 'ok  '} {kept.path}  {key}: {told}")
                 bad, total, done = bad + fault, total + 1, done | {key: told}
                 last = {"digest": kept.digest, "seed": seed, "commit": commit, "of": len(units), "units": done,
                         "bad": last.get("bad", 0) * (len(done) > 1) + fault,
                         "time": time.strftime("%Y-%m-%d", time.gmtime()),
                         "versions": identity.versions()}
-            kept_book[name] = last
+            for told in lacking:
+                print(f"--   {kept.path}: some units {told.replace('needs', 'need')}")
+            kept_book |= {name: last} if last else {}
         artifacts.write_json(book, kept_book)
     print(f"{total - bad} of {total} units are what is committed")
     if bad:

@@ -210,6 +210,15 @@ def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
     assert "scores.npy" in capsys.readouterr().out
 
 
+def test_spot_passes_over_what_needs_an_array_that_is_not_committed(tmp_path):
+    made = save(tmp_path / "01_extract", arrays={"way_vectors": (np.ones((2, 3)), ("way", "d_model"))})
+    (made.path / "way_vectors.npy").unlink()
+    assert spot.committed(lambda: [1], ["way_vectors.npy"]) == [1]
+    assert spot.committed(lambda: made.array("way_vectors"), ["way_vectors.npy"]) == "needs way_vectors.npy, which is not committed"
+    with pytest.raises(UserError, match="way_vectors.npy: missing"):
+        spot.committed(lambda: made.array("way_vectors"), ["vectors.npy"])
+
+
 def test_task_items_of_somebody_else_are_not_committed(committed, monkeypatch, capsys):
     for suite, kept in (("testbed", True), ("papers", False)):
         path = committed / f"outputs/m/{suite}/01_extract"
