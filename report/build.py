@@ -41,7 +41,7 @@ from urllib.parse import quote
 from lib import artifacts, sizes, stage as stages, suite
 from lib.artifacts import ROOT, UserError
 from report import audit, declared, draw, examples, figures, latex, trace
-from report.claims import (ACROSS, ESTIMATE, changed_table, claim_list, counted, decide, lookup, show, source,
+from report.claims import (ACROSS, ESTIMATE, NoKey, changed_table, claim_list, counted, decide, lookup, show, source,
                            verdict_table)
 from report.examples import harmless
 
@@ -157,18 +157,17 @@ def rows_table(keys, stage, digits, names, found):
     return "\n".join(lines) if some else f"*Nothing to show: {'; '.join(reasons)}.*"
 
 
-def _across(artifacts_, key):
-    """`lookup` of one key in several runs; one from before the key was there has none. UserError where all lack it."""
+def _across(runs, key):
+    """`lookup` of one key in several runs; one from before the key was there has none. NoKey where all lack it."""
     values = []
-    for artifact in artifacts_:
+    for run in runs:
         try:
-            values.append(lookup(artifact, key))
-        except UserError as fault:
+            values.append(lookup(run, key))
+        except NoKey as fault:
             values.append(fault)
-    if all(isinstance(value, UserError) for value in values):
+    if all(isinstance(value, NoKey) for value in values):
         raise values[0]
-    return [{"reason": "not measured in this run, which is older"} if isinstance(value, UserError) else value
-            for value in values]
+    return [{"reason": "not measured in this run, which is older"} if isinstance(value, NoKey) else value for value in values]
 
 
 def provenance(names, found):

@@ -113,12 +113,16 @@ def alone(estimate):
     return f"{draw.number(estimate['value'], 2)} from one of {estimate.get('unit', 'its unit')}, which has no interval"
 
 
+class NoKey(UserError):
+    """A key that a stage neither has nor explains."""
+
+
 def lookup(artifact, key):
     """Value at a dotted key of an artifact's results, or {"reason": text} where the stage says it has none.
 
     A stage explains an absent key, or a group of keys, in results["not_testable"] = {dotted key: reason}; a way to make
     a relation's vector is absent where its config does not list it.
-    UserError for a key the stage neither has nor explains, and for a null."""
+    NoKey for a key the stage neither has nor explains, UserError for a null."""
     for absent, reason in artifact.results.get("not_testable", {}).items():
         if key == absent or key.startswith(absent + "."):
             return {"reason": reason}
@@ -129,7 +133,7 @@ def lookup(artifact, key):
     value = {"config": artifact.config} if key.startswith("config.") else artifact.results
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise UserError(f"{where}: results have no key {key!r} (stopped at {part!r})")
+            raise NoKey(f"{where}: results have no key {key!r} (stopped at {part!r})")
         value = value[part]
     if value is None:
         raise UserError(f"{where}: results.{key} is null and no reason is given")

@@ -1,4 +1,6 @@
 """Figures of the reliability study: inputs, bias, prompt shifts, models."""
+from itertools import combinations
+
 from matplotlib.patches import Patch
 
 from lib.studies import reliability
@@ -122,14 +124,15 @@ def published_draw(rows, names):
 def ranks_rows(names, found):
     """Rank correlations over behaviours of mean slopes with those of the published models, and of these among
     themselves; here where more behaviours steer than luck explains."""
-    known, rows = published("reliability")["steerability"], []
+    known, here, formats, rows = published("reliability")["steerability"], {}, {}, []
     mine = [name for name in names if found[name, "05_reliability"].config.get("suite") == PAPERS
             and reliability.steers(found[name, "05_reliability"].results)]
-    formats = {record["name"]: record["format"] for _, record in records(mine, found, "05_reliability", "behaviours")}
-    here = {(name, strength): {record["name"]: record[key]["mean"] for record in table(
-        found[name, "05_reliability"], "behaviours")} for name in mine for strength, key in (("raw", "sum_raw"), ("matched", "sum"))}
+    for name, record in records(mine, found, "05_reliability", "behaviours"):
+        formats[record["name"]] = record["format"]
+        for strength, key in (("raw", "sum_raw"), ("matched", "sum")):
+            here.setdefault((name, strength), {})[record["name"]] = record[key]["mean"]
     pairs = [(one, values, other) for one, values in here.items() for other in known]
-    pairs += [((one, "published"), known[one], other) for i, one in enumerate(known) for other in list(known)[i + 1:]]
+    pairs += [((one, "published"), known[one], other) for one, other in combinations(known, 2)]
     for k, ((one, strength), values, other) in enumerate(pairs):
         shared = sorted(set(values) & set(known[other]) & set(formats))
         for among, groups in (("all", [""] * len(shared)), ("within formats", [formats[b] for b in shared])):
@@ -137,7 +140,7 @@ def ranks_rows(names, found):
             if isinstance(rho, dict):
                 rows.append({"model": one, "published_model": other, "strength": strength, "among": among,
                              **pick(rho, "value", "low", "high", "n")})
-    return rows if mine else [], mine and caption(mine, found, "05_reliability", f"{max(col(rows, 'n'), default=0)} behaviours")
+    return rows, rows and caption(mine, found, "05_reliability", f"{max(col(rows, 'n'))} behaviours")
 
 
 def ranks_draw(rows, names):

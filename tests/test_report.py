@@ -788,6 +788,9 @@ def test_a_key_that_an_older_run_lacks_is_said_and_one_that_all_lack_is_an_error
     assert "| label | not measured in this run, which is older | 0.50" in table
     with pytest.raises(UserError, match="no key 'a.c'"):
         build.rows_table(["a.c"], "03_transfer", 2, ["old", "new"], found)
+    old.results["a"]["b"] = None                                          # a null is no older run
+    with pytest.raises(UserError, match="is null and no reason is given"):
+        build.rows_table(["a.b"], "03_transfer", 2, ["old", "new"], found)
 
 
 def test_ranks_beside_published_ones_are_of_the_same_statements_and_within_formats(tmp_path, monkeypatch):

@@ -118,8 +118,8 @@ def measure(lm, read_out, suite, behaviour, tuned, vector, diffs, letter, settin
     vector; "words" (input,), nats per token; "own", "other" (extraction item,): slopes under the vector of its own
     half of the items, and of the other half.
 
-    tuned {"layer", "unit"}; vector (d,) raw; diffs (item, d) of `read` of the extraction items; letter (d,), `letter_direction` of all behaviours;
-    settings {"flips", "few", "n_draws", "controls"}"""
+    tuned {"layer", "unit"}; vector (d,) raw; diffs (item, d) of `read`, of the extraction items; letter (d,),
+    `letter_direction` of all behaviours; settings {"flips", "few", "n_draws", "controls"}"""
     items, made_from = (suites.split(behaviour["items"], part) for part in ("evaluate", "extract"))
     here, controls = (tuned["unit"] * vector).astype(np.float32), settings["controls"]
     half = halves(made_from, [*address, 1])

@@ -267,8 +267,9 @@ def behaviours(names, contents, formats, slopes, curves, unsteered, likeness, pa
     inputs: all pairs of a behaviour are resampled together.
 
     shifts: the pairs that the headline correlations run over, each by itself and ("_within") with ranks inside each;
-    pooled correlations also count what differs between them, and all but "formats_apart" what differs between formats. "_published": denominators above `smallest`, as in the
-    paper. grid: all pairs of two settings, and with the pairs of one ("with_self")."""
+    pooled correlations also count what differs between them, and all but "formats_apart" what differs between formats.
+    "_published": denominators above `smallest`, as in the paper. grid: all pairs of two settings, and with the pairs of
+    one ("with_self")."""
     rows, moved = behaviour_rows(names, contents, slopes, curves, unsteered, likeness, pairs, shifts, settings,
                                  multipliers, smallest, [*address, 60])
     over = estimator("behaviours", address)
