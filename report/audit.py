@@ -23,11 +23,9 @@ from lib import artifacts, identity, stage, suite as suites
 from lib.artifacts import ROOT, UserError, digest_of, load, read_json, write_json
 from report import compare, trace
 from report.declared import STAGES
+from report.light import LEFT_OUT, TUNED, left_out, lighten
 
 OWN = ("manifest.json", "run.json")
-LARGE = 2_000_000                # bytes; arrays of more vectors than that are not committed, but for those of the concepts
-PASSED_ON = ("testbed",)         # suites whose texts are the project's own; the task items of others are not committed
-LEFT_OUT = "left_out.json"       # beside the manifest, which has their hashes: {file: bytes}
 SPOTS = "spot.json"              # beside the stage folders of a model: what was checked when (report/spot.py)
 WIDTH = 118                      # of a terminal; `trace` wraps its lists to it
 
@@ -38,11 +36,6 @@ def due(args):
     if len(args.model) > 1:
         folders.append(stage.paths(args, "+".join(map(stage.model_name, args.model))) / "05_across")
     return folders
-
-
-def left_out(path):
-    """{file: bytes} that publish left out of a stage folder."""
-    return read_json(path / LEFT_OUT) if (path / LEFT_OUT).is_file() else {}
 
 
 # --- verify -------------------------------------------------------------------------------------------------
@@ -77,7 +70,8 @@ def inspect(path):
     artifact, faults = load(path), []
     again = f"delete {artifact.path} and run {artifact.manifest['stage']} again"
     absent = {name for name in left_out(path) if not (artifact.path / name).exists()}
-    names = {file.name for file in artifact.path.iterdir() if file.name not in (stage.MARK, LEFT_OUT)} - set(OWN)
+    known = {stage.MARK, LEFT_OUT, *OWN, *(name.replace(".npy", TUNED) for name in absent)}
+    names = {file.name for file in artifact.path.iterdir()} - known
     names = sorted((names | set(artifact.manifest["outputs"])) - absent)
     for name in names:
         try:
@@ -210,8 +204,10 @@ def publish(args):
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(
                 stage.MARK, "report", "export", "*.units", "*.tmp-*", "*.old-*", "*.lock"))
-            for manifest in copy.glob("*/manifest.json"):
-                lighten(manifest.parent)
+            made = [load(manifest.parent) for manifest in sorted(copy.glob("*/manifest.json"))]
+            tuned = next((one.table("tuned") for one in made if "tuned.json" in one.manifest["outputs"]), {})
+            for one in made:
+                lighten(one, tuned)
             if to.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 to.rename(old)
@@ -220,20 +216,6 @@ def publish(args):
         finally:
             artifacts.release(held)
         print(f"{to}  is what ran here")
-
-
-def lighten(path):
-    """Deletes large arrays of a stage folder that is to be committed, and task items that are not ours to pass on, and
-    writes down which; one that came from there may lack some already."""
-    manifest = read_json(path / "manifest.json")
-    sizes = {name: (path / name).stat().st_size for name in manifest["outputs"] if (path / name).is_file()}
-    gone = {name: size for name, size in sizes.items() if name != "vectors.npy" and size > LARGE
-            and manifest["outputs"][name].get("axes", [""])[-1:] == ["d_model"]
-            or name == "prompts.jsonl" and manifest["config"].get("suite") not in PASSED_ON}
-    if gone:
-        write_json(path / LEFT_OUT, left_out(path) | gone)
-    for name in gone:
-        (path / name).unlink()
 
 
 def clean(args):

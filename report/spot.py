@@ -20,6 +20,7 @@ from lib.artifacts import ROOT, UserError
 from lib.judging import cases, counted
 from lib.studies import gates, propensity, relations, strength, subsets, tuning, values
 from report import compare
+from report.light import Light, left_out
 
 SHARES = {"02": 80, "03": 20, "04": 95}       # units into which a stage cuts its texts; three sorts of them in 03
 TOLERANCE = 1e-3                 # |a - b| / (1 + |a|) of one number; a solver makes ten times more of the last bits
@@ -31,7 +32,7 @@ def extract_units(at, one, kept):
     """Stage 01: answers and vector of a trait; vectors of a behaviour, relation or value; the residual norms."""
     lm, vectors, read_out = at.lm, kept.array("vectors"), propensity.read_out(kept)
     suite, _ = gates.testable(at.suite, kept)
-    concepts = kept.table("concepts")
+    concepts, there = kept.table("concepts"), Light(kept.path, kept.manifest)
     row = {concept["key"]: i for i, concept in enumerate(concepts)}
     jobs = one.ask(lm, suite, at.judge, kept.config["refused"])
     answers = kept.table("responses.jsonl") if jobs else []
@@ -63,12 +64,13 @@ def extract_units(at, one, kept):
             [one.SEED, 1, number]))
 
     def behaviour(i, name):
-        again = one.extract_behaviour(lm, suite, i, read_out)      # arrays that are not committed are compared nowhere
+        again = one.extract_behaviour(lm, suite, i, read_out)
         pairs = (("setting_vectors", np.s_[:, i], "settings"), ("shuffled_vectors", row[f"behaviour/{name}"], "shuffled"),
                  ("method_vectors", np.s_[:, i], "methods"), ("published_vectors", i, "published"))
-        return described(f"behaviour/{name}", again) + [
-            (f"{file}.npy", name, kept.array(file)[place], again[part]) for file, place, part in pairs
-            if (kept.path / f"{file}.npy").exists()]
+        found = [(f"{file}.npy", name, there.array(file)[place], again[part]) for file, place, part in pairs
+                 if there.holds(file)]
+        return described(f"behaviour/{name}", again) + [                 # where nothing is committed, nothing is compared
+            (file, place, *(np.where(np.isnan(made), 0, x) for x in (made, now))) for file, place, made, now in found]
 
     def relation(i, name):
         made, ways = kept.array("way_vectors"), kept.config["ways"]
@@ -310,7 +312,6 @@ def check(args, folders, name_of_book):
 
     Units that need arrays which are not committed are passed over, and named. UserError if a unit differs by more than
     the tolerance."""
-    from report.audit import left_out                                                  # which imports this module
     seed = args.seed if args.seed is not None else int(time.time())
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     print(f"seed {seed}, {args.n} units per stage")
@@ -325,6 +326,8 @@ def check(args, folders, name_of_book):
             precision = mine.dtype if earlier else stage.DTYPES[0]                # one model for all stages in it
             at = opened[precision] = opened.get(precision) or stage.open(mine, script.__file__, earlier)
             at.before = [artifacts.load(stage.paths(mine) / before, before) for before in earlier]
+            if "02_tune" in earlier:                                 # stages behind it read vectors at tuned layers alone
+                at.before = [Light(one.path, one.manifest) for one in at.before]
             absent = [file for path in (kept.path, *(one.path for one in at.before)) for file in left_out(path)]
             units = committed(partial(UNITS[name], at, script, kept), absent)
             if isinstance(units, str):

@@ -11,7 +11,7 @@ import torch
 from lib import artifacts, stage
 from lib.artifacts import UserError
 from lib.judging import judges
-from report import audit, compare, spot, trace
+from report import audit, compare, light, spot, trace
 from tests import tiny
 from tests.test_stage_01_02 import HashJudge
 
@@ -183,7 +183,7 @@ def test_publish_and_compare(committed, monkeypatch, capsys):
 
 def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
     """What stage 01 makes again is not committed; a file that goes missing otherwise is still a fault."""
-    monkeypatch.setattr(audit, "LARGE", 100)
+    monkeypatch.setattr(light, "LARGE", 100)
     many, axes = np.ones((8, 64), np.float32), ("draw", "d_model")
     first = save(committed / "outputs/m/testbed/01_extract", tables={"t": [1]},
                  arrays={"shuffled_vectors": (many, axes), "vectors": (many, axes), "scores": (many, ("item", "draw"))})
@@ -191,7 +191,7 @@ def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
     command(monkeypatch, "publish", "--model", "m")
     kept = committed / "outputs/committed/m/testbed/01_extract"
     assert sorted(path.name for path in kept.glob("*.npy")) == ["scores.npy", "vectors.npy"]
-    assert artifacts.read_json(kept / audit.LEFT_OUT) == {"shuffled_vectors.npy": 2176}
+    assert artifacts.read_json(kept / light.LEFT_OUT) == {"shuffled_vectors.npy": 2176}
     capsys.readouterr()
     command(monkeypatch, "verify", "--model", "m")
     assert "files 3, left out 1, inputs 0" in capsys.readouterr().out
@@ -200,7 +200,7 @@ def test_large_arrays_are_left_out_and_said(committed, monkeypatch, capsys):
     shutil.rmtree(committed / "outputs/m")                                  # committed results go in and come out again
     shutil.copytree(committed / "outputs/committed/m", committed / "outputs/m")
     command(monkeypatch, "publish", "--model", "m")
-    assert artifacts.read_json(kept / audit.LEFT_OUT) == {"shuffled_vectors.npy": 2176}
+    assert artifacts.read_json(kept / light.LEFT_OUT) == {"shuffled_vectors.npy": 2176}
     save(first.path, tables={"t": [1]}, arrays={"shuffled_vectors": (2 * many, axes), "vectors": (many, axes),
                                                  "scores": (many, ("item", "draw"))})
     assert audit.compare.compare(kept, first.path)[0] == "moved"
@@ -219,14 +219,46 @@ def test_spot_passes_over_what_needs_an_array_that_is_not_committed(tmp_path):
         spot.committed(lambda: made.array("way_vectors"), ["vectors.npy"])
 
 
+def test_vectors_at_tuned_layers_stay(tmp_path, monkeypatch):
+    """Rows of behaviours, relations and all concepts, each at every layer that its entry in tuned.json names."""
+    monkeypatch.setattr(light, "LARGE", 0)
+    rng, (n, depth, d) = np.random.default_rng(1), (4, 5, 3)
+    keys = ["trait/a", "behaviour/b", "behaviour/c", "relation/d"]
+    whole = {"shuffled_vectors": (rng.normal(size=(n, 2, depth, d)), ("concept", "draw", "layer", "d_model")),
+             "setting_vectors": (rng.normal(size=(2, 2, depth, d)).astype(np.float32), ("setting", "behaviour", "layer", "d_model")),
+             "way_vectors": (rng.normal(size=(2, 1, depth, d)), ("way", "relation", "layer", "d_model")),
+             "other": (rng.normal(size=(2, d)), ("item", "d_model"))}
+    saved = save(tmp_path / "01_extract", arrays=whole,
+                 tables={"concepts": [{"key": key, "kind": key.split("/")[0]} for key in keys]})
+    tuned = {"trait/a": {"layer": 3}, "behaviour/b": {"layer": 1}, "relation/d": {"layer": 0, "ways": {"mean": {"layer": 4}}}}
+    at = {"trait/a": [3], "behaviour/b": [1], "behaviour/c": [], "relation/d": [0, 4]}
+    light.lighten(saved, tuned)
+    kept = light.Light(saved.path, saved.manifest)
+    assert not list(saved.path.glob("*.npy")) and not audit.inspect(saved.path)[0]
+    for name, of in (("shuffled_vectors", keys), ("setting_vectors", keys[1:3]), ("way_vectors", keys[3:])):
+        array, (full, axes) = kept.array(name), whole[name]
+        assert kept.holds(name) and array.dtype == full.dtype and array.shape == full.shape
+        row, layer = (axes.index(axis) for axis in (next(a for a in axes if a in ("concept", "behaviour", "relation")), "layer"))
+        for i, l in np.ndindex(full.shape[row], depth):
+            here = tuple(i if axis == row else l if axis == layer else slice(None) for axis in range(full.ndim))
+            assert np.array_equal(array[here], full[here]) if l in at[of[i]] else np.isnan(array[here]).all()
+    assert not kept.holds("other")
+    with pytest.raises(UserError, match="other.npy: missing"):
+        kept.array("other")
+    for broken in (b"PK", b"PK\x03\x04 and no more", b""):
+        (saved.path / "way_vectors.tuned.npz").write_bytes(broken)
+        with pytest.raises(UserError, match="way_vectors.tuned.npz: cannot be read"):
+            kept.array("way_vectors")
+
+
 def test_task_items_of_somebody_else_are_not_committed(committed, monkeypatch, capsys):
     for suite, kept in (("testbed", True), ("papers", False)):
         path = committed / f"outputs/m/{suite}/01_extract"
         first = save(path, config={"suite": suite}, tables={"prompts.jsonl": [{"id": "a"}], "cases.jsonl": [{"item": "a"}]})
         save(path.parent / "02_tune", config={"suite": suite}, inputs={"01_extract": first.digest})
-        audit.lighten(path)
+        light.lighten(artifacts.load(path), {})
         assert (path / "prompts.jsonl").exists() is kept and (path / "cases.jsonl").exists()
-        assert audit.left_out(path) == ({} if kept else {"prompts.jsonl": 12})
+        assert light.left_out(path) == ({} if kept else {"prompts.jsonl": 12})
         assert not audit.inspect(path)[0]
 
 
@@ -352,3 +384,34 @@ def test_units_not_yet_checked_come_first_and_the_book_says_so(run, tmp_path, mo
     told = audit.spotted(artifacts.load(tmp_path / "outputs/tiny/testbed-smoke/05_reliability"))
     assert told.startswith("0 of 4 units differ (4 in all), commit ")
     assert audit.spotted(artifacts.load(tmp_path / "outputs/tiny/testbed-smoke/01_extract")) == "no spot check"
+
+
+def some(units):
+    """The units of a stage that write no texts."""
+    return lambda *given: {name: call for name, call in units(*given).items() if name.startswith(("behaviour", "relation"))}
+
+
+def test_what_is_committed_light_is_computed_again(run, tmp_path, monkeypatch, capsys):
+    """The stages behind 02 need no more of 01's controls than is kept at tuned layers; a digit changed there is found."""
+    shutil.copytree(run / "outputs", tmp_path / "outputs")
+    shutil.copytree(run / "tiny", tmp_path / "tiny")
+    monkeypatch.setattr(light, "LARGE", 0)
+    folder = tmp_path / "outputs/tiny/testbed-smoke"
+    made = artifacts.load(folder / "01_extract")
+    light.lighten(made, artifacts.load(folder / "02_tune").table("tuned"))
+    assert len(list(made.path.glob("*.npz"))) == 5 and not list(made.path.glob("*_vectors.npy"))
+    monkeypatch.setattr(spot, "UNITS", {name: some(units) for name, units in spot.UNITS.items()})
+    for name in (*STAGES[:3], STAGES[4]):
+        check(tmp_path, monkeypatch, name, 100, 1)
+    out = capsys.readouterr().out
+    assert "BAD" not in out and {line.split(":")[0] for line in out.splitlines() if line.startswith("--")} == {
+        f"--   {folder / name}" for name in STAGES[:2]}                     # 01's and 02's relations need all layers
+    for name, unit in ((STAGES[0], "behaviour corrigible-more-HHH"), (STAGES[2], "behaviour corrigible-more-HHH"),
+                       (STAGES[2], "relation ways"), (STAGES[4], "behaviour corrigible-more-HHH")):
+        assert f"ok   {folder / name}  {unit}: equal" in out
+    path = made.path / f"shuffled_vectors{light.TUNED}"
+    with np.load(path) as kept:
+        at, vectors = kept["at"], kept["vectors"]
+    np.savez(path, at=at, vectors=-vectors)
+    with pytest.raises(UserError, match="units differ from what is committed"):
+        check(tmp_path, monkeypatch, STAGES[4], 100, 1)
