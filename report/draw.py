@@ -119,7 +119,7 @@ def panels(names, height, width=4.6, rows=1, **options):
 def listing(rows, names, key, size, by, **options):
     """A panel per model with one line per row, in the order of by(row), named by `key`: figure, [(axis, rows)]."""
     shown = [(name, sorted(mine, key=by)) for name, mine in by_model(rows, names)]
-    figure, axes = panels(names, 1.4 + 0.155 * max(len(mine) for _, mine in shown))
+    figure, axes = panels(names, max(2.6, 1.4 + 0.155 * max(len(mine) for _, mine in shown)))      # room for a legend
     for axis, (name, mine) in zip(axes[0], shown):
         axis.set(title=name, ylim=(-0.8, len(mine) - 0.2), **options)
         axis.set_yticks(range(len(mine)), map(shorten, col(mine, key)), fontsize=size)

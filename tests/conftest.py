@@ -21,6 +21,10 @@ def claim(path):
     return _mine[path]
 
 
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error:constrained_layout not applied")      # a figure whose axes vanish
+
+
 def pytest_collection_modifyitems(items):
     if RANK:                                             # files from the end, the tests of each in their order
         places = {path: i for i, path in enumerate(dict.fromkeys(item.path for item in items))}
